@@ -1,0 +1,241 @@
+// Control messages between the coordinator and a worker, as values. Gradients never travel here: they go from peer to peer in
+// frames (frame.ts). A message is parsed once, at the border, by `decode...`; inside it is trusted.
+//
+// Order on one control link: hello -> welcome [-> state parts] -> ready -> generation -> linked -> report ... -> finished.
+
+import { Packr, Unpackr } from "msgpackr";
+import { z } from "zod";
+import { LockstepError } from "./errors.ts";
+import { runConfigSchema } from "./run-config.ts";
+
+/** Refused when it differs. Raise it with every change that an older peer would misread. */
+export const PROTOCOL_VERSION = 1;
+
+/** Longest control message in bytes; state travels in parts below it. */
+export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
+/** Floats in one part of a state transfer (8 MiB). */
+export const MAX_STATE_PART_FLOATS = 2 * 1024 * 1024;
+
+const name = z.string().max(200);
+const text = z.string().max(8192);
+const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+const seconds = z.number().min(0);
+const digest = z.string().regex(/^[0-9a-f]{64}$/);
+
+export const engineInfoSchema = z.strictObject({
+  name,
+  library: name,
+  device: z.string().max(400),
+  threads: z.int().min(1).max(4096),
+  settings: z.record(name, z.string().max(400)),
+});
+
+/** Where one step's wall time went, in seconds. `wait`: for peers that had not finished computing. */
+export const phaseSecondsSchema = z.strictObject({
+  data: seconds,
+  compute: seconds,
+  allreduce: seconds,
+  apply: seconds,
+  wait: seconds,
+});
+export type PhaseSeconds = z.infer<typeof phaseSecondsSchema>;
+
+/** A part of a replica's state: the named vector's floats [offset, offset + bytes / 4), float32 little-endian. */
+const statePart = z.strictObject({
+  kind: z.literal("state"),
+  /** Steps done by the state that this is a part of. */
+  step: count,
+  /** Digest of the whole weights. */
+  digest,
+  /** `weights`, or `slot:<name>` of the optimizer. */
+  vector: name,
+  /** Place among the vectors of this state: (0 .. vectors - 1). */
+  vectorIndex: z.int().min(0).max(15),
+  vectors: z.int().min(1).max(16),
+  offset: count,
+  length: count,
+  bytes: z
+    .instanceof(Uint8Array)
+    .refine((b) => b.byteLength <= 4 * MAX_STATE_PART_FLOATS, "part too large"),
+});
+export type StatePart = z.infer<typeof statePart>;
+
+const hello = z.strictObject({
+  kind: z.literal("hello"),
+  protocol: z.int(),
+  lockstep: name,
+  node: name,
+  host: name,
+  pid: count,
+  /** The launcher's own number of this process on its host; null when nobody numbers it. */
+  localRank: z.int().min(0).nullable(),
+});
+
+const weightEntry = z.strictObject({
+  name,
+  shape: z.array(count).max(16),
+  offset: count,
+  length: count,
+  trainable: z.boolean(),
+});
+
+const ready = z.strictObject({
+  kind: z.literal("ready"),
+  engine: engineInfoSchema,
+  fingerprint: digest,
+  /** Digest of the weights it holds now, after initialization or after a state transfer. */
+  weightsDigest: digest,
+  step: count,
+  /** Where peers reach it. */
+  peerUrl: z.string().max(400),
+  layout: z.array(weightEntry).max(100_000),
+  /** The model's topology as JSON text, for export. */
+  topology: z.string().max(8 * 1024 * 1024),
+  optimizer: z.strictObject({ name, slots: z.array(name).max(15) }),
+});
+
+const linked = z.strictObject({ kind: z.literal("linked"), generation: count });
+
+const report = z.strictObject({
+  kind: z.literal("report"),
+  generation: count,
+  /** Steps done with this one: the first step's report says 1. */
+  step: count,
+  samples: count,
+  /** Sum of the losses of the global batch, and how many it got right: the same bits from every rank. */
+  lossSum: z.number(),
+  correct: z.number(),
+  gradientNorm: z.number(),
+  /** Wall time of the step on this rank, and where it went. */
+  seconds,
+  phases: phaseSecondsSchema,
+  bytesOut: count,
+  bytesIn: count,
+  rssBytes: count,
+});
+
+const evaluation = z.strictObject({
+  kind: z.literal("evaluation"),
+  generation: count,
+  /** Steps done by the evaluated weights. */
+  step: count,
+  /** Digest of those weights on this rank. */
+  digest,
+  seconds,
+  /** Fixed pieces of the test set, by index; summed in index order by the coordinator. */
+  chunks: z
+    .array(z.strictObject({ index: count, samples: count, lossSum: z.number(), correct: count }))
+    .max(1_000_000),
+});
+
+const finished = z.strictObject({
+  kind: z.literal("finished"),
+  step: count,
+  digest,
+  peakRssBytes: count,
+  because: z.enum(["done", "stopped"]),
+});
+
+const failed = z.strictObject({
+  kind: z.literal("failed"),
+  code: name,
+  message: text,
+  stack: text,
+});
+
+const workerMessageSchema = z.discriminatedUnion("kind", [
+  hello,
+  ready,
+  linked,
+  report,
+  statePart,
+  evaluation,
+  finished,
+  failed,
+]);
+export type WorkerMessage = z.infer<typeof workerMessageSchema>;
+
+const welcome = z.strictObject({
+  kind: z.literal("welcome"),
+  protocol: z.int(),
+  worker: name,
+  config: runConfigSchema,
+  /** Steps done by the state that follows in parts; null: start from the seed's initial weights. */
+  resumeStep: count.nullable(),
+});
+
+const generation = z.strictObject({
+  kind: z.literal("generation"),
+  generation: count,
+  rank: z.int().min(0),
+  worldSize: z.int().min(1),
+  members: z.array(
+    z.strictObject({
+      worker: name,
+      rank: z.int().min(0),
+      peerUrl: z.string().max(400),
+      host: name,
+    }),
+  ),
+  because: text,
+});
+
+/** Finish the step in flight on every rank, leave a checkpoint, end. */
+const stop = z.strictObject({ kind: z.literal("stop"), because: text });
+
+const refused = z.strictObject({ kind: z.literal("refused"), code: name, because: text });
+
+/** Nothing is needed of this worker any more: exit 0. */
+const dismissed = z.strictObject({ kind: z.literal("dismissed"), because: text });
+
+const coordinatorMessageSchema = z.discriminatedUnion("kind", [
+  welcome,
+  statePart,
+  generation,
+  stop,
+  refused,
+  dismissed,
+]);
+export type CoordinatorMessage = z.infer<typeof coordinatorMessageSchema>;
+
+const packr = new Packr({ useRecords: false, moreTypes: false });
+const unpackr = new Unpackr({ useRecords: false, moreTypes: false, int64AsType: "number" });
+
+export function encodeMessage(message: WorkerMessage | CoordinatorMessage): Uint8Array {
+  return packr.pack(message);
+}
+
+function decode<T>(schema: z.ZodType<T>, bytes: Uint8Array): T {
+  if (bytes.byteLength > MAX_MESSAGE_BYTES) {
+    throw new LockstepError(
+      "E_MESSAGE",
+      `a message of ${bytes.byteLength} bytes; the limit is ${MAX_MESSAGE_BYTES}`,
+    );
+  }
+  let value: unknown;
+  try {
+    value = unpackr.unpack(bytes);
+  } catch (cause) {
+    throw new LockstepError("E_MESSAGE", "a message that is not MessagePack", { cause });
+  }
+  const parsed = schema.safeParse(value);
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    const where = issue?.path.join(".") ?? "";
+    throw new LockstepError(
+      "E_MESSAGE",
+      `a malformed message: ${where === "" ? "message" : where}: ${issue?.message}`,
+    );
+  }
+  return parsed.data;
+}
+
+/** Parses what a worker sent. Throws LockstepError E_MESSAGE that names the field. */
+export function decodeWorkerMessage(bytes: Uint8Array): WorkerMessage {
+  return decode(workerMessageSchema, bytes);
+}
+
+/** Parses what the coordinator sent. Throws LockstepError E_MESSAGE that names the field. */
+export function decodeCoordinatorMessage(bytes: Uint8Array): CoordinatorMessage {
+  return decode(coordinatorMessageSchema, bytes);
+}

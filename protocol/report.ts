@@ -1,0 +1,66 @@
+// The run report: `report.json`, schema 1. Launch scripts, benches and checks read it; fields are added, never renamed.
+
+import type { z } from "zod";
+import type { engineInfoSchema, PhaseSeconds } from "./messages.ts";
+
+export interface EpochReport {
+  /** From 1. */
+  readonly epoch: number;
+  /** Mean training loss over the epoch's samples, as they were trained on (augmented, before each update). */
+  readonly loss: number;
+  /** Mean over the test samples after the epoch; null when there are none. */
+  readonly testLoss: number | null;
+  readonly testAccuracy: number | null;
+  /** Training time without evaluation. */
+  readonly seconds: number;
+  readonly imagesPerSecond: number;
+}
+
+export interface RunReport {
+  readonly schema: 1;
+  readonly lockstep: string;
+  readonly job: string;
+  readonly run: string;
+  readonly state: "done" | "stopped" | "failed";
+  readonly engine: z.infer<typeof engineInfoSchema> & {
+    readonly fingerprint: string;
+    readonly precision: string;
+  };
+  readonly transport: string;
+  readonly reproducible: boolean;
+  readonly seed: number;
+  readonly globalBatch: number;
+  readonly microbatches: number;
+  readonly learningRate: number;
+  readonly augment: string;
+  readonly dataSet: {
+    readonly name: string;
+    readonly trainSamples: number;
+    readonly testSamples: number;
+  };
+  readonly epochs: number;
+  /** Optimizer steps done over the whole life of the run, resumed parts included. */
+  readonly steps: number;
+  readonly resumedFromStep: number | null;
+  /** Training samples used by this process's part of the run. */
+  readonly samples: number;
+  readonly workersStarted: number;
+  readonly generations: number;
+  readonly workersLost: number;
+  readonly stepsLost: number;
+  readonly microbatchesRecomputed: number;
+  /** SHA-256 of the final weights' float32 little-endian bytes, in model order. */
+  readonly digest: string | null;
+  /** Mean training loss of the last step's global batch. */
+  readonly finalLoss: number | null;
+  readonly testLoss: number | null;
+  readonly testAccuracy: number | null;
+  readonly byEpoch: readonly EpochReport[];
+  /** Wall time from the coordinator's start to the report. */
+  readonly seconds: number;
+  /** Steady training, without set-up, evaluation and each generation's first step. */
+  readonly imagesPerSecond: number;
+  /** Mean seconds a step, over ranks. */
+  readonly stepSeconds: PhaseSeconds;
+  readonly peakRssBytes: { readonly coordinator: number; readonly workers: readonly number[] };
+}

@@ -1,0 +1,51 @@
+// What a run is, resolved: the numbers that decide its bits and its length. Made once by the coordinator from the job and the
+// command line, sent to every worker, written to the record. Two runs of equal RunConfig and job source give equal weights.
+
+import { z } from "zod";
+
+/** How a worker finds the job on its own disk; code never travels. */
+export const jobReferenceSchema = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("built-in"),
+    name: z.string().max(200),
+    sha256: z.string().length(64),
+  }),
+  z.strictObject({
+    kind: z.literal("file"),
+    path: z.string().max(4096),
+    sha256: z.string().length(64),
+  }),
+]);
+export type JobReference = z.infer<typeof jobReferenceSchema>;
+
+const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+const positive = z.int().min(1).max(Number.MAX_SAFE_INTEGER);
+
+export const precisionSchema = z.enum(["float32", "mixed_bfloat16"]);
+export const transportSchema = z.enum(["ws", "nats"]);
+
+export const runConfigSchema = z.strictObject({
+  /** Names the run in metrics, journals and handshakes: the last part of its directory. */
+  run: z.string().min(1).max(200),
+  job: jobReferenceSchema,
+  jobName: z.string().min(1).max(100),
+  seed: count,
+  /** Samples per optimizer step over all workers. */
+  globalBatch: positive,
+  /** M: pieces of a global batch, a power of two up to 64. */
+  microbatches: positive.max(64),
+  epochs: positive,
+  /** Total optimizer steps: epochs x steps per epoch, or `--max-steps` if fewer. */
+  steps: positive,
+  learningRate: z.number().positive(),
+  augment: z.boolean(),
+  /** Samples used of each split, the first N. */
+  trainSamples: positive,
+  testSamples: count,
+  engine: z.string().min(1).max(40),
+  precision: precisionSchema,
+  transport: transportSchema,
+  /** A checkpoint after each such number of steps; the end of an epoch and of the run always make one. 0: only those. */
+  checkpointEverySteps: count,
+});
+export type RunConfig = z.infer<typeof runConfigSchema>;

@@ -1,0 +1,63 @@
+// What an observer sees of a run at one moment: the value behind `/api/run`, the metrics and the terminal's live line.
+
+import type { WorkerState } from "./metrics.ts";
+import type { EpochReport } from "./report.ts";
+
+export type RunPhase =
+  | "gathering"
+  | "training"
+  | "evaluating"
+  | "stopping"
+  | "done"
+  | "stopped"
+  | "failed";
+
+export interface WorkerView {
+  /** Name for its life: w0, w1, ... in the order of arrival. */
+  readonly id: string;
+  /** Rank in the present generation; null for a spare or a newcomer. */
+  readonly rank: number | null;
+  readonly state: WorkerState;
+  readonly pid: number;
+  readonly host: string;
+  /** The device that its engine really runs on; null before it said so. */
+  readonly device: string | null;
+  readonly rssBytes: number | null;
+}
+
+export interface RunView {
+  readonly job: string;
+  readonly run: string;
+  readonly phase: RunPhase;
+  /** Why it is in this phase, e.g. `1 of 2 workers ready`. */
+  readonly because: string;
+  /** Epoch in progress, from 1. */
+  readonly epoch: number;
+  readonly epochs: number;
+  /** Steps done, of how many; and within the epoch. */
+  readonly step: number;
+  readonly steps: number;
+  readonly epochStep: number;
+  readonly epochSteps: number;
+  readonly generation: number;
+  /** Mean training loss of the last global batch. */
+  readonly loss: number | null;
+  /** Mean loss and share classified right over the epoch so far. */
+  readonly epochLoss: number | null;
+  readonly accuracy: number | null;
+  readonly testLoss: number | null;
+  readonly testAccuracy: number | null;
+  readonly learningRate: number;
+  readonly gradientNorm: number | null;
+  readonly imagesTotal: number;
+  readonly imagesPerSecond: number;
+  readonly secondsElapsed: number;
+  readonly secondsLeft: number | null;
+  readonly coordinator: { readonly pid: number; readonly host: string };
+  readonly workers: readonly WorkerView[];
+  readonly byEpoch: readonly EpochReport[];
+  readonly workersLost: number;
+  readonly stepsLost: number;
+  readonly microbatchesRecomputed: number;
+  readonly checkpointStep: number | null;
+}
