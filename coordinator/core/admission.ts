@@ -1,0 +1,76 @@
+// Who may train together: a worker proves by its fingerprint that its engine computes the same bits as the others', and by
+// its digest that it holds the same weights. The decision carries its reason, with both engines side by side.
+
+import type { WorkerMessage } from '../../protocol/messages.ts';
+
+export type ReadyMessage = Extract<WorkerMessage, { kind: 'ready' }>;
+
+export type Admission =
+  | { readonly kind: 'admitted'; readonly mixed: string | null }
+  | { readonly kind: 'refused'; readonly code: 'E_FINGERPRINT' | 'E_DIGEST' | 'E_PROTOCOL'; readonly because: string };
+
+/** The lines in which two engines differ, or all of the first when they differ in nothing that they say. */
+function describeDifference(first: ReadyMessage, second: ReadyMessage): string {
+  const facts = (message: ReadyMessage): Map<string, string> =>
+    new Map<string, string>([
+      ['engine', message.engine.name],
+      ['library', message.engine.library],
+      ['device', message.engine.device],
+      ['threads', String(message.engine.threads)],
+      ...Object.entries(message.engine.settings),
+      ['fingerprint', message.fingerprint.slice(0, 16)],
+    ]);
+  const left = facts(first);
+  const right = facts(second);
+  const lines: string[] = [];
+  for (const key of new Set([...left.keys(), ...right.keys()])) {
+    const [a, b] = [left.get(key) ?? '(none)', right.get(key) ?? '(none)'];
+    if (a !== b) lines.push(`${key}: ${a} | ${b}`);
+  }
+  return lines.join('; ');
+}
+
+/**
+ * Compares a newcomer with the first worker admitted (`reference`; null when it is the first itself).
+ * `allowMixed` lets another fingerprint in and says so; other weights or another shape of model are refused always.
+ */
+export function admit(
+  reference: { readonly worker: string; readonly ready: ReadyMessage } | null,
+  newcomer: { readonly worker: string; readonly ready: ReadyMessage },
+  expected: { readonly step: number; readonly allowMixed: boolean },
+): Admission {
+  const { ready } = newcomer;
+  if (ready.step !== expected.step) {
+    return {
+      kind: 'refused',
+      code: 'E_PROTOCOL',
+      because: `${newcomer.worker} holds the state after step ${ready.step}; the run is at step ${expected.step}`,
+    };
+  }
+  if (reference === null) return { kind: 'admitted', mixed: null };
+  const model = (message: ReadyMessage): string => JSON.stringify([message.layout, message.optimizer]);
+  if (model(reference.ready) !== model(ready)) {
+    return {
+      kind: 'refused',
+      code: 'E_DIGEST',
+      because: `${newcomer.worker}'s model or optimizer has other weights than ${reference.worker}'s`,
+    };
+  }
+  const sameEngine = reference.ready.fingerprint === ready.fingerprint;
+  const difference = describeDifference(reference.ready, ready);
+  if (!sameEngine && !expected.allowMixed) {
+    return {
+      kind: 'refused',
+      code: 'E_FINGERPRINT',
+      because: `${newcomer.worker}'s engine computes other bits than ${reference.worker}'s (${reference.worker} | ${newcomer.worker}: ${difference})`,
+    };
+  }
+  if (reference.ready.weightsDigest !== ready.weightsDigest) {
+    return {
+      kind: 'refused',
+      code: 'E_DIGEST',
+      because: `${newcomer.worker} starts from other weights (${ready.weightsDigest.slice(0, 16)}) than ${reference.worker} (${reference.ready.weightsDigest.slice(0, 16)})`,
+    };
+  }
+  return { kind: 'admitted', mixed: sameEngine ? null : difference };
+}
