@@ -1,0 +1,126 @@
+// Loads TensorFlow.js on top of a native TensorFlow library that Lockstep chose itself: the binding's path is handed in, and
+// the loader of @tensorflow/tfjs-node, which looks for a prebuilt addon of an older library, is never run.
+//
+// Cost: about a second and 300 MB of address space, once a process. TensorFlow.js is one global per process; so is this.
+
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import type * as TensorFlow from "@tensorflow/tfjs";
+import type { Tf } from "../../jobs/contract.ts";
+import { LockstepError } from "../../protocol/errors.ts";
+import { useNativeGradients } from "./native-gradients.ts";
+
+/** The part of the native addon that Lockstep calls itself. */
+export interface NativeBinding {
+  readonly TF_Version: string;
+  readonly TF_FLOAT: number;
+  readonly TF_INT32: number;
+  readonly TF_ATTR_TYPE: number;
+  readonly TF_ATTR_STRING: number;
+  /** Copies `values` into a new tensor; returns its id. */
+  createTensor(shape: readonly number[], dtype: number, values: Float32Array | Int32Array): number;
+  deleteTensor(id: number): void;
+}
+
+export interface OpAttribute {
+  readonly name: string;
+  readonly type: number;
+  readonly value: number | string;
+}
+
+/** The part of tfjs-node's backend that Lockstep calls itself. */
+export interface NativeBackend {
+  readonly binding: NativeBinding;
+  readonly tensorMap: {
+    get(dataId: TensorFlow.DataId): { id: number; values: unknown; refCount: number } | undefined;
+  };
+  executeSingleOutput(
+    name: string,
+    attributes: readonly OpAttribute[],
+    inputs: readonly TensorFlow.Tensor[],
+  ): TensorFlow.Tensor;
+  executeMultipleOutputs(
+    name: string,
+    attributes: readonly OpAttribute[],
+    inputs: readonly TensorFlow.Tensor[],
+    outputs: number,
+  ): TensorFlow.Tensor[];
+  createOutputTensor(metadata: {
+    id: number;
+    shape: readonly number[];
+    dtype: number;
+  }): TensorFlow.Tensor;
+  readSync(dataId: TensorFlow.DataId): Float32Array;
+}
+
+export interface TensorflowLibrary {
+  readonly tf: Tf;
+  readonly backend: NativeBackend;
+  readonly bindingPath: string;
+  /** e.g. `2.21.0`, as the library itself says. */
+  readonly version: string;
+}
+
+const require = createRequire(import.meta.url);
+let loaded: TensorflowLibrary | undefined;
+
+/**
+ * Loads the addon at `bindingPath` and makes it TensorFlow.js's backend. Throws E_ENGINE_UNAVAILABLE when the addon is
+ * missing or doesn't load, when the library is not `expectedVersion`, or when this process already runs another one.
+ */
+export async function loadTensorflow(
+  bindingPath: string,
+  expectedVersion: string,
+): Promise<TensorflowLibrary> {
+  if (loaded === undefined) loaded = await load(bindingPath);
+  if (loaded.bindingPath !== bindingPath) {
+    throw unavailable(
+      `this process already runs the library at ${loaded.bindingPath}, not ${bindingPath}`,
+    );
+  }
+  if (loaded.version !== expectedVersion) {
+    throw unavailable(
+      `the addon ${bindingPath} runs TensorFlow ${loaded.version}, not ${expectedVersion}`,
+    );
+  }
+  return loaded;
+}
+
+function unavailable(message: string, cause?: unknown): LockstepError {
+  return new LockstepError("E_ENGINE_UNAVAILABLE", message, {
+    remedy: "Run `npm run setup` to install it again.",
+    cause,
+  });
+}
+
+async function load(bindingPath: string): Promise<TensorflowLibrary> {
+  if (!existsSync(bindingPath)) throw unavailable(`the TensorFlow addon ${bindingPath} is missing`);
+  let binding: NativeBinding;
+  try {
+    binding = require(bindingPath) as NativeBinding;
+  } catch (cause) {
+    throw unavailable(`the TensorFlow addon ${bindingPath} does not load: ${String(cause)}`, cause);
+  }
+  restoreRemovedNodeFunctions();
+  const tf = require("@tensorflow/tfjs") as Tf;
+  require("@tensorflow/tfjs-node/dist/register_all_kernels");
+  const { NodeJSKernelBackend } = require("@tensorflow/tfjs-node/dist/nodejs_kernel_backend") as {
+    NodeJSKernelBackend: new (
+      binding: NativeBinding,
+      packageName: string,
+    ) => TensorFlow.KernelBackend & NativeBackend;
+  };
+  const backend = new NodeJSKernelBackend(binding, "@tensorflow/tfjs-node");
+  tf.registerBackend("tensorflow", () => backend);
+  if (!(await tf.setBackend("tensorflow")))
+    throw unavailable("TensorFlow.js did not accept the native backend");
+  useNativeGradients(tf, backend);
+  return { tf, backend, bindingPath, version: binding.TF_Version };
+}
+
+/** tfjs-node calls two helpers of `node:util` that Node 23 took away. */
+function restoreRemovedNodeFunctions(): void {
+  const util = require("node:util") as Record<string, unknown>;
+  util["isNullOrUndefined"] ??= (value: unknown) => value === null || value === undefined;
+  util["isArray"] ??= Array.isArray;
+}
