@@ -76,6 +76,8 @@ export interface RunOptions {
   /** Steps done by the checkpoint that is resumed; null for a fresh run. */
   readonly resumeStep: number | null;
   readonly progress: ProgressRecord;
+  /** Steps that were done after the resumed checkpoint and are now done again. */
+  readonly stepsLost: number;
 }
 
 export class Run {

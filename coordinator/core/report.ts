@@ -1,0 +1,66 @@
+// The closing account of a run, derived from the state machine: report.json.
+
+import type { RunReport } from '../../protocol/report.ts';
+import type { Outcome, Run } from './run.ts';
+
+export function reportOf(
+  run: Run,
+  outcome: Outcome,
+  place: {
+    readonly lockstep: string;
+    readonly seconds: number;
+    readonly coordinatorPeakRssBytes: number;
+    readonly dataSet: string;
+    readonly augment: string;
+  },
+): RunReport {
+  const { config } = run.options;
+  const { progress } = run;
+  const members = [...run.workers.values()].toSorted((a, b) => (a.rank ?? Infinity) - (b.rank ?? Infinity));
+  const engine = members.find((w) => w.ready !== null)?.ready ?? null;
+  return {
+    schema: 1,
+    lockstep: place.lockstep,
+    job: config.jobName,
+    run: config.run,
+    state: outcome,
+    engine: {
+      name: engine?.engine.name ?? config.engine,
+      library: engine?.engine.library ?? 'none started',
+      device: engine?.engine.device ?? 'none started',
+      threads: engine?.engine.threads ?? 1,
+      settings: engine?.engine.settings ?? {},
+      fingerprint: engine?.fingerprint ?? '',
+      precision: config.precision,
+    },
+    transport: config.transport,
+    reproducible: run.reproducible,
+    seed: config.seed,
+    globalBatch: config.globalBatch,
+    microbatches: config.microbatches,
+    learningRate: config.learningRate,
+    augment: place.augment,
+    dataSet: { name: place.dataSet, trainSamples: config.trainSamples, testSamples: config.testSamples },
+    epochs: config.epochs,
+    steps: run.step,
+    resumedFromStep: run.options.resumeStep,
+    samples: progress.samples,
+    workersStarted: run.workers.size,
+    generations: run.generation,
+    workersLost: run.workersLost,
+    stepsLost: run.options.stepsLost,
+    microbatchesRecomputed: 0,
+    digest: run.digest,
+    finalLoss: progress.lastLoss,
+    testLoss: progress.test.loss,
+    testAccuracy: progress.test.accuracy,
+    byEpoch: progress.byEpoch,
+    seconds: place.seconds,
+    imagesPerSecond: progress.steadyImagesPerSecond,
+    stepSeconds: progress.stepSeconds,
+    peakRssBytes: {
+      coordinator: place.coordinatorPeakRssBytes,
+      workers: members.map((w) => w.peakRssBytes ?? 0),
+    },
+  };
+}

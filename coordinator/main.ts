@@ -1,0 +1,266 @@
+// The coordinator's process: carries out what the core (core/run.ts) decides. It opens the run directory, listens, feeds every
+// message, lost link and timer tick to the core, and performs the effects in order. No decision is taken here.
+//
+// It is not on the step's path: a slow disk or an observer here never holds up a step.
+
+import { hostname } from 'node:os';
+import type { BatchPlan } from '../protocol/batch-plan.ts';
+import { LockstepError } from '../protocol/errors.ts';
+import { MAX_STATE_PART_FLOATS } from '../protocol/messages.ts';
+import type { RunReport } from '../protocol/report.ts';
+import type { RunConfig } from '../protocol/run-config.ts';
+import type { RunEvent } from '../protocol/run-event.ts';
+import type { RunView } from '../protocol/run-view.ts';
+import { reportOf } from './core/report.ts';
+import { NO_PROGRESS } from './core/progress.ts';
+import { Run, type Effect, type Input, type Outcome } from './core/run.ts';
+import type { ReplicaState } from './core/state-assembly.ts';
+import { viewOf } from './core/view.ts';
+import { openControl, type ControlConnection } from './http/control.ts';
+import { createMetrics } from './http/metrics.ts';
+import { startHttp } from './http/server.ts';
+import { pruneCheckpoints, writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
+import { openJournal } from './record/journal.ts';
+import { openMetricsLog } from './record/metrics-log.ts';
+import { exportModel } from './record/model-export.ts';
+import { writeReport } from './record/report.ts';
+import type { RunDirectory } from './record/run-directory.ts';
+
+/** How often the core is told that time has passed, and observers are shown the present view. */
+const TICK_MS = 250;
+
+export interface CoordinatorOptions {
+  readonly config: RunConfig;
+  /** Workers to wait for before training starts. */
+  readonly workers: number;
+  readonly allowMixedEngines: boolean;
+  readonly listen: { readonly host: string; readonly port: number };
+  /** Workers must show it; null leaves the control port open (loopback tests only). */
+  readonly token: string | null;
+  readonly runDirectory: RunDirectory;
+  /** The checkpoint to go on from. */
+  readonly resume: { readonly checkpoint: Checkpoint; readonly directory: string; readonly stepsLost: number } | null;
+  readonly keepCheckpoints: number;
+  /** Further file for the report. */
+  readonly reportFile: string | null;
+  /** A launcher watches the worker processes and tells of their ends. */
+  readonly supervised: boolean;
+  readonly lockstepVersion: string;
+  readonly dataSet: string;
+  readonly augment: string;
+  readonly onEvent: (event: RunEvent) => void;
+  readonly onView: (view: RunView) => void;
+}
+
+export interface Coordinator {
+  readonly url: string;
+  /** Asks for an orderly stop: the step in flight is finished and a checkpoint left. */
+  stop(because: string): void;
+  /** The launcher saw a worker process end. */
+  processEnded(input: Extract<Input, { kind: 'process-ended' }>): void;
+  readonly ended: Promise<{ outcome: Outcome; report: RunReport }>;
+}
+
+/** Starts listening and returns at once; `ended` resolves when the run is over and its record is on disk. */
+export async function startCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
+  const { config, runDirectory, resume } = options;
+  const startedAtMs = performance.now();
+  const plan: BatchPlan = {
+    samples: config.trainSamples,
+    globalBatch: config.globalBatch,
+    microbatches: config.microbatches,
+    seed: config.seed,
+  };
+  const run = new Run({
+    config,
+    plan,
+    workers: options.workers,
+    allowMixedEngines: options.allowMixedEngines,
+    supervised: options.supervised,
+    resumeStep: resume?.checkpoint.step ?? null,
+    progress: resume === null ? NO_PROGRESS : resume.checkpoint.progress,
+    stepsLost: resume?.stepsLost ?? 0,
+  });
+  const view = (): RunView =>
+    viewOf(run, { pid: process.pid, host: hostname(), startedAtMs, nowMs: performance.now() });
+
+  const metrics = createMetrics({ run: config.run, transport: config.transport, learningRate: config.learningRate });
+  const http = await startHttp({
+    listen: options.listen,
+    view,
+    metrics: () => {
+      metrics.setView(view());
+      return metrics.render();
+    },
+    ready: () => ({ ok: run.phase === 'training' || run.phase === 'evaluating', because: run.because }),
+  });
+  const journal = await openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }));
+  const metricsLog = await openMetricsLog(runDirectory.path, { keepSteps: resume?.checkpoint.step ?? 0 });
+  await runDirectory.writeEndpoint({ url: http.url, pid: process.pid });
+
+  const connections = new Map<string, ControlConnection>();
+  let finalState: ReplicaState | null = null;
+  let writes: Promise<unknown> = Promise.resolve();
+  let resolveEnded: (value: { outcome: Outcome; report: RunReport }) => void = () => {};
+  let rejectEnded: (error: unknown) => void = () => {};
+  const ended = new Promise<{ outcome: Outcome; report: RunReport }>((resolve, reject) => {
+    resolveEnded = resolve;
+    rejectEnded = reject;
+  });
+
+  const tell = (event: RunEvent): void => {
+    metrics.observe(event);
+    options.onEvent(event);
+  };
+
+  const feed = (input: Input): void => {
+    for (const effect of run.receive(input, performance.now())) perform(effect);
+  };
+
+  const perform = (effect: Effect): void => {
+    switch (effect.kind) {
+      case 'send':
+        connections.get(effect.worker)?.send(effect.message);
+        return;
+      case 'send-state':
+        sendState(effect.worker);
+        return;
+      case 'disconnect':
+        metrics.countRefusal(effect.code);
+        connections.get(effect.worker)?.close(effect.code, effect.because);
+        return;
+      case 'tell':
+        if (effect.event.kind === 'step') metricsLog.append(lineOf(effect.event));
+        tell(effect.event);
+        return;
+      case 'journal':
+        void journal.append({ t: new Date().toISOString(), ...effect.record }).catch((error: unknown) => {
+          tell({ kind: 'warning', message: `journal.jsonl could not be written: ${String(error)}` });
+        });
+        return;
+      case 'worker-step':
+        metrics.observeWorkerStep(effect.worker, effect.report);
+        return;
+      case 'write-checkpoint':
+        finalState = effect.state;
+        writes = writes.then(() => keep(effect));
+        return;
+      case 'end':
+        finish(effect.outcome).then(resolveEnded, rejectEnded);
+        return;
+    }
+  };
+
+  const lineOf = (event: Extract<RunEvent, { kind: 'step' }>): Record<string, unknown> => ({
+    t: new Date().toISOString(),
+    step: event.step,
+    loss: event.loss,
+    accuracy: event.accuracy,
+    gradientNorm: event.gradientNorm,
+    samples: event.samples,
+    seconds: event.seconds,
+    phases: event.phases,
+  });
+
+  const sendState = (worker: string): void => {
+    const checkpoint = resume?.checkpoint;
+    const connection = connections.get(worker);
+    if (checkpoint === undefined || connection === undefined) return;
+    for (const [vectorIndex, { name, data }] of checkpoint.vectors.entries()) {
+      for (let offset = 0; offset < Math.max(1, data.length); offset += MAX_STATE_PART_FLOATS) {
+        const floats = Math.min(MAX_STATE_PART_FLOATS, data.length - offset);
+        connection.send({
+          kind: 'state',
+          step: checkpoint.step,
+          digest: checkpoint.digest,
+          vector: name,
+          vectorIndex,
+          vectors: checkpoint.vectors.length,
+          offset,
+          length: data.length,
+          bytes: new Uint8Array(data.buffer, data.byteOffset + 4 * offset, 4 * floats),
+        });
+      }
+    }
+  };
+
+  const modelOf = (): { layout: Checkpoint['layout']; topology: string } => {
+    const ready = [...run.workers.values()].find((w) => w.ready !== null)?.ready;
+    return { layout: ready?.layout ?? [], topology: ready?.topology ?? '{}' };
+  };
+
+  const keep = async ({ state, progress }: Extract<Effect, { kind: 'write-checkpoint' }>): Promise<void> => {
+    const began = performance.now();
+    const result = await writeCheckpoint(runDirectory.path, { config, state, progress, ...modelOf() });
+    const seconds = (performance.now() - began) / 1000;
+    if (result.ok) {
+      await pruneCheckpoints(runDirectory.path, options.keepCheckpoints);
+      feed({ kind: 'checkpoint-written', step: state.step, digest: state.digest, directory: result.directory, seconds });
+    } else {
+      feed({ kind: 'checkpoint-failed', step: state.step, because: result.because });
+    }
+  };
+
+  const finish = async (outcome: Outcome): Promise<{ outcome: Outcome; report: RunReport }> => {
+    clearInterval(ticker);
+    await writes;
+    if (finalState !== null && outcome !== 'failed') {
+      const weights = finalState.vectors.find((v) => v.name === 'weights')?.data;
+      if (weights !== undefined) await exportModel(runDirectory.path, { ...modelOf(), weights });
+    }
+    const report = reportOf(run, outcome, {
+      lockstep: options.lockstepVersion,
+      seconds: (performance.now() - startedAtMs) / 1000,
+      coordinatorPeakRssBytes: process.resourceUsage().maxRSS * 1024,
+      dataSet: options.dataSet,
+      augment: options.augment,
+    });
+    await journal.close();
+    await metricsLog.close();
+    await writeReport(runDirectory.path, options.reportFile, report);
+    options.onView(view());
+    tell({ kind: 'finished', report, runDirectory: runDirectory.path });
+    await control.close();
+    await http.close();
+    await runDirectory.release();
+    return { outcome, report };
+  };
+
+  const control = openControl({
+    server: http.server,
+    token: options.token,
+    onRefused: (code) => metrics.countRefusal(code),
+    onWarning: (message) => tell({ kind: 'warning', message }),
+    onConnect: (connection) => {
+      connections.set(connection.id, connection);
+      connection.onMessage((message) => feed({ kind: 'message', worker: connection.id, message }));
+      void connection.closed.then(({ because }) => {
+        connections.delete(connection.id);
+        feed({ kind: 'disconnected', worker: connection.id, because });
+      });
+    },
+  });
+
+  tell({ kind: 'listening', url: http.url });
+  if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint.step, from: resume.directory });
+  const ticker = setInterval(() => {
+    try {
+      feed({ kind: 'tick' });
+      options.onView(view());
+    } catch (error) {
+      rejectEnded(error);
+    }
+  }, TICK_MS);
+
+  return {
+    url: http.url,
+    stop: (because) => feed({ kind: 'stop-requested', because }),
+    processEnded: feed,
+    ended,
+  };
+}
+
+/** True for errors that are the user's to mend; the launcher decides the exit code by them. */
+export function isExpected(error: unknown): error is LockstepError {
+  return error instanceof LockstepError;
+}

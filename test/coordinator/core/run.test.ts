@@ -1,0 +1,413 @@
+// The coordinator's decisions, told as stories: messages in, effects out, no process, no socket, no clock.
+
+import { describe, expect, it } from 'vitest';
+import { FAILURE_GRACE_MS } from '../../../coordinator/core/failure.ts';
+import { NO_PROGRESS } from '../../../coordinator/core/progress.ts';
+import { Run, type Effect, type RunOptions } from '../../../coordinator/core/run.ts';
+import { viewOf } from '../../../coordinator/core/view.ts';
+import type { WorkerMessage } from '../../../protocol/messages.ts';
+
+const DIGEST_A = 'a'.repeat(64);
+const DIGEST_B = 'b'.repeat(64);
+
+/** 10 samples, batches of 4: three steps an epoch; two epochs. */
+function options(change: Partial<RunOptions> & { steps?: number; microbatches?: number } = {}): RunOptions {
+  const { steps = 6, microbatches = 4, ...rest } = change;
+  return {
+    config: {
+      run: 'r',
+      job: { kind: 'built-in', name: 'j', sha256: '0'.repeat(64) },
+      jobName: 'j',
+      seed: 1,
+      globalBatch: 4,
+      microbatches,
+      epochs: 2,
+      steps,
+      learningRate: 0.1,
+      augment: false,
+      trainSamples: 10,
+      testSamples: 5,
+      engine: 'tensorflow',
+      precision: 'float32',
+      transport: 'ws',
+      checkpointEverySteps: 0,
+    },
+    plan: { samples: 10, globalBatch: 4, microbatches, seed: 1 },
+    workers: 2,
+    allowMixedEngines: false,
+    supervised: true,
+    resumeStep: null,
+    progress: NO_PROGRESS,
+    stepsLost: 0,
+    ...rest,
+  };
+}
+
+const hello = (pid: number, localRank: number): WorkerMessage => ({
+  kind: 'hello',
+  protocol: 1,
+  lockstep: '0.1.0',
+  node: 'v20',
+  host: 'h',
+  pid,
+  localRank,
+});
+
+const ready = (change: Partial<Extract<WorkerMessage, { kind: 'ready' }>> = {}): WorkerMessage => ({
+  kind: 'ready',
+  engine: { name: 'tensorflow', library: 'TensorFlow 2.21.0', device: 'CPU', threads: 1, settings: { oneDNN: '1' } },
+  fingerprint: DIGEST_A,
+  weightsDigest: DIGEST_B,
+  step: 0,
+  peerUrl: 'ws://127.0.0.1:1',
+  layout: [{ name: 'w', shape: [2], offset: 0, length: 2, trainable: true }],
+  topology: '{}',
+  optimizer: { name: 'sgd', slots: [] },
+  ...change,
+});
+
+const report = (step: number, change: Partial<Extract<WorkerMessage, { kind: 'report' }>> = {}): WorkerMessage => ({
+  kind: 'report',
+  generation: 1,
+  step,
+  samples: step % 3 === 0 ? 2 : 4,
+  lossSum: 8,
+  correct: 1,
+  gradientNorm: 1,
+  seconds: 0.5,
+  phases: { data: 0.1, compute: 0.2, allreduce: 0.1, apply: 0.05, wait: 0.05 },
+  bytesOut: 10,
+  bytesIn: 10,
+  rssBytes: 1000,
+  ...change,
+});
+
+const evaluation = (step: number, chunks: { index: number; samples: number; lossSum: number; correct: number }[], digest = DIGEST_A): WorkerMessage => ({
+  kind: 'evaluation',
+  generation: 1,
+  step,
+  digest,
+  seconds: 0.1,
+  chunks,
+});
+
+const state = (step: number): WorkerMessage => ({
+  kind: 'state',
+  step,
+  digest: DIGEST_A,
+  vector: 'weights',
+  vectorIndex: 0,
+  vectors: 1,
+  offset: 0,
+  length: 2,
+  bytes: new Uint8Array(new Float32Array([1.5, -2]).buffer),
+});
+
+const finished = (step: number, digest = DIGEST_A): WorkerMessage => ({
+  kind: 'finished',
+  step,
+  digest,
+  peakRssBytes: 5000,
+  because: 'done',
+});
+
+class Story {
+  readonly run: Run;
+  now = 1000;
+  constructor(change: Parameters<typeof options>[0] = {}) {
+    this.run = new Run(options(change));
+  }
+  say(worker: string, message: WorkerMessage): Effect[] {
+    return this.run.receive({ kind: 'message', worker, message }, this.now);
+  }
+  /** Two workers joined, ready, training. */
+  begun(): this {
+    this.say('w0', hello(100, 0));
+    this.say('w1', hello(101, 1));
+    this.say('w0', ready());
+    this.say('w1', ready());
+    return this;
+  }
+  steps(from: number, to: number): void {
+    for (let step = from; step <= to; step++) for (const w of ['w0', 'w1']) this.say(w, report(step));
+  }
+  evaluate(step: number): Effect[] {
+    return [
+      ...this.say('w1', evaluation(step, [{ index: 1, samples: 2, lossSum: 3, correct: 0 }])),
+      ...this.say('w0', evaluation(step, [{ index: 0, samples: 3, lossSum: 2, correct: 3 }])),
+    ];
+  }
+}
+
+const kinds = (effects: readonly Effect[]): string[] =>
+  effects.map((e) => (e.kind === 'tell' ? `tell ${e.event.kind}` : e.kind === 'send' ? `send ${e.message.kind} to ${e.worker}` : e.kind));
+
+describe('gathering', () => {
+  it('waits, saying for whom, until every expected worker is ready; then opens generation 1 with the launcher\'s ranks', () => {
+    const story = new Story();
+    expect(kinds(story.say('w0', hello(100, 1)))).toEqual(['send welcome to w0', 'tell worker-joined']);
+    story.say('w1', hello(101, 0));
+    expect(kinds(story.say('w0', ready()))).toEqual(['tell worker-ready']);
+    expect(story.run.phase).toBe('gathering');
+    expect(story.run.because).toBe('1 of 2 workers ready');
+
+    const effects = story.say('w1', ready());
+    expect(kinds(effects)).toEqual(['tell worker-ready', 'send generation to w1', 'send generation to w0', 'tell generation', 'journal']);
+    expect(effects.find((e) => e.kind === 'send')).toMatchObject({
+      message: { generation: 1, rank: 0, worldSize: 2, members: [{ worker: 'w1', rank: 0 }, { worker: 'w0', rank: 1 }] },
+    });
+  });
+
+  it('keeps workers beyond the number of microbatches as spares', () => {
+    const story = new Story({ workers: 2, microbatches: 1 }).begun();
+    expect([...story.run.workers.values()].map((w) => [w.id, w.rank, w.state])).toEqual([
+      ['w0', 0, 'training'],
+      ['w1', null, 'spare'],
+    ]);
+  });
+
+  it('refuses another protocol version by name of both', () => {
+    const effects = new Story().say('w0', { ...hello(1, 0), protocol: 7 } as WorkerMessage);
+    expect(effects[0]).toMatchObject({ message: { kind: 'refused', code: 'E_PROTOCOL_VERSION' } });
+    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 1');
+  });
+
+  it('closes the link of a worker that speaks before it introduced itself', () => {
+    expect(new Story().say('w9', ready())).toEqual([
+      { kind: 'disconnect', worker: 'w9', code: 'E_PROTOCOL', because: '"ready" before "hello"' },
+    ]);
+  });
+
+  it('refuses an engine that computes other bits, with both engines side by side, and fails a supervised run for it', () => {
+    const story = new Story();
+    story.say('w0', hello(100, 0));
+    story.say('w1', hello(101, 1));
+    story.say('w0', ready());
+    const other = { name: 'tensorflow', library: 'TensorFlow 2.20.0', device: 'CPU', threads: 2, settings: { oneDNN: '1' } };
+    const effects = story.say('w1', ready({ fingerprint: DIGEST_B, engine: other }));
+    expect(effects[0]).toMatchObject({ kind: 'send', worker: 'w1', message: { kind: 'refused', code: 'E_FINGERPRINT' } });
+    const because = effects[0]?.kind === 'send' && effects[0].message.kind === 'refused' ? effects[0].message.because : '';
+    expect(because).toContain('library: TensorFlow 2.21.0 | TensorFlow 2.20.0');
+    expect(because).toContain('threads: 1 | 2');
+    expect(because).not.toContain('oneDNN');
+    const end = { exitCode: 1, signal: null, lastLines: ['last'], logFile: 'log' };
+    const concluded = story.run.receive({ kind: 'process-ended', pid: 101, localRank: 1, end }, story.now);
+    expect(kinds(concluded)).toContain('end');
+    expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_FINGERPRINT', exitCode: 1 });
+  });
+
+  it('lets another engine in when that is allowed, and says that the run is not reproducible', () => {
+    const story = new Story({ allowMixedEngines: true });
+    story.say('w0', hello(100, 0));
+    story.say('w1', hello(101, 1));
+    story.say('w0', ready());
+    const effects = story.say('w1', ready({ fingerprint: DIGEST_B }));
+    expect(kinds(effects)).toContain('tell warning');
+    expect(story.run.reproducible).toBe(false);
+    expect(story.run.phase).toBe('training');
+  });
+
+  it('refuses a worker that starts from other weights even when engines may differ', () => {
+    const story = new Story({ allowMixedEngines: true, supervised: false });
+    story.say('w0', hello(100, 0));
+    story.say('w1', hello(101, 1));
+    story.say('w0', ready());
+    const effects = story.say('w1', ready({ weightsDigest: 'c'.repeat(64) }));
+    expect(effects[0]).toMatchObject({ message: { code: 'E_DIGEST' } });
+    expect(story.run.workers.has('w1')).toBe(false);
+  });
+});
+
+describe('training', () => {
+  it('commits a step with its first report and checks the others\' against it', () => {
+    const story = new Story().begun();
+    expect(kinds(story.say('w1', report(1)))).toEqual(['worker-step', 'tell step']);
+    expect(kinds(story.say('w0', report(1)))).toEqual(['worker-step']);
+    expect(story.run.step).toBe(1);
+    expect(story.run.progress.lastLoss).toBe(2);
+  });
+
+  it('fails the run when two replicas report different loss sums for one step', () => {
+    const story = new Story().begun();
+    story.say('w0', report(1));
+    story.say('w1', report(1, { lossSum: 8.000001 }));
+    story.now += FAILURE_GRACE_MS;
+    expect(kinds(story.run.receive({ kind: 'tick' }, story.now))).toContain('end');
+    expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_DIGEST' });
+  });
+
+  it('ends an epoch when every rank has evaluated: pieces summed in order, mean over all test samples', () => {
+    const story = new Story().begun();
+    story.steps(1, 3);
+    const effects = story.evaluate(3);
+    expect(effects.find((e) => e.kind === 'tell' && e.event.kind === 'epoch')).toEqual({
+      kind: 'tell',
+      event: {
+        kind: 'epoch',
+        epochs: 2,
+        report: { epoch: 1, loss: 24 / 10, testLoss: 1, testAccuracy: 0.6, seconds: 1.5, imagesPerSecond: 10 / 1.5 },
+      },
+    });
+  });
+
+  it('holds an epoch\'s checkpoint until its evaluation is in, so that the record is whole', () => {
+    const story = new Story().begun();
+    story.steps(1, 3);
+    expect(kinds(story.say('w0', state(3)))).toEqual([]);
+    const written = story.evaluate(3).find((e) => e.kind === 'write-checkpoint');
+    expect(written).toMatchObject({ state: { step: 3, digest: DIGEST_A }, progress: { byEpoch: [{ epoch: 1, testAccuracy: 0.6 }] } });
+    expect(written?.kind === 'write-checkpoint' && [...(written.state.vectors[0]?.data ?? [])]).toEqual([1.5, -2]);
+  });
+
+  it('fails the run when replicas hold different weights after an epoch', () => {
+    const story = new Story().begun();
+    story.steps(1, 3);
+    story.say('w0', evaluation(3, [], DIGEST_A));
+    story.say('w1', evaluation(3, [], DIGEST_B));
+    story.now += FAILURE_GRACE_MS;
+    story.run.receive({ kind: 'tick' }, story.now);
+    expect(story.run.rootCause?.code).toBe('E_DIGEST');
+  });
+
+  it('disconnects a worker whose state does not fit the model', () => {
+    const story = new Story().begun();
+    const part = { ...state(1), length: 3 } as WorkerMessage;
+    expect(story.say('w0', part)).toEqual([
+      { kind: 'disconnect', worker: 'w0', code: 'E_PROTOCOL', because: 'a part of vector "weights" of step 1 of 3 floats, which is not its length' },
+    ]);
+  });
+});
+
+describe('ending', () => {
+  it('is done when all have finished with one digest and the last checkpoint is on disk', () => {
+    const story = new Story().begun();
+    story.steps(1, 3);
+    story.evaluate(3);
+    story.steps(4, 6);
+    story.say('w0', state(6));
+    expect(kinds(story.evaluate(6))).toContain('write-checkpoint');
+    story.say('w0', finished(6));
+    expect(kinds(story.say('w1', finished(6)))).toEqual([]);
+    const written = { kind: 'checkpoint-written', step: 6, digest: DIGEST_A, directory: 'd', seconds: 0.1 } as const;
+    const effects = story.run.receive(written, story.now);
+    expect(kinds(effects)).toEqual(['tell checkpoint', 'journal', 'journal', 'send dismissed to w0', 'send dismissed to w1', 'end']);
+    expect(effects.at(-1)).toEqual({ kind: 'end', outcome: 'done' });
+    expect(story.run.digest).toBe(DIGEST_A);
+  });
+
+  it('still ends, with a warning, when the last checkpoint cannot be written', () => {
+    const story = new Story({ steps: 1 }).begun();
+    story.steps(1, 1);
+    story.say('w0', state(1));
+    story.evaluate(1);
+    story.say('w0', finished(1));
+    story.say('w1', finished(1));
+    const effects = story.run.receive({ kind: 'checkpoint-failed', step: 1, because: 'no space left' }, story.now);
+    expect(kinds(effects)).toEqual(['tell warning', 'journal', 'send dismissed to w0', 'send dismissed to w1', 'end']);
+  });
+
+  it('asks every member to stop once, and ends as stopped at the step that they agreed on', () => {
+    const story = new Story().begun();
+    story.steps(1, 1);
+    expect(kinds(story.run.receive({ kind: 'stop-requested', because: 'Ctrl-C' }, story.now))).toEqual([
+      'tell stopping',
+      'send stop to w0',
+      'send stop to w1',
+    ]);
+    expect(story.run.receive({ kind: 'stop-requested', because: 'Ctrl-C' }, story.now)).toEqual([]);
+    story.steps(2, 2);
+    expect(story.say('w0', state(2))).toMatchObject([{ kind: 'write-checkpoint', final: true }]);
+    story.say('w0', finished(2));
+    story.say('w1', finished(2));
+    const effects = story.run.receive({ kind: 'checkpoint-written', step: 2, digest: DIGEST_A, directory: 'd', seconds: 0 }, story.now);
+    expect(effects.at(-1)).toEqual({ kind: 'end', outcome: 'stopped' });
+  });
+
+  it('stops at once while it still gathers workers', () => {
+    const story = new Story();
+    story.say('w0', hello(100, 0));
+    expect(kinds(story.run.receive({ kind: 'stop-requested', because: 'Ctrl-C' }, 0))).toEqual([
+      'tell stopping',
+      'journal',
+      'send dismissed to w0',
+      'end',
+    ]);
+  });
+});
+
+describe('a lost worker', () => {
+  const end = { exitCode: null, signal: 'SIGKILL', lastLines: ['step 1'], logFile: 'worker-1.log' };
+
+  it('is the root cause even when its peer\'s complaint about the lost link arrives first', () => {
+    const story = new Story().begun();
+    story.say('w0', { kind: 'failed', code: 'E_PEER_LOST', message: 'rank 1 is gone', stack: '' });
+    story.run.receive({ kind: 'disconnected', worker: 'w0', because: 'closed' }, story.now);
+    expect(kinds(story.run.receive({ kind: 'process-ended', pid: 100, localRank: 0, end: { ...end, exitCode: 1, signal: null } }, story.now))).toEqual([]);
+    story.run.receive({ kind: 'disconnected', worker: 'w1', because: 'closed' }, story.now);
+    const effects = story.run.receive({ kind: 'process-ended', pid: 101, localRank: 1, end }, story.now);
+    expect(kinds(effects)).toContain('tell failed');
+    expect(story.run.rootCause).toEqual({
+      who: 'w1',
+      rank: 1,
+      host: 'h',
+      pid: 101,
+      exitCode: null,
+      signal: 'SIGKILL',
+      code: null,
+      message: 'killed by SIGKILL',
+      lastLines: ['step 1'],
+      logFile: 'worker-1.log',
+    });
+  });
+
+  it('tells its own error with the end of its process when both are known', () => {
+    const story = new Story().begun();
+    story.say('w1', { kind: 'failed', code: 'E_NOT_FINITE', message: 'the gradient is not finite', stack: '' });
+    expect(story.run.rootCause).toBeNull();
+    story.run.receive({ kind: 'process-ended', pid: 101, localRank: 1, end: { ...end, exitCode: 1, signal: null } }, story.now);
+    expect(story.run.rootCause).toMatchObject({ code: 'E_NOT_FINITE', exitCode: 1, message: 'the gradient is not finite' });
+  });
+
+  it('is concluded after a grace when nobody tells how its process ended', () => {
+    const story = new Story({ supervised: false }).begun();
+    story.run.receive({ kind: 'disconnected', worker: 'w1', because: 'closed' }, 0);
+    expect(story.run.receive({ kind: 'tick' }, FAILURE_GRACE_MS - 1)).toEqual([]);
+    expect(kinds(story.run.receive({ kind: 'tick' }, FAILURE_GRACE_MS))).toContain('end');
+  });
+
+  it('does not matter once it has finished', () => {
+    const story = new Story({ steps: 1 }).begun();
+    story.say('w1', finished(1));
+    expect(story.run.receive({ kind: 'disconnected', worker: 'w1', because: 'closed' }, 0)).toEqual([]);
+    expect(story.run.receive({ kind: 'process-ended', pid: 101, localRank: 1, end }, 0)).toEqual([]);
+  });
+
+  it('fails the run before it has joined, when a launcher saw it die', () => {
+    const story = new Story();
+    const effects = story.run.receive({ kind: 'process-ended', pid: 55, localRank: 1, end }, 0);
+    expect(kinds(effects)).toContain('end');
+    expect(story.run.rootCause?.who).toBe('worker process 1');
+  });
+});
+
+describe('the view', () => {
+  const place = { pid: 9, host: 'h', startedAtMs: 0, nowMs: 2000 };
+
+  it('counts epochs from 1 and stays in an epoch until the next one has a step', () => {
+    const story = new Story().begun();
+    expect(viewOf(story.run, place)).toMatchObject({ epoch: 1, epochStep: 0, epochSteps: 3, step: 0, steps: 6, loss: null });
+    story.steps(1, 3);
+    expect(viewOf(story.run, place)).toMatchObject({ epoch: 1, epochStep: 3, phase: 'evaluating' });
+    story.evaluate(3);
+    story.steps(4, 4);
+    expect(viewOf(story.run, place)).toMatchObject({ epoch: 2, epochStep: 1, phase: 'training', accuracy: 0.25 });
+  });
+
+  it('estimates what is left from the speed of the last steps, the first of a generation left out', () => {
+    const story = new Story().begun();
+    story.say('w0', report(1, { seconds: 100 }));
+    expect(viewOf(story.run, place).secondsLeft).toBeNull();
+    story.say('w0', report(2));
+    expect(viewOf(story.run, place)).toMatchObject({ imagesPerSecond: 8, secondsLeft: 2 });
+  });
+});

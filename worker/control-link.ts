@@ -1,0 +1,119 @@
+// The worker's end of the control link: a WebSocket to the coordinator that carries messages.ts. A shell: it owns the socket,
+// nothing is decided here. Messages that arrive before somebody listens are kept, in order.
+
+import { once } from 'node:events';
+import { WebSocket } from 'ws';
+import { LockstepError } from '../protocol/errors.ts';
+import {
+  decodeCoordinatorMessage,
+  encodeMessage,
+  MAX_MESSAGE_BYTES,
+  type CoordinatorMessage,
+  type WorkerMessage,
+} from '../protocol/messages.ts';
+
+const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** Bytes waiting in the socket above which `drained` makes the sender wait. */
+const HIGH_WATER_BYTES = 16 * 1024 * 1024;
+
+export interface ControlLink {
+  send(message: WorkerMessage): void;
+  /** Resolves when the socket has taken what was sent, up to the high-water mark. */
+  drained(): Promise<void>;
+  /** The next message of the coordinator; throws E_COORDINATOR_LOST when the link is closed. */
+  next(): Promise<CoordinatorMessage>;
+  /** From now on every message goes to `handler` as it arrives, those not yet taken first. */
+  listen(handler: (message: CoordinatorMessage) => void): void;
+  readonly closed: Promise<LockstepError>;
+  close(): Promise<void>;
+}
+
+/** Connects to `ws://host:port/control` of a coordinator. `url` is the coordinator's http:// or ws:// address. */
+export async function connectControl(url: string, token: string | null): Promise<ControlLink> {
+  const address = new URL('/control', url);
+  address.protocol = address.protocol.replace('http', 'ws');
+  const socket = new WebSocket(address, {
+    perMessageDeflate: false,
+    maxPayload: MAX_MESSAGE_BYTES,
+    handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+    ...(token === null ? {} : { headers: { authorization: `Bearer ${token}` } }),
+  });
+
+  const queue: CoordinatorMessage[] = [];
+  let handler: ((message: CoordinatorMessage) => void) | null = null;
+  let waiting: { resolve: (m: CoordinatorMessage) => void; reject: (e: Error) => void } | null = null;
+  let lost: LockstepError | null = null;
+  let resolveClosed: (error: LockstepError) => void = () => {};
+  const closed = new Promise<LockstepError>((resolve) => {
+    resolveClosed = resolve;
+  });
+  const lose = (message: string, cause?: unknown): void => {
+    if (lost !== null) return;
+    lost = new LockstepError('E_COORDINATOR_LOST', message, { cause });
+    waiting?.reject(lost);
+    waiting = null;
+    resolveClosed(lost);
+  };
+
+  socket.on('message', (data: Buffer) => {
+    let message: CoordinatorMessage;
+    try {
+      message = decodeCoordinatorMessage(data);
+    } catch (error) {
+      lose(`the coordinator at ${url} sent ${error instanceof Error ? error.message : String(error)}`, error);
+      socket.close(1008);
+      return;
+    }
+    if (handler !== null) handler(message);
+    else if (waiting !== null) {
+      waiting.resolve(message);
+      waiting = null;
+    } else queue.push(message);
+  });
+  socket.on('close', (code, reason) => {
+    lose(`the link to the coordinator at ${url} closed (${code}${reason.length > 0 ? `: ${reason.toString()}` : ''})`);
+  });
+
+  try {
+    await once(socket, 'open');
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new LockstepError('E_COORDINATOR_LOST', `no coordinator can be joined at ${url}: ${why}`, {
+      remedy: 'Check the address, that the coordinator runs, and --token-file.',
+      cause,
+    });
+  }
+  socket.on('error', (error) => lose(`the link to the coordinator at ${url} failed: ${error.message}`, error));
+
+  return {
+    send: (message) => {
+      if (socket.readyState === WebSocket.OPEN) socket.send(encodeMessage(message));
+    },
+    drained: async () => {
+      while (socket.bufferedAmount > HIGH_WATER_BYTES && socket.readyState === WebSocket.OPEN) {
+        await new Promise<void>((resolve) => {
+          socket.ping(undefined, undefined, () => resolve());
+        });
+      }
+    },
+    next: () => {
+      const message = queue.shift();
+      if (message !== undefined) return Promise.resolve(message);
+      if (lost !== null) return Promise.reject(lost);
+      return new Promise((resolve, reject) => {
+        waiting = { resolve, reject };
+      });
+    },
+    listen: (h) => {
+      handler = h;
+      for (const message of queue.splice(0)) h(message);
+    },
+    closed,
+    close: async () => {
+      if (socket.readyState === WebSocket.CLOSED) return;
+      const end = once(socket, 'close');
+      socket.close(1000);
+      await end;
+    },
+  };
+}

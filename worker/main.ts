@@ -1,0 +1,271 @@
+// A worker's life: join the coordinator, prove what its engine computes, take the state, link up with its peers, train, say
+// how it ended. The shell around train.ts; all that it does not own (the job's code, the engine, the data, the clock) comes
+// in as functions, so that the launcher decides where they come from.
+
+import { hostname } from 'node:os';
+import type { DataSet, JobDefinition } from '../jobs/contract.ts';
+import type { BatchPlan } from '../protocol/batch-plan.ts';
+import { LockstepError } from '../protocol/errors.ts';
+import { PROTOCOL_VERSION, type CoordinatorMessage, type StatePart } from '../protocol/messages.ts';
+import type { JobReference, RunConfig } from '../protocol/run-config.ts';
+import { openCollective, type PeerListener, listenForPeers } from './collective/join.ts';
+import { connectControl, type ControlLink } from './control-link.ts';
+import { BatchLoader } from './data/batch-loader.ts';
+import { digestOf } from './engine/digest.ts';
+import type { Engine } from './engine/engine.ts';
+import { fingerprintOf } from './engine/fingerprint.ts';
+import { statePartsOf, takeStatePart } from './state-transfer.ts';
+import { train, type ReplicaState } from './train.ts';
+
+export interface WorkerOptions {
+  readonly coordinatorUrl: string;
+  readonly token: string | null;
+  /** The launcher's number of this process on its host; null when nobody numbers it. */
+  readonly localRank: number | null;
+  readonly lockstepVersion: string;
+  /** Address that peers reach this worker at; loopback when all are on one machine. */
+  readonly peerHost: string;
+  /** Finds the job on this machine's disk and checks its hash. */
+  readonly openJob: (reference: JobReference) => Promise<JobDefinition>;
+  readonly openEngine: (job: JobDefinition, config: RunConfig) => Promise<Engine>;
+  readonly openData: (job: JobDefinition) => Promise<DataSet>;
+  /** Plain lines for the worker's own log. */
+  readonly log: (line: string) => void;
+}
+
+type Welcome = Extract<CoordinatorMessage, { kind: 'welcome' }>;
+type Generation = Extract<CoordinatorMessage, { kind: 'generation' }>;
+
+/** Runs one worker to its end. Returns when it was dismissed; throws what made it fail. */
+export async function runWorker(options: WorkerOptions): Promise<void> {
+  const control = await connectControl(options.coordinatorUrl, options.token);
+  try {
+    control.send({
+      kind: 'hello',
+      protocol: PROTOCOL_VERSION,
+      lockstep: options.lockstepVersion,
+      node: process.version,
+      host: hostname(),
+      pid: process.pid,
+      localRank: options.localRank,
+    });
+    const welcome = await expectMessage(control, 'welcome');
+    options.log(`joined run ${welcome.config.run} as ${welcome.worker}`);
+    await work(options, control, welcome);
+  } catch (error) {
+    const told = error instanceof Error ? error : new Error(String(error));
+    control.send({
+      kind: 'failed',
+      code: told instanceof LockstepError ? told.code : 'E_TRAINING',
+      message: told.message.slice(0, 8000),
+      stack: (told.stack ?? '').slice(0, 8000),
+    });
+    throw error;
+  } finally {
+    await control.close();
+  }
+}
+
+async function expectMessage<K extends CoordinatorMessage['kind']>(
+  control: ControlLink,
+  kind: K,
+): Promise<Extract<CoordinatorMessage, { kind: K }>> {
+  const message = await control.next();
+  if (isKind(message, kind)) return message;
+  if (message.kind === 'refused') throw refusal(message.code, message.because);
+  throw new LockstepError('E_PROTOCOL', `the coordinator sent "${message.kind}" where "${kind}" was due`);
+}
+
+function isKind<K extends CoordinatorMessage['kind']>(
+  message: CoordinatorMessage,
+  kind: K,
+): message is Extract<CoordinatorMessage, { kind: K }> {
+  return message.kind === kind;
+}
+
+function refusal(code: string, because: string): LockstepError {
+  const known = code === 'E_FINGERPRINT' || code === 'E_DIGEST' || code === 'E_PROTOCOL_VERSION' ? code : 'E_PROTOCOL';
+  return new LockstepError(known, `the coordinator refused this worker: ${because}`, {
+    remedy:
+      known === 'E_FINGERPRINT'
+        ? 'Run the same engine, library, thread count and instruction set on all workers, or give --allow-mixed-engines.'
+        : 'See the coordinator\'s log.',
+  });
+}
+
+async function work(options: WorkerOptions, control: ControlLink, welcome: Welcome): Promise<void> {
+  const { config } = welcome;
+  const job = await options.openJob(config.job);
+  const engine = await options.openEngine(job, config);
+  options.log(`engine ${engine.info.name}: ${engine.info.library} on ${engine.info.device}, ${engine.info.threads} thread(s)`);
+  const data = await options.openData(job);
+  const plan: BatchPlan = {
+    samples: config.trainSamples,
+    globalBatch: config.globalBatch,
+    microbatches: config.microbatches,
+    seed: config.seed,
+  };
+  const microbatchSize = Math.ceil(config.globalBatch / config.microbatches);
+  const proof = fingerprintOf(engine, data.inputShape, data.classes.length, microbatchSize);
+
+  const state: ReplicaState = {
+    step: welcome.resumeStep ?? 0,
+    weights: engine.initialWeights(config.seed),
+    slots: job.optimizer.slots.map(() => new Float32Array(engine.layout.trainableSize)),
+  };
+  const vectors = new Map<string, Float32Array>([
+    ['weights', state.weights],
+    ...job.optimizer.slots.map((slot, i): [string, Float32Array] => [`slot:${slot}`, state.slots[i] ?? new Float32Array(0)]),
+  ]);
+  if (welcome.resumeStep !== null) await receiveState(control, vectors, state);
+
+  const listener = await listenForPeers({ host: options.peerHost, token: options.token, run: config.run });
+  try {
+    control.send({
+      kind: 'ready',
+      engine: engine.info,
+      fingerprint: proof,
+      weightsDigest: digestOf(state.weights),
+      step: state.step,
+      peerUrl: listener.url,
+      layout: engine.layout.entries.map((entry) => ({ ...entry, shape: [...entry.shape] })),
+      topology: JSON.stringify(engine.topology),
+      optimizer: { name: job.optimizer.name, slots: [...job.optimizer.slots] },
+    });
+    const first = await control.next();
+    if (first.kind === 'dismissed' || first.kind === 'stop') {
+      options.log(`dismissed: ${first.because}`);
+      return;
+    }
+    if (first.kind === 'refused') throw refusal(first.code, first.because);
+    if (first.kind !== 'generation') {
+      throw new LockstepError('E_PROTOCOL', `the coordinator sent "${first.kind}" where "generation" was due`);
+    }
+    await trainGeneration(options, control, first, { job, engine, data, plan, config, state, vectors, listener });
+  } finally {
+    await listener.close();
+    engine.close();
+    data.train.close?.();
+    data.test.close?.();
+  }
+}
+
+/** Takes the state that follows a welcome, and checks that its weights are what their digest says. */
+async function receiveState(
+  control: ControlLink,
+  vectors: ReadonlyMap<string, Float32Array>,
+  state: ReplicaState,
+): Promise<void> {
+  let part: StatePart;
+  do {
+    part = await expectMessage(control, 'state');
+  } while (!takeStatePart(part, vectors));
+  const found = digestOf(state.weights);
+  if (found !== part.digest || part.step !== state.step) {
+    throw new LockstepError('E_DIGEST', `the state after step ${part.step} arrived with the digest ${found}, not ${part.digest}`);
+  }
+}
+
+interface Replica {
+  readonly job: JobDefinition;
+  readonly engine: Engine;
+  readonly data: DataSet;
+  readonly plan: BatchPlan;
+  readonly config: RunConfig;
+  readonly state: ReplicaState;
+  readonly vectors: ReadonlyMap<string, Float32Array>;
+  readonly listener: PeerListener;
+}
+
+async function trainGeneration(
+  options: WorkerOptions,
+  control: ControlLink,
+  generation: Generation,
+  replica: Replica,
+): Promise<void> {
+  const { engine, config, state } = replica;
+  options.log(`generation ${generation.generation}: rank ${generation.rank} of ${generation.worldSize}`);
+  const collective = await openCollective({
+    listener: replica.listener,
+    token: options.token,
+    run: config.run,
+    generation: generation.generation,
+    rank: generation.rank,
+    worldSize: generation.worldSize,
+    members: generation.members,
+    microbatches: config.microbatches,
+    vectorLength: engine.layout.size + 3,
+  });
+  control.send({ kind: 'linked', generation: generation.generation });
+
+  let stopWanted = false;
+  let dismissed: (() => void) | null = null;
+  let isDismissed = false;
+  control.listen((message) => {
+    if (message.kind === 'stop') stopWanted = true;
+    if (message.kind === 'dismissed') {
+      isDismissed = true;
+      dismissed?.();
+    }
+  });
+
+  const keep = async (kept: ReplicaState): Promise<void> => {
+    const vectors = [...replica.vectors].map(([name, data]) => ({ name, data }));
+    for (const part of statePartsOf(kept.step, digestOf(kept.weights), vectors)) {
+      control.send(part);
+      await control.drained();
+    }
+  };
+
+  try {
+    // A lost coordinator ends training: nobody would keep its result.
+    const ended = await Promise.race([
+      train(
+        {
+          generation: generation.generation,
+          plan: replica.plan,
+          steps: config.steps,
+          checkpointEverySteps: config.checkpointEverySteps,
+          learningRate: config.learningRate,
+          testSamples: config.testSamples,
+          engine,
+          optimizer: replica.job.optimizer,
+          loader: new BatchLoader({
+            plan: replica.plan,
+            split: replica.data.train,
+            inputShape: replica.data.inputShape,
+            augment: config.augment ? (replica.job.augment ?? null) : null,
+          }),
+          test: replica.data.test,
+          inputShape: replica.data.inputShape,
+          collective,
+          clock: () => performance.now() / 1000,
+          rssBytes: () => process.memoryUsage.rss(),
+          stopWanted: () => stopWanted,
+          tell: (message) => control.send(message),
+          keep,
+        },
+        state,
+      ),
+      control.closed.then((error) => Promise.reject(error)),
+    ]);
+    control.send({
+      kind: 'finished',
+      step: state.step,
+      digest: digestOf(state.weights),
+      peakRssBytes: process.resourceUsage().maxRSS * 1024,
+      because: ended,
+    });
+    options.log(`${ended} after step ${state.step}`);
+    if (!isDismissed) {
+      await Promise.race([
+        new Promise<void>((resolve) => {
+          dismissed = resolve;
+        }),
+        control.closed,
+      ]);
+    }
+  } finally {
+    await collective.close();
+  }
+}

@@ -1,0 +1,222 @@
+// Read this first: the training loop, as the algorithm reads.
+//
+//     data -> microbatch -> forward/backward -> fold -> reduce-scatter -> canonical sum -> all-gather -> apply
+//
+// Every rank runs it; the M microbatches of a step are shared out over the ranks, their gradients are summed in one tree whose
+// shape does not depend on the ranks, and every rank applies the same update to the same bits. The loop knows nothing of
+// sockets or files: what it needs comes in as `TrainingContext`, what it has to say goes out through `tell`.
+//
+// A step's vector is the engine's contribution (gradient sums, state changes, summed loss, correct) and one more float: a
+// wish to stop. Its sum is the same on every rank, so all stop after the same step without asking anyone.
+
+import type { Optimizer, Split } from '../jobs/contract.ts';
+import {
+  batchRange,
+  placeOfStep,
+  rankMicrobatches,
+  stepsPerEpoch,
+  type BatchPlan,
+} from '../protocol/batch-plan.ts';
+import { LockstepError } from '../protocol/errors.ts';
+import type { PhaseSeconds, WorkerMessage } from '../protocol/messages.ts';
+import type { BatchLoader } from './data/batch-loader.ts';
+import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
+import { digestOf } from './engine/digest.ts';
+import { contributionOf, type Engine } from './engine/engine.ts';
+
+/** The part of the collective that a step needs. */
+export interface Collective {
+  readonly rank: number;
+  readonly worldSize: number;
+  /** Takes microbatch `index`'s vector (copied); null for one without samples. In ascending order. */
+  push(index: number, vector: Float32Array | null): void;
+  /** Sums everybody's vectors in the canonical tree into `out`, the same bits on every rank. */
+  allReduce(step: number, out: Float32Array): Promise<AllReduceTiming>;
+}
+
+export interface AllReduceTiming {
+  /** Seconds until every peer's first contribution was here; then until the sum was. */
+  readonly waitSeconds: number;
+  readonly reduceSeconds: number;
+  readonly bytesOut: number;
+  readonly bytesIn: number;
+}
+
+/** A replica: all that changes from step to step. */
+export interface ReplicaState {
+  /** Steps done. */
+  step: number;
+  /** All weights, in layout order. */
+  readonly weights: Float32Array;
+  /** The optimizer's vectors, each as long as the trainable weights. */
+  readonly slots: readonly Float32Array[];
+}
+
+export interface TrainingContext {
+  readonly generation: number;
+  readonly plan: BatchPlan;
+  /** Total steps of the run. */
+  readonly steps: number;
+  readonly checkpointEverySteps: number;
+  readonly learningRate: number;
+  readonly testSamples: number;
+  readonly engine: Engine;
+  readonly optimizer: Optimizer;
+  readonly loader: BatchLoader;
+  readonly test: Split;
+  readonly inputShape: readonly number[];
+  readonly collective: Collective;
+  /** Seconds on a monotonic clock. */
+  readonly clock: () => number;
+  readonly rssBytes: () => number;
+  /** True when somebody wants training to stop. */
+  readonly stopWanted: () => boolean;
+  readonly tell: (message: WorkerMessage) => void;
+  /** Sends the replica's state to be kept; resolves when it is on its way. */
+  readonly keep: (state: ReplicaState) => Promise<void>;
+}
+
+/** Trains from `state.step` to the end or to an agreed stop; returns why it ended. `state` is changed in place. */
+export async function train(context: TrainingContext, state: ReplicaState): Promise<'done' | 'stopped'> {
+  const { plan, engine, collective, clock } = context;
+  const place = contributionOf(engine.layout);
+  const stopIndex = place.size;
+  const vector = new Float32Array(place.size + 1);
+  const sum = new Float32Array(place.size + 1);
+  const mine = rankMicrobatches(plan.microbatches, collective.worldSize, collective.rank);
+  const perEpoch = stepsPerEpoch(plan);
+  engine.loadWeights(state.weights);
+
+  while (state.step < context.steps) {
+    const startedAt = clock();
+    let dataSeconds = 0;
+    let computeSeconds = 0;
+    const { epoch, batch } = placeOfStep(plan, state.step);
+    const range = batchRange(plan, batch);
+    const samples = range.end - range.start;
+
+    for (let m = mine.start; m < mine.end; m++) {
+      const t0 = clock();
+      const data = context.loader.load(epoch, batch, m);
+      const t1 = clock();
+      if (data.size === 0) {
+        collective.push(m, null);
+      } else {
+        const random = { seed: plan.seed, step: state.step, microbatch: m };
+        engine.gradient({ ...data, random }, vector.subarray(0, place.size));
+        vector[stopIndex] = context.stopWanted() ? 1 : 0;
+        collective.push(m, vector);
+      }
+      dataSeconds += t1 - t0;
+      computeSeconds += clock() - t1;
+    }
+
+    const timing = await collective.allReduce(state.step, sum);
+
+    const applyStart = clock();
+    const lossSum = sum[place.loss] ?? Number.NaN;
+    const gradientNorm = applyUpdate(context, state, sum, samples);
+    state.step++;
+    engine.loadWeights(state.weights);
+    const applySeconds = clock() - applyStart;
+
+    const phases: PhaseSeconds = {
+      data: dataSeconds,
+      compute: computeSeconds,
+      allreduce: timing.reduceSeconds,
+      apply: applySeconds,
+      wait: timing.waitSeconds,
+    };
+    context.tell({
+      kind: 'report',
+      generation: context.generation,
+      step: state.step,
+      samples,
+      lossSum,
+      correct: sum[place.correct] ?? 0,
+      gradientNorm,
+      seconds: clock() - startedAt,
+      phases,
+      bytesOut: timing.bytesOut,
+      bytesIn: timing.bytesIn,
+      rssBytes: context.rssBytes(),
+    });
+
+    const stopAgreed = (sum[stopIndex] ?? 0) > 0;
+    const epochEnds = state.step % perEpoch === 0;
+    const last = state.step === context.steps;
+    if (epochEnds || last) evaluateShare(context, state);
+    const checkpointDue = context.checkpointEverySteps > 0 && state.step % context.checkpointEverySteps === 0;
+    if (collective.rank === 0 && (epochEnds || last || stopAgreed || checkpointDue)) await context.keep(state);
+    if (stopAgreed && !last) return 'stopped';
+  }
+  return 'done';
+}
+
+/** Turns sums into means, once, and applies them; returns the gradient's Euclidean norm. Throws E_NOT_FINITE. */
+function applyUpdate(context: TrainingContext, state: ReplicaState, sum: Float32Array, samples: number): number {
+  const { engine, optimizer } = context;
+  const { trainableSize, size } = engine.layout;
+  let squares = 0;
+  for (let i = 0; i < trainableSize; i++) {
+    const mean = (sum[i] ?? 0) / samples;
+    sum[i] = mean;
+    squares += mean * mean;
+  }
+  if (!Number.isFinite(squares)) {
+    throw new LockstepError('E_NOT_FINITE', `the gradient of step ${state.step + 1} is not finite (loss sum ${sum[size]})`, {
+      remedy: 'Lower --learning-rate, or look for a division by zero or a logarithm of zero in the model or loss.',
+    });
+  }
+  const gradient = sum.subarray(0, trainableSize);
+  optimizer.update(
+    state.weights.subarray(0, trainableSize),
+    gradient,
+    state.slots,
+    state.step + 1,
+    context.learningRate,
+  );
+  for (let i = trainableSize; i < size; i++) {
+    state.weights[i] = (state.weights[i] ?? 0) + (sum[i] ?? 0) / samples;
+  }
+  return Math.sqrt(squares);
+}
+
+/** Evaluates this rank's chunks of the test set and tells the sums, with the digest of the weights that were used. */
+function evaluateShare(context: TrainingContext, state: ReplicaState): void {
+  const startedAt = context.clock();
+  const { engine, collective, testSamples } = context;
+  const mine = rankChunks(testSamples, collective.worldSize, collective.rank);
+  const chunks: { index: number; samples: number; lossSum: number; correct: number }[] = [];
+  for (let index = mine.start; index < mine.end; index++) {
+    const { samples, result } = evaluateChunk(engine, context.test, context.inputShape, testSamples, index);
+    chunks.push({ index, samples, lossSum: result.lossSum, correct: result.correct });
+  }
+  context.tell({
+    kind: 'evaluation',
+    generation: context.generation,
+    step: state.step,
+    digest: digestOf(state.weights),
+    seconds: context.clock() - startedAt,
+    chunks,
+  });
+}
+
+/** Evaluates one chunk of the test set with the weights that the engine holds. */
+export function evaluateChunk(
+  engine: Engine,
+  test: Split,
+  inputShape: readonly number[],
+  testSamples: number,
+  index: number,
+): { samples: number; labels: Int32Array; result: ReturnType<Engine['evaluate']> } {
+  const range = chunkRange(testSamples, index);
+  const samples = range.end - range.start;
+  const floats = inputShape.reduce((a, b) => a * b, 1);
+  const inputs = new Float32Array(samples * floats);
+  const labels = new Int32Array(samples);
+  for (let i = 0; i < samples; i++) {
+    labels[i] = test.read(range.start + i, inputs.subarray(i * floats, (i + 1) * floats));
+  }
+  return { samples, labels, result: engine.evaluate(samples, inputs, labels) };
+}
