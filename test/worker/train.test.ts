@@ -1,0 +1,253 @@
+// The training loop with a toy engine and an exchange in memory: no socket, no TensorFlow, real batch plan and optimizer.
+
+import { describe, expect, it } from 'vitest';
+import type { Optimizer, Split } from '../../jobs/contract.ts';
+import type { BatchPlan } from '../../protocol/batch-plan.ts';
+import type { WorkerMessage } from '../../protocol/messages.ts';
+import { BatchLoader } from '../../worker/data/batch-loader.ts';
+import type { Engine } from '../../worker/engine/engine.ts';
+import { train, type Collective, type ReplicaState, type TrainingContext } from '../../worker/train.ts';
+
+const SHAPE = [2];
+const TRAIN = 10;
+const TEST = 600;
+const plan: BatchPlan = { samples: TRAIN, globalBatch: 4, microbatches: 4, seed: 3 };
+
+/** Sample i is the point (i, 1) with label i mod 2. */
+const split = (size: number): Split => ({
+  size,
+  read: (index, into) => {
+    into[0] = index;
+    into[1] = 1;
+    return index % 2;
+  },
+});
+
+/** Least squares on w·x against the label, one weight vector of two floats and one moving average of the inputs. */
+function toyEngine(): Engine & { loaded: Float32Array } {
+  const engine = {
+    loaded: new Float32Array(3),
+    info: { name: 'toy', library: 'none', device: 'none', threads: 1, settings: {} },
+    layout: {
+      entries: [
+        { name: 'w', shape: [2], offset: 0, length: 2, trainable: true },
+        { name: 'mean', shape: [1], offset: 2, length: 1, trainable: false },
+      ],
+      size: 3,
+      trainableSize: 2,
+    },
+    topology: {},
+    initialWeights: () => new Float32Array(3),
+    loadWeights: (weights: Float32Array) => engine.loaded.set(weights),
+    gradient: (batch: { size: number; inputs: Float32Array; labels: Int32Array }, out: Float32Array) => {
+      out.fill(0);
+      let mean = 0;
+      for (let i = 0; i < batch.size; i++) {
+        const [x0, x1, y] = [batch.inputs[2 * i] ?? 0, batch.inputs[2 * i + 1] ?? 0, batch.labels[i] ?? 0];
+        const error = (engine.loaded[0] ?? 0) * x0 + (engine.loaded[1] ?? 0) * x1 - y;
+        out[0] = (out[0] ?? 0) + 2 * error * x0;
+        out[1] = (out[1] ?? 0) + 2 * error * x1;
+        out[3] = (out[3] ?? 0) + error * error;
+        out[4] = (out[4] ?? 0) + (Math.abs(error) < 0.5 ? 1 : 0);
+        mean += x0 / batch.size;
+      }
+      out[2] = 0.1 * (mean - (engine.loaded[2] ?? 0)) * batch.size;
+    },
+    evaluate: (size: number) => ({ lossSum: size, correct: 1, predictions: new Int32Array(size) }),
+    memory: () => ({ tensors: 0, bytes: 0 }),
+    close: () => {},
+  };
+  return engine as unknown as Engine & { loaded: Float32Array };
+}
+
+const plainSgd: Optimizer = {
+  name: 'sgd',
+  learningRate: 0.001,
+  slots: [],
+  settings: {},
+  update: (weights, gradient, _slots, _step, rate) => {
+    for (let i = 0; i < weights.length; i++) weights[i] = (weights[i] ?? 0) - rate * (gradient[i] ?? 0);
+  },
+};
+
+/** Sums in the canonical tree, written out recursively; an absent vector adds nothing. */
+function treeSum(vectors: (Float32Array | null)[], start: number, size: number): Float32Array | null {
+  if (size === 1) return vectors[start] ?? null;
+  const left = treeSum(vectors, start, size / 2);
+  const right = treeSum(vectors, start + size / 2, size / 2);
+  if (left === null || right === null) return left ?? right;
+  return left.map((x, i) => Math.fround(x + (right[i] ?? 0)));
+}
+
+/** Exchanges for `worldSize` ranks that live in one process and meet at every step. */
+function exchanges(worldSize: number): Collective[] {
+  let vectors: (Float32Array | null)[] = Array.from({ length: plan.microbatches }, () => null);
+  let waiting: (() => void)[] = [];
+  return Array.from({ length: worldSize }, (_, rank) => ({
+    rank,
+    worldSize,
+    push: (index, vector) => {
+      vectors[index] = vector === null ? null : vector.slice();
+    },
+    allReduce: async (_step, out) => {
+      await new Promise<void>((resolve) => {
+        waiting.push(() => {
+          out.set(treeSum(current, 0, plan.microbatches) ?? []);
+          resolve();
+        });
+        const current = vectors;
+        if (waiting.length === worldSize) {
+          const all = waiting;
+          waiting = [];
+          vectors = Array.from({ length: plan.microbatches }, () => null);
+          for (const go of all) go();
+        }
+      });
+      return { waitSeconds: 0, reduceSeconds: 0, bytesOut: 0, bytesIn: 0 };
+    },
+  }));
+}
+
+interface Outcome {
+  readonly ended: string;
+  readonly state: ReplicaState;
+  readonly told: WorkerMessage[];
+  readonly keptSteps: number[];
+}
+
+async function trainAll(worldSize: number, change: (rank: number) => Partial<TrainingContext> = () => ({})): Promise<Outcome[]> {
+  return Promise.all(
+    exchanges(worldSize).map(async (collective, rank) => {
+      const state: ReplicaState = { step: 0, weights: new Float32Array([0.5, 0.25, 0]), slots: [] };
+      const told: WorkerMessage[] = [];
+      const keptSteps: number[] = [];
+      const ended = await train(
+        {
+          generation: 1,
+          plan,
+          steps: 6,
+          checkpointEverySteps: 0,
+          learningRate: 0.001,
+          testSamples: TEST,
+          engine: toyEngine(),
+          optimizer: plainSgd,
+          loader: new BatchLoader({ plan, split: split(TRAIN), inputShape: SHAPE, augment: null }),
+          test: split(TEST),
+          inputShape: SHAPE,
+          collective,
+          clock: () => 0,
+          rssBytes: () => 0,
+          stopWanted: () => false,
+          tell: (message) => told.push(message),
+          keep: async (kept) => {
+            keptSteps.push(kept.step);
+          },
+          ...change(rank),
+        },
+        state,
+      );
+      return { ended, state, told, keptSteps };
+    }),
+  );
+}
+
+const evaluations = (outcome: Outcome): Extract<WorkerMessage, { kind: 'evaluation' }>[] =>
+  outcome.told.filter((m) => m.kind === 'evaluation');
+
+describe('train', () => {
+  it('gives the same bits on every rank and for every world size', async () => {
+    const alone = (await trainAll(1))[0]?.state.weights ?? new Float32Array();
+    expect([...alone].every(Number.isFinite)).toBe(true);
+    for (const worldSize of [2, 3, 4]) {
+      for (const { state } of await trainAll(worldSize)) expect([...state.weights]).toEqual([...alone]);
+    }
+  });
+
+  it('averages over the samples of the batch, also in the short last one', async () => {
+    // One step by hand on batch 0; w = (0.5, 0.25), so error(x) = 0.5 x + 0.25 - y.
+    const seen: number[] = [];
+    const spy = { ...split(TRAIN), read: (index: number, into: Float32Array) => (seen.push(index), split(TRAIN).read(index, into)) };
+    const loader = new BatchLoader({ plan, split: spy, inputShape: SHAPE, augment: null });
+    const [outcome] = await trainAll(1, () => ({ steps: 1, loader }));
+    const samples = seen.slice(0, 4);
+    expect(new Set(samples).size).toBe(4);
+    const errors = samples.map((x) => 0.5 * x + 0.25 - (x % 2));
+    const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+    expect(outcome?.state.weights[0]).toBeCloseTo(0.5 - 0.001 * mean(errors.map((e, i) => 2 * e * (samples[i] ?? 0))), 6);
+    expect(outcome?.state.weights[1]).toBeCloseTo(0.25 - 0.001 * mean(errors.map((e) => 2 * e)), 6);
+    expect(outcome?.state.weights[2]).toBeCloseTo(0.1 * mean(samples), 6);
+
+    const reports = (await trainAll(1))[0]?.told.filter((m) => m.kind === 'report') ?? [];
+    expect(reports.map((r) => r.samples)).toEqual([4, 4, 2, 4, 4, 2]);
+  });
+
+  it('evaluates every chunk of the test set once, whatever the world size, after each epoch', async () => {
+    for (const worldSize of [1, 2, 4]) {
+      const outcomes = await trainAll(worldSize);
+      for (const at of [0, 1]) {
+        const chunks = outcomes.flatMap((o) => evaluations(o)[at]?.chunks ?? []).toSorted((a, b) => a.index - b.index);
+        expect(chunks.map((c) => [c.index, c.samples])).toEqual([
+          [0, 250],
+          [1, 250],
+          [2, 100],
+        ]);
+      }
+      expect(new Set(outcomes.map((o) => evaluations(o)[0]?.digest)).size).toBe(1);
+    }
+  });
+
+  it('keeps the state on rank 0 alone: at the end of each epoch, every so many steps, and at the end', async () => {
+    const outcomes = await trainAll(2, () => ({ steps: 5, checkpointEverySteps: 2 }));
+    expect(outcomes.map((o) => o.keptSteps)).toEqual([[2, 3, 4, 5], []]);
+    expect(evaluations(outcomes[1] as Outcome).map((e) => e.step)).toEqual([3, 5]);
+  });
+
+  it('stops every rank after the same step, and keeps it, when one of them wants to stop', async () => {
+    let asked = 0;
+    const outcomes = await trainAll(3, (rank) => (rank === 2 ? { stopWanted: () => ++asked > 2 } : {}));
+    const steps = outcomes.map((o) => o.state.step);
+    expect(new Set(steps).size).toBe(1);
+    expect(steps[0]).toBeLessThan(6);
+    expect(outcomes.map((o) => o.ended)).toEqual(['stopped', 'stopped', 'stopped']);
+    expect(outcomes[0]?.keptSteps.at(-1)).toBe(steps[0]);
+  });
+
+  it('refuses to apply a gradient that is not finite, naming the step', async () => {
+    const engine = toyEngine();
+    const broken = { ...engine, gradient: (_: unknown, out: Float32Array) => out.fill(Number.NaN) } as unknown as Engine;
+    await expect(trainAll(1, () => ({ engine: broken }))).rejects.toMatchObject({
+      code: 'E_NOT_FINITE',
+      message: expect.stringContaining('step 1') as string,
+    });
+  });
+
+  it('goes on from a kept step to the same bits as without the break', async () => {
+    const whole = (await trainAll(2))[0]?.state.weights ?? new Float32Array();
+    const first = (await trainAll(4, () => ({ steps: 4 })))[0]?.state as ReplicaState;
+    const [collective] = exchanges(1);
+    const state: ReplicaState = { step: first.step, weights: first.weights.slice(), slots: [] };
+    await train(
+      {
+        generation: 1,
+        plan,
+        steps: 6,
+        checkpointEverySteps: 0,
+        learningRate: 0.001,
+        testSamples: 0,
+        engine: toyEngine(),
+        optimizer: plainSgd,
+        loader: new BatchLoader({ plan, split: split(TRAIN), inputShape: SHAPE, augment: null }),
+        test: split(0),
+        inputShape: SHAPE,
+        collective: collective as Collective,
+        clock: () => 0,
+        rssBytes: () => 0,
+        stopWanted: () => false,
+        tell: () => {},
+        keep: async () => {},
+      },
+      state,
+    );
+    expect([...state.weights]).toEqual([...whole]);
+  });
+});
