@@ -27,7 +27,7 @@ export function adam(options: AdamOptions = {}): Optimizer {
     settings: { learningRate, beta1, beta2, epsilon },
     update(weights, gradient, [m, v], step, rate) {
       if (m === undefined || v === undefined) throw new TypeError("adam keeps two slots, m and v");
-      const size = (rate * Math.sqrt(1 - beta2 ** step)) / (1 - beta1 ** step);
+      const size = (rate * Math.sqrt(1 - power(beta2, step))) / (1 - power(beta1, step));
       for (let i = 0; i < gradient.length; i++) {
         const g = gradient[i] as number;
         const mOld = m[i] as number;
@@ -71,4 +71,15 @@ export function sgd(options: SgdOptions = {}): Optimizer {
       }
     },
   };
+}
+
+/** base ** exponent for a whole exponent, by squaring: JavaScript leaves the last bit of its own to the engine. */
+function power(base: number, exponent: number): number {
+  let result = 1;
+  let square = base;
+  for (let left = exponent; left > 0; left = Math.floor(left / 2)) {
+    if (left % 2 === 1) result *= square;
+    square *= square;
+  }
+  return result;
 }
