@@ -54,9 +54,10 @@ const statePart = z.strictObject({
   vectors: z.int().min(1).max(16),
   offset: count,
   length: count,
-  bytes: z
-    .instanceof(Uint8Array)
-    .refine((b) => b.byteLength <= 4 * MAX_STATE_PART_FLOATS, "part too large"),
+  bytes: z.custom<Uint8Array>(
+    (b) => b instanceof Uint8Array && b.byteLength <= 4 * MAX_STATE_PART_FLOATS,
+    "no bytes, or too many",
+  ),
 });
 export type StatePart = z.infer<typeof statePart>;
 

@@ -17,7 +17,7 @@ export interface NativeBinding {
   readonly TF_INT32: number;
   readonly TF_ATTR_TYPE: number;
   readonly TF_ATTR_STRING: number;
-  /** Copies `values` into a new tensor; returns its id. */
+  /** Makes a tensor of `values`, copied or, where aligned to 64 bytes, shared; returns its id. */
   createTensor(shape: readonly number[], dtype: number, values: Float32Array | Int32Array): number;
   deleteTensor(id: number): void;
 }

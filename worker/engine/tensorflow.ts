@@ -18,12 +18,14 @@ import {
   type EngineInfo,
   type Evaluation,
   type Microbatch,
+  type WeightEntry,
   contributionOf,
 } from "./engine.ts";
 import { readEngineEnvironment } from "./environment.ts";
 import { withLayerRandomness } from "./layer-randomness.ts";
 import { createForwardPass } from "./loss.ts";
 import { type TensorflowLibrary, loadTensorflow } from "./tensorflow-library.ts";
+import { regularizersOf } from "./regularizers.ts";
 import { layoutOf, modelVariables, readVariables, writeVariable } from "./weights.ts";
 
 export interface EngineOptions {
@@ -58,28 +60,26 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   const trainableEntries = layout.entries.slice(0, trainable.length);
   const otherEntries = layout.entries.slice(trainable.length);
   const forward = createForwardPass(tf, backend, model, job.loss);
-  const regularized = model.calculateLosses().length > 0;
+  const regularizers = regularizersOf(model);
   const inputSize = inputShape.reduce((product, dimension) => product * dimension, 1);
 
-  /** The non-trainable weights as loaded, and the native memory each had then (a changed one has other memory). */
-  const loadedState = new Float32Array(layout.size - layout.trainableSize);
+  /** The weights as loaded: the engine's own copy, since native tensors may share this memory. */
+  const loaded = new Float32Array(layout.size);
+  /** The native memory that each non-trainable weight had when loaded: one that the forward pass changed has other memory. */
   const loadedMemory: unknown[] = [];
+
+  const slice = (entry: WeightEntry): Float32Array =>
+    loaded.subarray(entry.offset, entry.offset + entry.length);
 
   function loadWeights(weights: Float32Array): void {
     if (weights.length !== layout.size) {
       throw new RangeError(`${weights.length} floats for a model of ${layout.size} weights`);
     }
+    loaded.set(weights);
     layout.entries.forEach((entry, i) => {
       const variable = variables[i];
-      if (variable !== undefined) {
-        writeVariable(
-          backend,
-          variable,
-          weights.subarray(entry.offset, entry.offset + entry.length),
-        );
-      }
+      if (variable !== undefined) writeVariable(backend, variable, slice(entry));
     });
-    loadedState.set(weights.subarray(layout.trainableSize));
     other.forEach((variable, i) => (loadedMemory[i] = variable.dataId));
   }
 
@@ -92,8 +92,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         out.fill(0, entry.offset, entry.offset + entry.length);
         return;
       }
-      const start = entry.offset - layout.trainableSize;
-      const before = loadedState.subarray(start, start + entry.length);
+      const before = slice(entry);
       const after = backend.readSync(variable.dataId);
       for (let k = 0; k < entry.length; k++) {
         out[entry.offset + k] = ((after[k] ?? 0) - (before[k] ?? 0)) * samples;
@@ -124,7 +123,10 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
         const losses = (): TensorFlow.Tensor => {
           const pass = forward(x, y, true);
           correct = countCorrect(classesOf(backend.readSync(pass.output.dataId), size), labels);
-          return regularized ? pass.losses.add(tf.addN(model.calculateLosses())) : pass.losses;
+          return regularizers.reduce(
+            (total, penalty) => total.add(penalty()),
+            pass.losses as TensorFlow.Tensor,
+          );
         };
         // The slope of every sample's loss is 1: the gradient of their sum.
         const { value, grads } = tf.engine().gradients(losses, trainable, tf.ones([size]), true);

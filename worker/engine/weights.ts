@@ -1,7 +1,7 @@
 // A model's weights as one flat float32 vector, trainable ones first: the layout, and the way in and out of the device.
 //
-// Loading costs one copy: the bytes go straight from the caller's vector into a new native tensor that takes the place of
-// the variable's old one, with no TensorFlow.js tensor made on the way.
+// Loading makes a new native tensor that takes the place of the variable's old one, with no TensorFlow.js tensor made on the
+// way. The addon does not always copy: memory that happens to be aligned to 64 bytes is shared with TensorFlow.
 
 import type * as TensorFlow from "@tensorflow/tfjs";
 import { LockstepError } from "../../protocol/errors.ts";
@@ -46,7 +46,10 @@ export function layoutOf(model: TensorFlow.LayersModel): WeightLayout {
   return { entries, size: offset, trainableSize };
 }
 
-/** Copies `values` into the variable's own native memory. */
+/**
+ * Gives the variable the value `values`. TensorFlow may go on reading this very memory, so it must belong to the engine and
+ * may only change together with the next write of the same variable.
+ */
 export function writeVariable(
   backend: NativeBackend,
   variable: TensorFlow.Variable,
