@@ -19,7 +19,7 @@ interface LayerInside {
 /** Runs a body while the model's last layer gives logits. */
 export type WithLogits = <T>(body: () => T) => T;
 
-/** Undefined when the model does not end in a softmax over the last axis that Lockstep can take off. */
+/** For a model with output [n, classes]; undefined when it does not end in a softmax that Lockstep can take off. */
 export function findSoftmaxEnd(model: TensorFlow.LayersModel): WithLogits | undefined {
   const last = lastLayer(model as unknown as LayerInside);
   // A layer used in several places gives its softmax to the others too: leave it on.
@@ -39,7 +39,8 @@ export function findSoftmaxEnd(model: TensorFlow.LayersModel): WithLogits | unde
     };
   }
 
-  if (className === "Softmax" && (inside.axis === undefined || inside.axis === -1)) {
+  // TensorFlow.js gives the layer axis 1 where none is named.
+  if (className === "Softmax" && (inside.axis === 1 || inside.axis === -1)) {
     const stock = inside.call;
     return (body) => {
       inside.call = (inputs) => (Array.isArray(inputs) ? inputs[0] : inputs);

@@ -101,6 +101,16 @@ async function load(bindingPath: string): Promise<TensorflowLibrary> {
   } catch (cause) {
     throw unavailable(`the TensorFlow addon ${bindingPath} does not load: ${String(cause)}`, cause);
   }
+  const library = await registerBackend(binding, bindingPath);
+  useNativeGradients(library.tf, library.backend);
+  return library;
+}
+
+/** Makes the loaded addon TensorFlow.js's backend, and changes nothing else. */
+export async function registerBackend(
+  binding: NativeBinding,
+  bindingPath: string,
+): Promise<TensorflowLibrary> {
   restoreRemovedNodeFunctions();
   const tf = require("@tensorflow/tfjs") as Tf;
   require("@tensorflow/tfjs-node/dist/register_all_kernels");
@@ -114,7 +124,6 @@ async function load(bindingPath: string): Promise<TensorflowLibrary> {
   tf.registerBackend("tensorflow", () => backend);
   if (!(await tf.setBackend("tensorflow")))
     throw unavailable("TensorFlow.js did not accept the native backend");
-  useNativeGradients(tf, backend);
   return { tf, backend, bindingPath, version: binding.TF_Version };
 }
 
