@@ -1,0 +1,62 @@
+// `lockstep worker`: one worker process. Finds on this machine what the coordinator's welcome names - the job's code, its data,
+// the engine's library - and hands it to worker/main.ts.
+
+import { readFileSync } from 'node:fs';
+import { LockstepError } from '../protocol/errors.ts';
+import { engineEnvironment } from '../worker/engine/environment.ts';
+import { openEngine } from '../worker/engine/tensorflow.ts';
+import { runWorker } from '../worker/main.ts';
+import { loadJob, resolveReference } from './job-file.ts';
+import { dataSetDirectory } from './setup/dataset.ts';
+import { findTensorflow } from './setup/tensorflow.ts';
+import { LOCKSTEP_VERSION } from './version.ts';
+
+export interface WorkerCommand {
+  readonly coordinator: string;
+  /** The job on this machine's disk, when it lies elsewhere than the coordinator says; its hash must be the same. */
+  readonly job: string | null;
+  readonly tokenFile: string | null;
+}
+
+/** Runs to the worker's end. Throws what made it fail; its first line on stderr is the reason. */
+export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
+  // Read by the native library when it is loaded, below; set here for workers that were started by hand.
+  for (const [name, value] of Object.entries(engineEnvironment(1))) process.env[name] ??= value;
+  const localRank = Number.parseInt(process.env['LOCAL_RANK'] ?? '', 10);
+  await runWorker({
+    coordinatorUrl: command.coordinator,
+    token: command.tokenFile === null ? null : readToken(command.tokenFile),
+    localRank: Number.isNaN(localRank) ? null : localRank,
+    lockstepVersion: LOCKSTEP_VERSION,
+    peerHost: '127.0.0.1',
+    openJob: async (reference) => {
+      const loaded = await loadJob(command.job ?? resolveReference(reference));
+      if (loaded.reference.sha256 !== reference.sha256) {
+        throw new LockstepError('E_JOB_CHANGED', `the job at ${loaded.path} is not the coordinator's: its source differs`, {
+          remedy: 'Copy the same job file to every machine, or name it with --job.',
+        });
+      }
+      return loaded.definition;
+    },
+    openEngine: async (job, config) => {
+      const { bindingPath, libraryVersion } = findTensorflow();
+      return openEngine({ job, bindingPath, libraryVersion, seed: config.seed, precision: 'float32' });
+    },
+    openData: async (job) => job.data.open(dataSetDirectory(job.data)),
+    log: (line) => process.stdout.write(`${line}\n`),
+  });
+}
+
+/** The token in a file, surrounding white space left out. Throws E_USAGE. */
+export function readToken(file: string): string {
+  try {
+    const token = readFileSync(file, 'utf8').trim();
+    if (token !== '') return token;
+  } catch (cause) {
+    throw new LockstepError('E_USAGE', `the token file ${file} cannot be read`, {
+      remedy: 'Give --token-file a readable file that holds the run\'s token.',
+      cause,
+    });
+  }
+  throw new LockstepError('E_USAGE', `the token file ${file} is empty`, { remedy: 'Put a token into it.' });
+}

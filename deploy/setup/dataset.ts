@@ -1,0 +1,77 @@
+// A data set's files in the per-user cache: fetched from the first source that yields them, unpacked by the data set's own
+// code, verified by MD5. They are verified again before every training (0.4 s for CIFAR-10): a file that was truncated or
+// altered is named, and fetched anew.
+
+import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { DataFile, DataSetDefinition, DataSetSource } from '../../jobs/contract.ts';
+import { LockstepError } from '../../protocol/errors.ts';
+import { cacheDirectory, installDirectory, withLock } from './cache.ts';
+import { fetchArchive, hashOf, type Progress } from './fetch.ts';
+
+/** Where a data set's files lie; the present directory for one that needs none. */
+export function dataSetDirectory(data: DataSetDefinition): string {
+  return data.source === undefined ? process.cwd() : join(cacheDirectory(), 'data', data.source.name);
+}
+
+/** The files that are not as published, with what is wrong; empty when all is well. */
+export async function damagedFiles(directory: string, files: readonly DataFile[]): Promise<string[]> {
+  const checks = files.map(async ({ name, bytes, md5 }) => {
+    const path = join(directory, name);
+    if (!existsSync(path)) return `${name} is missing`;
+    const { size } = statSync(path);
+    if (size !== bytes) return `${name} has ${size} bytes instead of ${bytes}`;
+    return (await hashOf(path, 'md5')) === md5 ? null : `${name} was altered (its MD5 differs)`;
+  });
+  return (await Promise.all(checks)).filter((damage) => damage !== null);
+}
+
+/** True when all files are there with the right sizes; their content is not looked at. */
+export function seemsInstalled(data: DataSetDefinition): boolean {
+  const directory = dataSetDirectory(data);
+  return (data.source?.files ?? []).every(({ name, bytes }) => {
+    const path = join(directory, name);
+    return existsSync(path) && statSync(path).size === bytes;
+  });
+}
+
+/** Fetches or repairs the files, when needed. Throws E_DOWNLOAD, E_HASH, E_TOOL_MISSING or E_DATA_CORRUPT. */
+export async function ensureDataSet(data: DataSetDefinition, tell: (line: string) => void, progress: Progress): Promise<void> {
+  const { source } = data;
+  if (source === undefined) return;
+  const directory = dataSetDirectory(data);
+  if ((await damagedFiles(directory, source.files)).length === 0) return;
+  mkdirSync(dirname(directory), { recursive: true });
+  await withLock(
+    `${directory}.lock`,
+    async () => {
+      const damages = await damagedFiles(directory, source.files);
+      if (damages.length === 0) return;
+      if (existsSync(directory)) tell(`${data.name}: ${damages.join('; ')}: fetching it again`);
+      await fetchDataSet(data.name, source, directory, tell, progress);
+    },
+    (pid) => tell(`waiting for process ${pid}, which is fetching ${data.name}`),
+  );
+}
+
+async function fetchDataSet(
+  name: string,
+  source: DataSetSource,
+  directory: string,
+  tell: (line: string) => void,
+  progress: Progress,
+): Promise<void> {
+  const downloads = join(dirname(directory), `.${source.name}.download`);
+  const archive = await fetchArchive(source.sources, downloads, progress, tell);
+  tell(`unpacking ${name}`);
+  await installDirectory(directory, async (staging) => {
+    await source.unpack(archive, staging);
+    const damages = await damagedFiles(staging, source.files);
+    if (damages.length > 0) {
+      throw new LockstepError('E_DATA_CORRUPT', `${name}, as fetched, is not the published one: ${damages.join('; ')}`, {
+        remedy: 'Start again; if it stays so, report it: a source has changed.',
+      });
+    }
+  });
+  rmSync(downloads, { recursive: true, force: true });
+}

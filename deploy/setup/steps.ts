@@ -1,0 +1,79 @@
+// Set-up as a person sees it: a task a line with its progress, and nothing at all when everything is there.
+
+import { Listr } from 'listr2';
+import type { DataSetDefinition } from '../../jobs/contract.ts';
+import { damagedFiles, dataSetDirectory, ensureDataSet } from './dataset.ts';
+import { ensureTensorflow, TENSORFLOW_VERSION, TENSORFLOW_WHEEL_BYTES, tensorflowDamage } from './tensorflow.ts';
+
+/** Seconds between two lines of progress when the output is no terminal. */
+const PLAIN_PROGRESS_SECONDS = 5;
+
+interface Step {
+  readonly title: string;
+  /** Bytes that will be fetched, for the percentage; null when it is not known. */
+  readonly bytes: number | null;
+  readonly run: (tell: (line: string) => void, progress: (bytes: number) => void) => Promise<void>;
+}
+
+/** Sets up what is missing for training with these. Throws what the step that failed throws. */
+export async function setUp(wish: { readonly dataSet: DataSetDefinition | null }): Promise<void> {
+  const steps: Step[] = [];
+  if (tensorflowDamage() !== null) {
+    steps.push({
+      title: `TensorFlow ${TENSORFLOW_VERSION} (CPU): library and Node binding`,
+      bytes: TENSORFLOW_WHEEL_BYTES,
+      run: async (tell, progress) => {
+        await ensureTensorflow(tell, progress);
+      },
+    });
+  }
+  const { dataSet } = wish;
+  if (dataSet?.source !== undefined) {
+    const damages = await damagedFiles(dataSetDirectory(dataSet), dataSet.source.files);
+    if (damages.length > 0) {
+      steps.push({ title: dataSet.name, bytes: null, run: (tell, progress) => ensureDataSet(dataSet, tell, progress) });
+    }
+  }
+  if (steps.length === 0) return;
+  if (process.stdout.isTTY) await showTasks(steps);
+  else await showLines(steps);
+}
+
+function amount(bytes: number, total: number | null): string {
+  const megabytes = `${(bytes / 1e6).toFixed(0)} MB`;
+  return total === null ? megabytes : `${megabytes} of ${(total / 1e6).toFixed(0)} (${Math.min(100, Math.floor((100 * bytes) / total))} %)`;
+}
+
+async function showTasks(steps: readonly Step[]): Promise<void> {
+  const tasks = steps.map((step) => ({
+    title: step.title,
+    task: async (_context: unknown, task: { output: string; title: string }): Promise<void> => {
+      const startedAt = performance.now();
+      await step.run(
+        (line) => {
+          task.output = line;
+        },
+        (bytes) => {
+          task.output = `fetching: ${amount(bytes, step.bytes)}`;
+        },
+      );
+      task.title = `${step.title} (${((performance.now() - startedAt) / 1000).toFixed(0)} s)`;
+    },
+  }));
+  await new Listr(tasks, { rendererOptions: { showErrorMessage: false } }).run();
+}
+
+async function showLines(steps: readonly Step[]): Promise<void> {
+  for (const step of steps) {
+    const startedAt = performance.now();
+    const say = (line: string): void => void process.stdout.write(`setup: ${step.title}: ${line}\n`);
+    let toldAt = startedAt;
+    say('started');
+    await step.run(say, (bytes) => {
+      if (performance.now() - toldAt < 1000 * PLAIN_PROGRESS_SECONDS) return;
+      toldAt = performance.now();
+      say(amount(bytes, step.bytes));
+    });
+    say(`done in ${((performance.now() - startedAt) / 1000).toFixed(0)} s`);
+  }
+}

@@ -1,0 +1,86 @@
+// `lockstep train JOB`: all of it on this machine. Checks the wish, sets up what is missing, starts one coordinator and N
+// workers as processes of their own, watches them, and ends with the coordinator's exit code. It decides nothing about the
+// training: it tells the coordinator when a worker process ends or somebody wants to stop, and sees that no process is left.
+
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { engineEnvironment } from '../worker/engine/environment.ts';
+import { fromCoordinator, type ToCoordinator } from './launch-messages.ts';
+import { WorkerProcesses } from './worker-processes.ts';
+
+const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
+
+/** Ctrl-C a second time within a run gives up on an orderly stop. */
+const IMPATIENT_SIGNALS = 2;
+
+export interface TrainLaunch {
+  /** Arguments of `lockstep coordinator`, the same as those of `lockstep train`. */
+  readonly coordinatorArguments: readonly string[];
+  readonly job: string;
+  readonly workers: number;
+  readonly engine: string;
+}
+
+/** Starts and supervises a run; resolves to the exit code of the contract: 0, 1, 2 or 130. */
+export async function superviseRun(launch: TrainLaunch): Promise<number> {
+  const workers = new WorkerProcesses();
+  const coordinator = spawn(process.execPath, [ENTRY, 'coordinator', ...launch.coordinatorArguments], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    env: process.env,
+  });
+  const tell = (message: ToCoordinator): void => {
+    if (coordinator.connected) coordinator.send(message);
+  };
+
+  let signals = 0;
+  const onSignal = (signal: NodeJS.Signals): void => {
+    signals++;
+    tell({ kind: 'stop', because: signal === 'SIGINT' ? 'Ctrl-C' : signal });
+    if (signals >= IMPATIENT_SIGNALS) {
+      workers.signal('SIGKILL');
+      coordinator.kill('SIGKILL');
+    }
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  process.on('SIGHUP', onSignal);
+
+  coordinator.on('message', (raw) => {
+    const message = fromCoordinator(raw);
+    if (message === null) return;
+    for (let localRank = 0; localRank < launch.workers; localRank++) {
+      workers.start(
+        {
+          entry: ENTRY,
+          coordinatorUrl: message.url,
+          tokenFile: message.tokenFile,
+          job: launch.job,
+          logDirectory: message.logDirectory,
+          localWorldSize: launch.workers,
+          environment: engineEnvironment(1),
+          engine: launch.engine,
+        },
+        localRank,
+        (end) => tell({ kind: 'worker-ended', end }),
+      );
+    }
+  });
+
+  try {
+    return await exitCodeOfRun(coordinator, () => signals > 0);
+  } finally {
+    await workers.end();
+    process.off('SIGINT', onSignal);
+    process.off('SIGTERM', onSignal);
+    process.off('SIGHUP', onSignal);
+  }
+}
+
+async function exitCodeOfRun(coordinator: ChildProcess, interrupted: () => boolean): Promise<number> {
+  const [code, signal]: unknown[] = await once(coordinator, 'exit');
+  if (typeof code === 'number') return code;
+  if (interrupted()) return 130;
+  process.stderr.write(`lockstep: the coordinator was killed by ${String(signal)}; \`--resume\` goes on from its last checkpoint\n`);
+  return 1;
+}
