@@ -6,25 +6,22 @@
 //
 // Cost: 23 microseconds for 32 x 32 x 3 on one core here, against some 700 for the image's gradient.
 
-import type { Augmentation } from "./contract.ts";
+import type { Augmentation } from './contract.ts';
 
 export interface FlipAndRotation {
   /** Mirrored left to right with probability 1/2. */
-  readonly flip: "horizontal" | "none";
+  readonly flip: 'horizontal' | 'none';
   /** Rotated by an angle drawn uniformly from [-degrees, degrees]; at most 180. */
   readonly degrees: number;
 }
 
 /** For samples of shape [height, width, channels]. */
 export function randomFlipAndRotation({ flip, degrees }: FlipAndRotation): Augmentation {
-  const parts = [
-    ...(flip === "horizontal" ? ["flip left-right"] : []),
-    `rotate within ${degrees} degrees`,
-  ];
+  const parts = [...(flip === 'horizontal' ? ['flip left-right'] : []), `rotate within ${degrees} degrees`];
   return {
-    name: parts.join(", "),
+    name: parts.join(', '),
     apply(from, to, shape, random) {
-      const flipped = flip === "horizontal" && random.uniform() < 0.5;
+      const flipped = flip === 'horizontal' && random.uniform() < 0.5;
       const angle = ((2 * random.uniform() - 1) * degrees * Math.PI) / 180;
       flipAndRotate(from, to, shape, flipped, angle);
     },

@@ -1,6 +1,6 @@
-import { expect, test } from "vitest";
-import job from "../../jobs/cifar10-cnn.ts";
-import { openTensorflow } from "../worker/engine/native-library.ts";
+import { expect, test } from 'vitest';
+import job from '../../jobs/cifar10-cnn.ts';
+import { openTensorflow } from '../worker/engine/native-library.ts';
 
 test("the model is the tutorial's: 122,570 weights in ten tensors, ending in ten classes", async () => {
   const { layout } = await openTensorflow(job, 1);
@@ -20,15 +20,17 @@ test("the model is the tutorial's: 122,570 weights in ten tensors, ending in ten
   ]);
 });
 
-test("it starts as Keras would start it: kernels uniform up to sqrt(6 / (fan in + fan out)), biases zero", async () => {
+test('it starts as Keras would start it: kernels uniform up to sqrt(6 / (fan in + fan out)), biases zero', async () => {
   const engine = await openTensorflow(job, 1);
   const weights = engine.initialWeights(1);
-  for (const { shape, offset, length } of engine.layout.entries) {
-    const values = weights.subarray(offset, offset + length);
-    if (shape.length === 1) {
-      expect(values.every((value) => value === 0)).toBe(true);
-      continue;
-    }
+  const tensors = engine.layout.entries.map(({ shape, offset, length }) => ({
+    shape,
+    length,
+    values: weights.subarray(offset, offset + length),
+  }));
+  const biases = tensors.filter(({ shape }) => shape.length === 1);
+  expect(biases.every(({ values }) => values.every((value) => value === 0))).toBe(true);
+  for (const { shape, length, values } of tensors.filter((tensor) => !biases.includes(tensor))) {
     const [inputs = 0, outputs = 0] = shape.slice(-2);
     const window = length / inputs / outputs;
     const limit = Math.sqrt(6 / (window * (inputs + outputs)));
@@ -37,8 +39,6 @@ test("it starts as Keras would start it: kernels uniform up to sqrt(6 / (fan in 
     expect(largest).toBeGreaterThan(0.97 * limit);
     // The mean square of a uniform distribution: a third of the limit's square; five deviations of the smallest kernel's mean.
     const meanSquare = values.reduce((sum, value) => sum + value * value, 0) / length;
-    expect(Math.abs(meanSquare / (limit * limit) - 1 / 3)).toBeLessThan(
-      (5 * 0.3) / Math.sqrt(length),
-    );
+    expect(Math.abs(meanSquare / (limit * limit) - 1 / 3)).toBeLessThan((5 * 0.3) / Math.sqrt(length));
   }
 });

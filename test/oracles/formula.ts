@@ -1,6 +1,6 @@
 // The inputs of the Keras oracles, made by the same formula as in bench/peers/keras_oracle.py, bit for bit.
 
-import { readFileSync } from "node:fs";
+import { readFileSync } from 'node:fs';
 
 export const Stream = { weights: 1, pixels: 2, labels: 3, image: 4, gradients: 5 } as const;
 
@@ -19,27 +19,20 @@ export function noise(stream: number, count: number, start = 0): Float64Array {
 
 /** One flat vector for tensors of these shapes, each scaled by its fan-in (vectors: within 0.1 of zero). */
 export function formulaWeights(shapes: readonly (readonly number[])[]): Float32Array {
-  const lengths = shapes.map((shape) =>
-    shape.reduce((product, dimension) => product * dimension, 1),
-  );
+  const lengths = shapes.map((shape) => shape.reduce((product, dimension) => product * dimension, 1));
   const weights = new Float32Array(lengths.reduce((total, length) => total + length, 0));
   let offset = 0;
   shapes.forEach((shape, i) => {
     const length = lengths[i] ?? 0;
     const bound = shape.length < 2 ? 0.1 : Math.sqrt(6 / (length / (shape.at(-1) ?? 1)));
-    noise(Stream.weights, length, offset).forEach(
-      (u, k) => (weights[offset + k] = (2 * u - 1) * bound),
-    );
+    noise(Stream.weights, length, offset).forEach((u, k) => (weights[offset + k] = (2 * u - 1) * bound));
     offset += length;
   });
   return weights;
 }
 
 /** `size` samples of 32 x 32 x 3 pixels with labels, beginning at sample `first`. */
-export function formulaBatch(
-  size: number,
-  first: number,
-): { inputs: Float32Array; labels: Int32Array } {
+export function formulaBatch(size: number, first: number): { inputs: Float32Array; labels: Int32Array } {
   const pixels = noise(Stream.pixels, size * 3072, first * 3072);
   return {
     // Rounded to float32 where Keras's side does it: after the division.
@@ -96,5 +89,5 @@ interface Oracles {
 }
 
 export function readOracle<K extends keyof Oracles>(name: K): Oracles[K] {
-  return JSON.parse(readFileSync(new URL(`${name}.json`, import.meta.url), "utf8")) as Oracles[K];
+  return JSON.parse(readFileSync(new URL(`${name}.json`, import.meta.url), 'utf8')) as Oracles[K];
 }

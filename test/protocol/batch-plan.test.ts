@@ -1,5 +1,5 @@
-import fc from "fast-check";
-import { expect, test } from "vitest";
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
 import {
   type BatchPlan,
   batchRange,
@@ -9,7 +9,7 @@ import {
   placeOfStep,
   rankMicrobatches,
   stepsPerEpoch,
-} from "../../protocol/batch-plan.ts";
+} from '../../protocol/batch-plan.ts';
 
 const plans: fc.Arbitrary<BatchPlan> = fc.record({
   samples: fc.integer({ min: 1, max: 600 }),
@@ -29,19 +29,17 @@ function positionsOfEpoch(plan: BatchPlan): number[] {
   return positions;
 }
 
-test("an epoch uses every sample exactly once, the short last batch included", () => {
+test('an epoch uses every sample exactly once, the short last batch included', () => {
   fc.assert(
     fc.property(plans, fc.integer({ min: 0, max: 5 }), (plan, epoch) => {
       const order = epochPermutation(plan, epoch);
       const samples = positionsOfEpoch(plan).map((position) => order[position]);
-      expect(samples.toSorted((a = 0, b = 0) => a - b)).toEqual(
-        Array.from({ length: plan.samples }, (_, i) => i),
-      );
+      expect(samples.toSorted((a = 0, b = 0) => a - b)).toEqual(Array.from({ length: plan.samples }, (_, i) => i));
     }),
   );
 });
 
-test("batches are full except the last, and steps count on over epochs", () => {
+test('batches are full except the last, and steps count on over epochs', () => {
   const plan = { samples: 50_000, globalBatch: 64, microbatches: 4, seed: 1 };
   expect(stepsPerEpoch(plan)).toBe(782);
   expect(batchRange(plan, 0)).toEqual({ start: 0, end: 64 });
@@ -50,7 +48,7 @@ test("batches are full except the last, and steps count on over epochs", () => {
   expect(placeOfStep(plan, 782)).toEqual({ epoch: 1, batch: 0 });
 });
 
-test("pieces follow one another, cover the range, and differ by one at most", () => {
+test('pieces follow one another, cover the range, and differ by one at most', () => {
   const ranges = fc.record({
     start: fc.nat(1000),
     size: fc.nat(1000),
@@ -58,9 +56,7 @@ test("pieces follow one another, cover the range, and differ by one at most", ()
   });
   fc.assert(
     fc.property(ranges, ({ start, size, pieces }) => {
-      const cut = Array.from({ length: pieces }, (_, i) =>
-        pieceOf({ start, end: start + size }, pieces, i),
-      );
+      const cut = Array.from({ length: pieces }, (_, i) => pieceOf({ start, end: start + size }, pieces, i));
       expect(cut[0]?.start).toBe(start);
       expect(cut.at(-1)?.end).toBe(start + size);
       cut.slice(1).forEach((piece, i) => expect(piece.start).toBe(cut[i]?.end));
@@ -70,14 +66,10 @@ test("pieces follow one another, cover the range, and differ by one at most", ()
   );
 });
 
-test("the pieces of 64 and of 10 samples in 4 microbatches, written out", () => {
+test('the pieces of 64 and of 10 samples in 4 microbatches, written out', () => {
   const pieces = (samples: number): number[][] =>
     [0, 1, 2, 3].map((i) => {
-      const { start, end } = microbatchRange(
-        { samples, globalBatch: 64, microbatches: 4, seed: 0 },
-        0,
-        i,
-      );
+      const { start, end } = microbatchRange({ samples, globalBatch: 64, microbatches: 4, seed: 0 }, 0, i);
       return [start, end];
     });
   expect(pieces(64)).toEqual([
@@ -100,7 +92,7 @@ test("the pieces of 64 and of 10 samples in 4 microbatches, written out", () => 
   ]);
 });
 
-test("the order of an epoch depends on the seed and the epoch alone", () => {
+test('the order of an epoch depends on the seed and the epoch alone', () => {
   const plan = { samples: 1000, globalBatch: 64, microbatches: 4, seed: 3 };
   const order = epochPermutation(plan, 2);
   expect(epochPermutation({ ...plan, globalBatch: 10, microbatches: 1 }, 2)).toEqual(order);
@@ -108,39 +100,29 @@ test("the order of an epoch depends on the seed and the epoch alone", () => {
   expect(epochPermutation({ ...plan, seed: 4 }, 2)).not.toEqual(order);
 });
 
-test("every order is equally likely (chi-square over the 24 orders of 4 samples at 99.99 %)", () => {
+test('every order is equally likely (chi-square over the 24 orders of 4 samples at 99.99 %)', () => {
   const draws = 24_000;
   const counts = new Map<string, number>();
   for (let epoch = 0; epoch < draws; epoch++) {
-    const order = epochPermutation(
-      { samples: 4, globalBatch: 4, microbatches: 1, seed: 9 },
-      epoch,
-    ).join();
+    const order = epochPermutation({ samples: 4, globalBatch: 4, microbatches: 1, seed: 9 }, epoch).join();
     counts.set(order, (counts.get(order) ?? 0) + 1);
   }
   expect(counts.size).toBe(24);
   const expected = draws / 24;
-  const chiSquare = [...counts.values()].reduce(
-    (sum, count) => sum + (count - expected) ** 2 / expected,
-    0,
-  );
+  const chiSquare = [...counts.values()].reduce((sum, count) => sum + (count - expected) ** 2 / expected, 0);
   // Quantile 0.9999 of chi-square with 23 degrees of freedom.
   expect(chiSquare).toBeLessThan(56.4);
 });
 
-test("ranks share the microbatches out: each exactly once, whatever the world size", () => {
+test('ranks share the microbatches out: each exactly once, whatever the world size', () => {
   fc.assert(
-    fc.property(
-      fc.constantFrom(1, 2, 4, 8, 16),
-      fc.integer({ min: 1, max: 16 }),
-      (microbatches, worldSize) => {
-        const all: number[] = [];
-        for (let rank = 0; rank < worldSize; rank++) {
-          const { start, end } = rankMicrobatches(microbatches, worldSize, rank);
-          for (let i = start; i < end; i++) all.push(i);
-        }
-        expect(all).toEqual(Array.from({ length: microbatches }, (_, i) => i));
-      },
-    ),
+    fc.property(fc.constantFrom(1, 2, 4, 8, 16), fc.integer({ min: 1, max: 16 }), (microbatches, worldSize) => {
+      const all: number[] = [];
+      for (let rank = 0; rank < worldSize; rank++) {
+        const { start, end } = rankMicrobatches(microbatches, worldSize, rank);
+        for (let i = start; i < end; i++) all.push(i);
+      }
+      expect(all).toEqual(Array.from({ length: microbatches }, (_, i) => i));
+    }),
   );
 });

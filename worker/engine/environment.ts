@@ -6,21 +6,17 @@
 // One intra-op thread per process is what makes results repeatable and is also the fastest way to fill a machine with
 // workers; other thread counts work but give other bits.
 
-import { LockstepError } from "../../protocol/errors.ts";
+import { LockstepError } from '../../protocol/errors.ts';
 
-const THREAD_VARIABLES = [
-  "TF_NUM_INTRAOP_THREADS",
-  "TF_NUM_INTEROP_THREADS",
-  "OMP_NUM_THREADS",
-] as const;
+const THREAD_VARIABLES = ['TF_NUM_INTRAOP_THREADS', 'TF_NUM_INTEROP_THREADS', 'OMP_NUM_THREADS'] as const;
 
 /** Environment variables for a process that will open the `tensorflow` engine with `threads` threads. */
 export function engineEnvironment(threads = 1): Record<string, string> {
   const environment: Record<string, string> = {
     // oneDNN's kernels are the fast ones; said outright because the library's default differs between machines.
-    TF_ENABLE_ONEDNN_OPTS: "1",
+    TF_ENABLE_ONEDNN_OPTS: '1',
     // Errors only: the informational lines of every worker would bury the run's own.
-    TF_CPP_MIN_LOG_LEVEL: "2",
+    TF_CPP_MIN_LOG_LEVEL: '2',
   };
   for (const name of THREAD_VARIABLES) environment[name] = String(threads);
   return environment;
@@ -31,25 +27,25 @@ export function readEngineEnvironment(environment: Readonly<Record<string, strin
   threads: number;
   oneDnn: boolean;
 } {
-  const asked = THREAD_VARIABLES.map((name) => environment[name] ?? "unset");
+  const asked = THREAD_VARIABLES.map((name) => environment[name] ?? 'unset');
   const threads = Number(asked[0]);
   if (!Number.isInteger(threads) || threads < 1 || asked.some((value) => value !== asked[0])) {
-    const found = THREAD_VARIABLES.map((name, i) => `${name}=${asked[i]}`).join(", ");
+    const found = THREAD_VARIABLES.map((name, i) => `${name}=${asked[i]}`).join(', ');
     throw new LockstepError(
-      "E_ENGINE_UNAVAILABLE",
+      'E_ENGINE_UNAVAILABLE',
       `the tensorflow engine needs one fixed thread count, but found ${found}`,
       {
-        remedy: `Set ${THREAD_VARIABLES.join(", ")} to 1 before the process starts (engineEnvironment() lists them).`,
+        remedy: `Set ${THREAD_VARIABLES.join(', ')} to 1 before the process starts (engineEnvironment() lists them).`,
       },
     );
   }
-  const oneDnn = environment["TF_ENABLE_ONEDNN_OPTS"];
-  if (oneDnn !== "0" && oneDnn !== "1") {
+  const oneDnn = environment['TF_ENABLE_ONEDNN_OPTS'];
+  if (oneDnn !== '0' && oneDnn !== '1') {
     throw new LockstepError(
-      "E_ENGINE_UNAVAILABLE",
-      `the tensorflow engine needs TF_ENABLE_ONEDNN_OPTS to be 0 or 1, but found ${oneDnn ?? "it unset"}`,
-      { remedy: "Set TF_ENABLE_ONEDNN_OPTS=1 before the process starts." },
+      'E_ENGINE_UNAVAILABLE',
+      `the tensorflow engine needs TF_ENABLE_ONEDNN_OPTS to be 0 or 1, but found ${oneDnn ?? 'it unset'}`,
+      { remedy: 'Set TF_ENABLE_ONEDNN_OPTS=1 before the process starts.' },
     );
   }
-  return { threads, oneDnn: oneDnn === "1" };
+  return { threads, oneDnn: oneDnn === '1' };
 }

@@ -5,9 +5,9 @@
 // Weights are uniform with a spread that keeps signals of order 1 through any depth (He et al. 2015), so that no layer's part
 // of the gradient is lost in rounding. Cost: one gradient. It loads its own weights: call it before loading the run's.
 
-import { RandomUse, randomStream } from "../../protocol/random.ts";
-import { digestOf } from "./digest.ts";
-import { type Engine, type WeightEntry, contributionOf } from "./engine.ts";
+import { RandomUse, randomStream } from '../../protocol/random.ts';
+import { digestOf } from './digest.ts';
+import { type Engine, type WeightEntry, contributionOf } from './engine.ts';
 
 /** Fixed for ever: the fingerprint must not depend on the run. */
 const PROBE_SEED = 0;
@@ -27,18 +27,14 @@ export function fingerprintOf(
   const weights = new Float32Array(engine.layout.size);
   for (const entry of engine.layout.entries) {
     const { low, high } = probeRange(entry);
-    for (let i = 0; i < entry.length; i++)
-      weights[entry.offset + i] = low + (high - low) * random.uniform();
+    for (let i = 0; i < entry.length; i++) weights[entry.offset + i] = low + (high - low) * random.uniform();
   }
   const sampleSize = inputShape.reduce((product, dimension) => product * dimension, 1);
   const inputs = Float32Array.from({ length: microbatchSize * sampleSize }, () => random.uniform());
   const labels = Int32Array.from({ length: microbatchSize }, () => random.below(classes));
   engine.loadWeights(weights);
   const out = new Float32Array(contributionOf(engine.layout).size);
-  engine.gradient(
-    { size: microbatchSize, inputs, labels, random: { seed: PROBE_SEED, step: 0, microbatch: 0 } },
-    out,
-  );
+  engine.gradient({ size: microbatchSize, inputs, labels, random: { seed: PROBE_SEED, step: 0, microbatch: 0 } }, out);
   return digestOf(out);
 }
 

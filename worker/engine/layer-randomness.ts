@@ -5,7 +5,7 @@
 // Not covered: a layer that names its own seed keeps it (the same mask in every step, as in stock TensorFlow.js), and
 // `tf.multinomial`, whose native kernel seeds itself.
 
-import type { RandomStream } from "../../protocol/random.ts";
+import type { RandomStream } from '../../protocol/random.ts';
 
 /** Runs `body`, synchronously, with every Math.random() taken from `random`; puts Math.random back whatever happens. */
 export function withLayerRandomness<T>(random: RandomStream, body: () => T): T {

@@ -2,11 +2,11 @@
 // gives the value and the gradient at once; without a softmax to take off, the model's output is taken for probabilities and
 // clipped as Keras clips them (keras.losses.sparse_categorical_crossentropy with from_logits=False, epsilon 1e-7).
 
-import type * as TensorFlow from "@tensorflow/tfjs";
-import type { JobDefinition, Tf } from "../../jobs/contract.ts";
-import { LockstepError } from "../../protocol/errors.ts";
-import { findSoftmaxEnd } from "./softmax-end.ts";
-import type { NativeBackend } from "./tensorflow-library.ts";
+import type * as TensorFlow from '@tensorflow/tfjs';
+import type { JobDefinition, Tf } from '../../jobs/contract.ts';
+import { LockstepError } from '../../protocol/errors.ts';
+import { findSoftmaxEnd } from './softmax-end.ts';
+import type { NativeBackend } from './tensorflow-library.ts';
 
 type Tensor = TensorFlow.Tensor;
 type Tensor1D = TensorFlow.Tensor1D;
@@ -27,20 +27,19 @@ export function createForwardPass(
   tf: Tf,
   backend: NativeBackend,
   model: TensorFlow.LayersModel,
-  loss: JobDefinition["loss"],
+  loss: JobDefinition['loss'],
 ): ForwardPass {
-  const run = (inputs: Tensor, training: boolean): Tensor =>
-    model.apply(inputs, { training }) as Tensor;
+  const run = (inputs: Tensor, training: boolean): Tensor => model.apply(inputs, { training }) as Tensor;
 
-  if (loss !== "sparseCategoricalCrossentropy") {
+  if (loss !== 'sparseCategoricalCrossentropy') {
     return (inputs, labels, training) => {
       const output = run(inputs, training);
       const losses = loss.perSample(tf, labels, output);
       if (losses.shape.length !== 1 || losses.shape[0] !== labels.shape[0]) {
         throw new LockstepError(
-          "E_JOB_INVALID",
-          `the loss '${loss.name}' returned shape [${losses.shape.join(", ")}] for ${labels.shape[0]} samples`,
-          { remedy: "Return one float32 value a sample: shape [n]." },
+          'E_JOB_INVALID',
+          `the loss '${loss.name}' returned shape [${losses.shape.join(', ')}] for ${labels.shape[0]} samples`,
+          { remedy: 'Return one float32 value a sample: shape [n].' },
         );
       }
       return { output, losses };
@@ -50,10 +49,10 @@ export function createForwardPass(
   const [output] = model.outputs;
   if (output?.shape.length !== 2) {
     throw new LockstepError(
-      "E_JOB_INVALID",
-      `sparseCategoricalCrossentropy needs a model with output [n, classes], not [${output?.shape.join(", ") ?? ""}]`,
+      'E_JOB_INVALID',
+      `sparseCategoricalCrossentropy needs a model with output [n, classes], not [${output?.shape.join(', ') ?? ''}]`,
       {
-        remedy: "End the model in a dense layer with one unit a class, or give a loss of your own.",
+        remedy: 'End the model in a dense layer with one unit a class, or give a loss of your own.',
       },
     );
   }
@@ -74,19 +73,16 @@ export function createForwardPass(
 }
 
 /** Softmax and cross-entropy in one native operation: logits float32 [n, classes], labels int32 [n], to float32 [n]. */
-function createCrossEntropy(
-  tf: Tf,
-  backend: NativeBackend,
-): (logits: Tensor, labels: Tensor1D) => Tensor1D {
+function createCrossEntropy(tf: Tf, backend: NativeBackend): (logits: Tensor, labels: Tensor1D) => Tensor1D {
   const { TF_ATTR_TYPE, TF_FLOAT, TF_INT32 } = backend.binding;
   const attributes = [
-    { name: "T", type: TF_ATTR_TYPE, value: TF_FLOAT },
-    { name: "Tlabels", type: TF_ATTR_TYPE, value: TF_INT32 },
+    { name: 'T', type: TF_ATTR_TYPE, value: TF_FLOAT },
+    { name: 'Tlabels', type: TF_ATTR_TYPE, value: TF_INT32 },
   ];
   return (logits, labels) => {
     const op = tf.customGrad((x, save) => {
       const [losses, slope] = backend.executeMultipleOutputs(
-        "SparseSoftmaxCrossEntropyWithLogits",
+        'SparseSoftmaxCrossEntropyWithLogits',
         attributes,
         [x as Tensor, labels],
         2,

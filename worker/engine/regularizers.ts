@@ -2,7 +2,7 @@
 // none of a Sequential's (in 4.22 it looks into the wrong graph), so the layers are walked here, nested models included,
 // each layer once.
 
-import type * as TensorFlow from "@tensorflow/tfjs";
+import type * as TensorFlow from '@tensorflow/tfjs';
 
 interface LayerInside {
   readonly losses?: readonly (() => TensorFlow.Scalar)[];
@@ -16,6 +16,6 @@ export function regularizersOf(model: TensorFlow.LayersModel): (() => TensorFlow
     if (layer.layers !== undefined) layer.layers.forEach(visit);
     else layer.losses?.forEach((loss) => found.add(loss));
   };
-  visit(model as unknown as LayerInside);
+  visit(model);
   return [...found];
 }

@@ -2,7 +2,7 @@
 // a softmax, taken in one step from the logits, neither overflows nor loses the small probabilities; the user's model keeps
 // its softmax everywhere else (export, prediction).
 
-import type * as TensorFlow from "@tensorflow/tfjs";
+import type * as TensorFlow from '@tensorflow/tfjs';
 
 type Layer = TensorFlow.layers.Layer;
 
@@ -26,9 +26,9 @@ export function findSoftmaxEnd(model: TensorFlow.LayersModel): WithLogits | unde
   if (last === undefined || last.inside.inboundNodes.length > 1) return undefined;
   const { inside, className } = last;
 
-  if (inside.activation?.getClassName() === "softmax") {
+  if (inside.activation?.getClassName() === 'softmax') {
     const softmax = inside.activation;
-    const identity = { getClassName: () => "logits", apply: (x: TensorFlow.Tensor) => x };
+    const identity = { getClassName: () => 'logits', apply: (x: TensorFlow.Tensor) => x };
     return (body) => {
       inside.activation = identity;
       try {
@@ -40,7 +40,7 @@ export function findSoftmaxEnd(model: TensorFlow.LayersModel): WithLogits | unde
   }
 
   // TensorFlow.js gives the layer axis 1 where none is named.
-  if (className === "Softmax" && (inside.axis === 1 || inside.axis === -1)) {
+  if (className === 'Softmax' && (inside.axis === 1 || inside.axis === -1)) {
     const stock = inside.call;
     return (body) => {
       inside.call = (inputs) => (Array.isArray(inputs) ? inputs[0] : inputs);
@@ -60,7 +60,5 @@ function lastLayer(model: LayerInside): { inside: LayerInside; className: string
   const layer = outputs.length === 1 ? outputs[0] : model.layers?.at(-1);
   if (layer === undefined || outputs.length > 1) return undefined;
   const inside = layer as unknown as LayerInside;
-  return inside.layers === undefined
-    ? { inside, className: layer.getClassName() }
-    : lastLayer(inside);
+  return inside.layers === undefined ? { inside, className: layer.getClassName() } : lastLayer(inside);
 }

@@ -3,12 +3,12 @@
 //
 // Cost: about a second and 300 MB of address space, once a process. TensorFlow.js is one global per process; so is this.
 
-import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
-import type * as TensorFlow from "@tensorflow/tfjs";
-import type { Tf } from "../../jobs/contract.ts";
-import { LockstepError } from "../../protocol/errors.ts";
-import { useNativeGradients } from "./native-gradients.ts";
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import type * as TensorFlow from '@tensorflow/tfjs';
+import type { Tf } from '../../jobs/contract.ts';
+import { LockstepError } from '../../protocol/errors.ts';
+import { useNativeGradients } from './native-gradients.ts';
 
 /** The part of the native addon that Lockstep calls itself. */
 export interface NativeBinding {
@@ -45,11 +45,7 @@ export interface NativeBackend {
     inputs: readonly TensorFlow.Tensor[],
     outputs: number,
   ): TensorFlow.Tensor[];
-  createOutputTensor(metadata: {
-    id: number;
-    shape: readonly number[];
-    dtype: number;
-  }): TensorFlow.Tensor;
+  createOutputTensor(metadata: { id: number; shape: readonly number[]; dtype: number }): TensorFlow.Tensor;
   readSync(dataId: TensorFlow.DataId): Float32Array;
 }
 
@@ -68,27 +64,20 @@ let loaded: TensorflowLibrary | undefined;
  * Loads the addon at `bindingPath` and makes it TensorFlow.js's backend. Throws E_ENGINE_UNAVAILABLE when the addon is
  * missing or doesn't load, when the library is not `expectedVersion`, or when this process already runs another one.
  */
-export async function loadTensorflow(
-  bindingPath: string,
-  expectedVersion: string,
-): Promise<TensorflowLibrary> {
+export async function loadTensorflow(bindingPath: string, expectedVersion: string): Promise<TensorflowLibrary> {
   if (loaded === undefined) loaded = await load(bindingPath);
   if (loaded.bindingPath !== bindingPath) {
-    throw unavailable(
-      `this process already runs the library at ${loaded.bindingPath}, not ${bindingPath}`,
-    );
+    throw unavailable(`this process already runs the library at ${loaded.bindingPath}, not ${bindingPath}`);
   }
   if (loaded.version !== expectedVersion) {
-    throw unavailable(
-      `the addon ${bindingPath} runs TensorFlow ${loaded.version}, not ${expectedVersion}`,
-    );
+    throw unavailable(`the addon ${bindingPath} runs TensorFlow ${loaded.version}, not ${expectedVersion}`);
   }
   return loaded;
 }
 
 function unavailable(message: string, cause?: unknown): LockstepError {
-  return new LockstepError("E_ENGINE_UNAVAILABLE", message, {
-    remedy: "Run `npm run setup` to install it again.",
+  return new LockstepError('E_ENGINE_UNAVAILABLE', message, {
+    remedy: 'Run `npm run setup` to install it again.',
     cause,
   });
 }
@@ -107,29 +96,22 @@ async function load(bindingPath: string): Promise<TensorflowLibrary> {
 }
 
 /** Makes the loaded addon TensorFlow.js's backend, and changes nothing else. */
-export async function registerBackend(
-  binding: NativeBinding,
-  bindingPath: string,
-): Promise<TensorflowLibrary> {
+export async function registerBackend(binding: NativeBinding, bindingPath: string): Promise<TensorflowLibrary> {
   restoreRemovedNodeFunctions();
-  const tf = require("@tensorflow/tfjs") as Tf;
-  require("@tensorflow/tfjs-node/dist/register_all_kernels");
-  const { NodeJSKernelBackend } = require("@tensorflow/tfjs-node/dist/nodejs_kernel_backend") as {
-    NodeJSKernelBackend: new (
-      binding: NativeBinding,
-      packageName: string,
-    ) => TensorFlow.KernelBackend & NativeBackend;
+  const tf = require('@tensorflow/tfjs') as Tf;
+  require('@tensorflow/tfjs-node/dist/register_all_kernels');
+  const { NodeJSKernelBackend } = require('@tensorflow/tfjs-node/dist/nodejs_kernel_backend') as {
+    NodeJSKernelBackend: new (binding: NativeBinding, packageName: string) => TensorFlow.KernelBackend & NativeBackend;
   };
-  const backend = new NodeJSKernelBackend(binding, "@tensorflow/tfjs-node");
-  tf.registerBackend("tensorflow", () => backend);
-  if (!(await tf.setBackend("tensorflow")))
-    throw unavailable("TensorFlow.js did not accept the native backend");
+  const backend = new NodeJSKernelBackend(binding, '@tensorflow/tfjs-node');
+  tf.registerBackend('tensorflow', () => backend);
+  if (!(await tf.setBackend('tensorflow'))) throw unavailable('TensorFlow.js did not accept the native backend');
   return { tf, backend, bindingPath, version: binding.TF_Version };
 }
 
 /** tfjs-node calls two helpers of `node:util` that Node 23 took away. */
 function restoreRemovedNodeFunctions(): void {
-  const util = require("node:util") as Record<string, unknown>;
-  util["isNullOrUndefined"] ??= (value: unknown) => value === null || value === undefined;
-  util["isArray"] ??= Array.isArray;
+  const util = require('node:util') as Record<string, unknown>;
+  util['isNullOrUndefined'] ??= (value: unknown) => value === null || value === undefined;
+  util['isArray'] ??= Array.isArray;
 }

@@ -7,12 +7,12 @@
 // Cost, tutorial CNN on one core: about 110 native calls a microbatch, 10 to 20 microseconds each, over the arithmetic.
 // Deliberately absent: fusing those calls into one graph, GPUs, other precisions.
 
-import { arch, cpus } from "node:os";
-import { readFileSync } from "node:fs";
-import type * as TensorFlow from "@tensorflow/tfjs";
-import type { JobDefinition } from "../../jobs/contract.ts";
-import { LockstepError } from "../../protocol/errors.ts";
-import { RandomUse, randomStream } from "../../protocol/random.ts";
+import { arch, cpus } from 'node:os';
+import { readFileSync } from 'node:fs';
+import type * as TensorFlow from '@tensorflow/tfjs';
+import type { JobDefinition } from '../../jobs/contract.ts';
+import { LockstepError } from '../../protocol/errors.ts';
+import { RandomUse, randomStream } from '../../protocol/random.ts';
 import {
   type Engine,
   type EngineInfo,
@@ -20,13 +20,13 @@ import {
   type Microbatch,
   type WeightEntry,
   contributionOf,
-} from "./engine.ts";
-import { readEngineEnvironment } from "./environment.ts";
-import { withLayerRandomness } from "./layer-randomness.ts";
-import { createForwardPass } from "./loss.ts";
-import { type TensorflowLibrary, loadTensorflow } from "./tensorflow-library.ts";
-import { regularizersOf } from "./regularizers.ts";
-import { layoutOf, modelVariables, readVariables, writeVariable } from "./weights.ts";
+} from './engine.ts';
+import { readEngineEnvironment } from './environment.ts';
+import { withLayerRandomness } from './layer-randomness.ts';
+import { createForwardPass } from './loss.ts';
+import { type TensorflowLibrary, loadTensorflow } from './tensorflow-library.ts';
+import { regularizersOf } from './regularizers.ts';
+import { layoutOf, modelVariables, readVariables, writeVariable } from './weights.ts';
 
 export interface EngineOptions {
   readonly job: JobDefinition;
@@ -36,7 +36,7 @@ export interface EngineOptions {
   readonly libraryVersion: string;
   /** The run's seed: the model starts with `initialWeights(seed)`. */
   readonly seed: number;
-  readonly precision: "float32";
+  readonly precision: 'float32';
 }
 
 /**
@@ -68,8 +68,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   /** The native memory that each non-trainable weight had when loaded: one that the forward pass changed has other memory. */
   const loadedMemory: unknown[] = [];
 
-  const slice = (entry: WeightEntry): Float32Array =>
-    loaded.subarray(entry.offset, entry.offset + entry.length);
+  const slice = (entry: WeightEntry): Float32Array => loaded.subarray(entry.offset, entry.offset + entry.length);
 
   function loadWeights(weights: Float32Array): void {
     if (weights.length !== layout.size) {
@@ -119,19 +118,16 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     withLayerRandomness(stream, () =>
       tf.tidy(() => {
         const x = tf.tensor(inputs, [size, ...inputShape]);
-        const y = tf.tensor1d(labels, "int32");
+        const y = tf.tensor1d(labels, 'int32');
         const losses = (): TensorFlow.Tensor => {
           const pass = forward(x, y, true);
           correct = countCorrect(classesOf(backend.readSync(pass.output.dataId), size), labels);
-          return regularizers.reduce(
-            (total, penalty) => total.add(penalty()),
-            pass.losses as TensorFlow.Tensor,
-          );
+          return regularizers.reduce((total, penalty) => total.add(penalty()), pass.losses as TensorFlow.Tensor);
         };
         // The slope of every sample's loss is 1: the gradient of their sum.
         const { value, grads } = tf.engine().gradients(losses, trainable, tf.ones([size]), true);
         trainableEntries.forEach((entry, i) => {
-          const grad = grads[i] as TensorFlow.Tensor | undefined;
+          const grad = grads[i];
           if (grad) out.set(backend.readSync(grad.dataId), entry.offset);
           else out.fill(0, entry.offset, entry.offset + entry.length);
         });
@@ -145,11 +141,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   function evaluate(size: number, inputs: Float32Array, labels: Int32Array): Evaluation {
     checkSamples(size, inputs, labels);
     return tf.tidy(() => {
-      const pass = forward(
-        tf.tensor(inputs, [size, ...inputShape]),
-        tf.tensor1d(labels, "int32"),
-        false,
-      );
+      const pass = forward(tf.tensor(inputs, [size, ...inputShape]), tf.tensor1d(labels, 'int32'), false);
       const predictions = classesOf(backend.readSync(pass.output.dataId), size);
       return {
         lossSum: sum(backend.readSync(pass.losses.dataId)),
@@ -190,18 +182,18 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 function checkModel(job: JobDefinition, model: TensorFlow.LayersModel): number[] {
   if (model.inputs.length !== 1 || model.outputs.length !== 1) {
     throw new LockstepError(
-      "E_JOB_INVALID",
+      'E_JOB_INVALID',
       `the model of job '${job.name}' has ${model.inputs.length} inputs and ${model.outputs.length} outputs`,
-      { remedy: "Give a model with one input and one output." },
+      { remedy: 'Give a model with one input and one output.' },
     );
   }
   const [, ...shape] = model.inputs[0]?.shape ?? [];
   if (shape.some((dimension) => dimension === null)) {
     throw new LockstepError(
-      "E_JOB_INVALID",
-      `the input [${shape.join(", ")}] of job '${job.name}' is not of fixed size`,
+      'E_JOB_INVALID',
+      `the input [${shape.join(', ')}] of job '${job.name}' is not of fixed size`,
       {
-        remedy: "Give the first layer an inputShape without null.",
+        remedy: 'Give the first layer an inputShape without null.',
       },
     );
   }
@@ -214,14 +206,14 @@ function describeEngine(
   precision: string,
 ): EngineInfo {
   return {
-    name: "tensorflow",
+    name: 'tensorflow',
     library: `TensorFlow ${library.version}`,
     device: `CPU (${cpus()[0]?.model.trim() ?? arch()})`,
     threads: environment.threads,
     settings: {
-      mode: "eager",
+      mode: 'eager',
       precision,
-      oneDNN: environment.oneDnn ? "on" : "off",
+      oneDNN: environment.oneDnn ? 'on' : 'off',
       instructionSet: instructionSet(),
     },
   };
@@ -229,26 +221,26 @@ function describeEngine(
 
 /** The widest vector instructions that oneDNN may choose kernels by, widest first. */
 const INSTRUCTION_SETS = [
-  "amx_tile",
-  "avx512_bf16",
-  "avx512_vnni",
-  "avx512f",
-  "avx_vnni",
-  "avx2",
-  "avx",
-  "sse4_1",
-  "sve",
-  "asimd",
+  'amx_tile',
+  'avx512_bf16',
+  'avx512_vnni',
+  'avx512f',
+  'avx_vnni',
+  'avx2',
+  'avx',
+  'sse4_1',
+  'sve',
+  'asimd',
 ];
 
 function instructionSet(): string {
-  const limit = process.env["ONEDNN_MAX_CPU_ISA"];
-  const limited = limit === undefined ? "" : ` (limited to ${limit})`;
+  const limit = process.env['ONEDNN_MAX_CPU_ISA'];
+  const limited = limit === undefined ? '' : ` (limited to ${limit})`;
   try {
     const flags = new Set(
-      readFileSync("/proc/cpuinfo", "utf8")
+      readFileSync('/proc/cpuinfo', 'utf8')
         .match(/^(?:flags|Features)\s*:(.*)$/m)?.[1]
-        ?.split(" "),
+        ?.split(' '),
     );
     return `${INSTRUCTION_SETS.find((name) => flags.has(name)) ?? arch()}${limited}`;
   } catch {
@@ -264,9 +256,7 @@ function classesOf(values: Float32Array, rows: number): Int32Array {
     const start = row * columns;
     let best = 0;
     if (columns === 1) best = (values[start] ?? 0) > 0.5 ? 1 : 0;
-    else
-      for (let k = 1; k < columns; k++)
-        if ((values[start + k] ?? 0) > (values[start + best] ?? 0)) best = k;
+    else for (let k = 1; k < columns; k++) if ((values[start + k] ?? 0) > (values[start + best] ?? 0)) best = k;
     classes[row] = best;
   }
   return classes;

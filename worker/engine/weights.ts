@@ -3,18 +3,17 @@
 // Loading makes a new native tensor that takes the place of the variable's old one, with no TensorFlow.js tensor made on the
 // way. The addon does not always copy: memory that happens to be aligned to 64 bytes is shared with TensorFlow.
 
-import type * as TensorFlow from "@tensorflow/tfjs";
-import { LockstepError } from "../../protocol/errors.ts";
-import type { WeightEntry, WeightLayout } from "./engine.ts";
-import type { NativeBackend } from "./tensorflow-library.ts";
+import type * as TensorFlow from '@tensorflow/tfjs';
+import { LockstepError } from '../../protocol/errors.ts';
+import type { WeightEntry, WeightLayout } from './engine.ts';
+import type { NativeBackend } from './tensorflow-library.ts';
 
 export function modelVariables(model: TensorFlow.LayersModel): {
   trainable: TensorFlow.Variable[];
   other: TensorFlow.Variable[];
 } {
-  const variablesOf = (
-    weights: TensorFlow.LayersModel["trainableWeights"],
-  ): TensorFlow.Variable[] => weights.map((weight) => weight.read() as TensorFlow.Variable);
+  const variablesOf = (weights: TensorFlow.LayersModel['trainableWeights']): TensorFlow.Variable[] =>
+    weights.map((weight) => weight.read() as TensorFlow.Variable);
   return {
     trainable: variablesOf(model.trainableWeights),
     other: variablesOf(model.nonTrainableWeights),
@@ -28,14 +27,10 @@ export function layoutOf(model: TensorFlow.LayersModel): WeightLayout {
   for (const trainable of [true, false]) {
     for (const weight of trainable ? model.trainableWeights : model.nonTrainableWeights) {
       const shape = weight.shape.map((dimension) => dimension ?? 0);
-      if (weight.dtype !== "float32") {
-        throw new LockstepError(
-          "E_JOB_INVALID",
-          `the weight '${weight.originalName}' has dtype ${weight.dtype}`,
-          {
-            remedy: "Use float32 weights only.",
-          },
-        );
+      if (weight.dtype !== 'float32') {
+        throw new LockstepError('E_JOB_INVALID', `the weight '${weight.originalName}' has dtype ${weight.dtype}`, {
+          remedy: 'Use float32 weights only.',
+        });
       }
       const length = shape.reduce((product, dimension) => product * dimension, 1);
       entries.push({ name: weight.originalName, shape, offset, length, trainable });
@@ -50,11 +45,7 @@ export function layoutOf(model: TensorFlow.LayersModel): WeightLayout {
  * Gives the variable the value `values`. TensorFlow may go on reading this very memory, so it must belong to the engine and
  * may only change together with the next write of the same variable.
  */
-export function writeVariable(
-  backend: NativeBackend,
-  variable: TensorFlow.Variable,
-  values: Float32Array,
-): void {
+export function writeVariable(backend: NativeBackend, variable: TensorFlow.Variable, values: Float32Array): void {
   const { binding } = backend;
   const held = backend.tensorMap.get(variable.dataId);
   if (held === undefined) throw new TypeError(`the variable ${variable.name} was disposed`);
