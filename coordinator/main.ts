@@ -5,7 +5,6 @@
 
 import { hostname } from 'node:os';
 import type { BatchPlan } from '../protocol/batch-plan.ts';
-import { LockstepError } from '../protocol/errors.ts';
 import { MAX_STATE_PART_FLOATS } from '../protocol/messages.ts';
 import type { RunReport } from '../protocol/report.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
@@ -84,7 +83,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const view = (): RunView =>
     viewOf(run, { pid: process.pid, host: hostname(), startedAtMs, nowMs: performance.now() });
 
-  const metrics = createMetrics({ run: config.run, transport: config.transport, learningRate: config.learningRate });
+  const metrics = createMetrics({ run: config.run, transport: config.transport });
   const http = await startHttp({
     listen: options.listen,
     view,
@@ -241,6 +240,13 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     },
   });
 
+  void journal.append({
+    t: new Date().toISOString(),
+    kind: 'run',
+    lockstep: options.lockstepVersion,
+    config,
+    resumedFromStep: resume?.checkpoint.step ?? null,
+  });
   tell({ kind: 'listening', url: http.url });
   if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint.step, from: resume.directory });
   const ticker = setInterval(() => {
@@ -258,9 +264,4 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     processEnded: feed,
     ended,
   };
-}
-
-/** True for errors that are the user's to mend; the launcher decides the exit code by them. */
-export function isExpected(error: unknown): error is LockstepError {
-  return error instanceof LockstepError;
 }

@@ -9,6 +9,7 @@ export interface Listening {
   readonly url: string;
   readonly tokenFile: string;
   readonly logDirectory: string;
+  readonly workers: number;
 }
 
 export type ToCoordinator =

@@ -1,21 +1,224 @@
-// `lockstep coordinator JOB`: the coordinator alone, for workers that are started elsewhere; `lockstep train` starts it too.
-// Turns a parsed command into the run's configuration - from the job, the data set's size and, with --resume, the checkpoint -
-// opens the run directory and shows what happens on the terminal.
+// `lockstep coordinator JOB`: the coordinator alone, for workers that are started elsewhere; `lockstep train` starts it too, and
+// then stands behind its IPC channel. Turns a parsed command into a run - from the job, its data set and, with --resume, the
+// checkpoint - and shows on the terminal what happens.
 
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
-import { basename, join, resolve } from 'node:path';
+import { writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { basename, join } from 'node:path';
 import { startCoordinator } from '../coordinator/main.ts';
 import { latestCheckpoint, type Checkpoint } from '../coordinator/record/checkpoint.ts';
 import { lastStepOf } from '../coordinator/record/metrics-log.ts';
-import { latestRun, openRunDirectory } from '../coordinator/record/run-directory.ts';
+import { latestRun, openRunDirectory, type RunDirectory } from '../coordinator/record/run-directory.ts';
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
-import type { RunConfig } from '../protocol/run-config.ts';
+import type { JobReference, RunConfig } from '../protocol/run-config.ts';
 import { loadJob } from './job-file.ts';
-import { fromLauncher } from './launch-messages.ts';
-import { resolveRun, type TrainOptions } from './options.ts';
-import { readToken } from './run-worker.ts';
+import { fromLauncher, type Listening } from './launch-messages.ts';
+import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
-import { createDisplay } from './terminal/display.ts';
+import type { Setting } from './terminal/account.ts';
+import { createDisplay, type Display } from './terminal/display.ts';
+import { readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
+
+/** Where runs go when nobody says. */
+const RUNS = 'runs';
+
+const EXIT_CODES = { done: 0, failed: 1, stopped: 130 } as const;
+
+interface Resume {
+  readonly checkpoint: Checkpoint;
+  readonly directory: string;
+  readonly stepsLost: number;
+  readonly damaged: readonly string[];
+}
+
+/** Runs a coordinator to the end of its run; returns the exit code. */
+export async function runCoordinatorCommand(options: TrainOptions): Promise<number> {
+  const { flags } = options;
+  const job = await loadJob(options.job);
+  const runDirectory = openRunDirectory(runDirectoryOf(flags, job.definition), flags.resume);
+  try {
+    return await coordinate(options, job, runDirectory);
+  } finally {
+    await runDirectory.release();
+  }
+}
+
+function runDirectoryOf(flags: TrainFlags, job: JobDefinition): string {
+  if (flags.runDir !== undefined) return flags.runDir;
+  if (!flags.resume) {
+    const time = new Date().toISOString().replaceAll(/[-:]/g, '').replace('T', '-').slice(0, 15);
+    return join(RUNS, `${job.name}-${time}`);
+  }
+  const newest = latestRun(RUNS, job.name);
+  if (newest === null) {
+    throw new LockstepError('E_RUN_NOT_FOUND', `there is no run of ${job.name} in ${RUNS}/ to resume`, {
+      remedy: 'Start one without --resume, or name its directory with --run-dir.',
+    });
+  }
+  return newest;
+}
+
+async function coordinate(
+  options: TrainOptions,
+  job: { readonly definition: JobDefinition; readonly reference: JobReference },
+  runDirectory: RunDirectory,
+): Promise<number> {
+  const { flags } = options;
+  const { definition } = job;
+  const resume = flags.resume ? await openResume(runDirectory.path, job.reference) : null;
+  const data = definition.data.open(dataSetDirectory(definition.data));
+  const place = { run: basename(runDirectory.path), reference: job.reference, trainSize: data.train.size, testSize: data.test.size };
+  data.train.close?.();
+  data.test.close?.();
+  const config = resolveRun(withCheckpoint(flags, resume?.checkpoint.config ?? null), definition, place);
+  if (resume !== null) checkResume(config, resume, runDirectory.path);
+  const workers = flags.workers ?? availableParallelism();
+  const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
+  if (flags.tokenFile === undefined) writeFileSync(tokenFile, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600 });
+
+  const display = createDisplay({ format: flags.logFormat, level: flags.logLevel, stdout: process.stdout, env: process.env });
+  display.configuration(titleOf(definition), settingsOf(options, config, definition, workers, runDirectory.path));
+  for (const message of resume?.damaged ?? []) display.event({ kind: 'warning', message: `${message}; the one before it is used` });
+
+  const supervised = process.send !== undefined;
+  const coordinator = await startCoordinator({
+    config,
+    workers,
+    allowMixedEngines: flags.allowMixedEngines,
+    listen: flags.listen,
+    token: readToken(tokenFile),
+    runDirectory,
+    resume,
+    keepCheckpoints: flags.keepCheckpoints,
+    reportFile: flags.report ?? null,
+    supervised,
+    lockstepVersion: LOCKSTEP_VERSION,
+    dataSet: definition.data.name,
+    augment: config.augment ? (definition.augment?.name ?? 'on') : 'off',
+    onEvent: (event) => display.event(event),
+    onView: (view) => display.view(view),
+  });
+  if (!supervised) sayHowToJoin(display, coordinator.url, tokenFile, options.job);
+
+  const stop = (signal: NodeJS.Signals): void => coordinator.stop(signal === 'SIGINT' ? 'Ctrl-C' : signal);
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
+  if (supervised) {
+    process.on('message', (raw) => {
+      const message = fromLauncher(raw);
+      if (message?.kind === 'stop') coordinator.stop(message.because);
+      if (message?.kind === 'worker-ended') {
+        const { pid, localRank, ...end } = message.end;
+        coordinator.processEnded({ kind: 'process-ended', pid, localRank, end });
+      }
+    });
+    // The launcher is gone: nobody would watch the workers or see the end.
+    process.on('disconnect', () => coordinator.stop('the launcher is gone'));
+    const listening: Listening = { kind: 'listening', url: coordinator.url, tokenFile, logDirectory: runDirectory.logDirectory, workers };
+    process.send?.(listening);
+  }
+  try {
+    const { outcome } = await coordinator.ended;
+    return EXIT_CODES[outcome];
+  } finally {
+    display.close();
+    process.off('SIGINT', stop);
+    process.off('SIGTERM', stop);
+    if (process.connected) process.disconnect();
+  }
+}
+
+/** What was not said on the command line is as it was in the run that is resumed. */
+function withCheckpoint(flags: TrainFlags, config: RunConfig | null): TrainFlags {
+  if (config === null) return flags;
+  return {
+    ...flags,
+    epochs: flags.epochs ?? config.epochs,
+    batchSize: flags.batchSize ?? config.globalBatch,
+    microbatches: flags.microbatches ?? config.microbatches,
+    learningRate: flags.learningRate ?? config.learningRate,
+    seed: flags.seed ?? config.seed,
+    augment: flags.augment ?? config.augment,
+    trainSamples: flags.trainSamples ?? config.trainSamples,
+    testSamples: flags.testSamples ?? config.testSamples,
+    checkpointEvery: flags.checkpointEvery ?? (config.checkpointEverySteps > 0 ? config.checkpointEverySteps : undefined),
+  };
+}
+
+async function openResume(directory: string, reference: JobReference): Promise<Resume> {
+  const found = await latestCheckpoint(directory);
+  if (found.checkpoint.config.job.sha256 !== reference.sha256) {
+    throw new LockstepError('E_JOB_CHANGED', `the job is not the one that the run in ${directory} was started with: its source differs`, {
+      remedy: 'Restore the job file, or start a new run.',
+    });
+  }
+  return { ...found, stepsLost: Math.max(0, (await lastStepOf(directory)) - found.checkpoint.step) };
+}
+
+/** A resumed run must go on to the bits that it would have reached: what decides them may not change. */
+function checkResume(config: RunConfig, resume: Resume, directory: string): void {
+  const before = resume.checkpoint.config;
+  const flagsOf = {
+    globalBatch: '--batch-size',
+    microbatches: '--microbatches',
+    seed: '--seed',
+    augment: '--augment',
+    trainSamples: '--train-samples',
+    learningRate: '--learning-rate',
+  } as const;
+  for (const [field, flag] of Object.entries(flagsOf) as [keyof typeof flagsOf, string][]) {
+    if (config[field] !== before[field]) {
+      throw new LockstepError('E_USAGE', `${flag} ${String(config[field])} differs from the run's ${String(before[field])} in ${directory}`, {
+        remedy: `Leave ${flag} out to go on as before, or start a new run.`,
+      });
+    }
+  }
+  if (resume.checkpoint.step >= config.steps) {
+    throw new LockstepError('E_USAGE', `the run in ${directory} has done its ${resume.checkpoint.step} steps already`, {
+      remedy: 'Give more --epochs (or --max-steps) to train it further.',
+    });
+  }
+}
+
+function titleOf(job: JobDefinition): string {
+  return `Lockstep ${LOCKSTEP_VERSION} · ${job.title ?? job.name}`;
+}
+
+function settingsOf(
+  options: TrainOptions,
+  config: RunConfig,
+  job: JobDefinition,
+  workers: number,
+  directory: string,
+): Setting[] {
+  const origin = (key: keyof TrainFlags): Origin => options.origins.get(key) ?? 'default';
+  const setting = (name: string, value: string, key: keyof TrainFlags): Setting => ({ name, value, isDefault: origin(key) === 'default' });
+  const optimizer = Object.entries(job.optimizer.settings).filter(([k]) => k !== 'learningRate');
+  const active = Math.min(workers, config.microbatches);
+  const spare = workers > active ? ` (${active} compute, ${workers - active} spare)` : '';
+  return [
+    { name: 'job', value: `${job.name}: ${job.data.name}, ${config.trainSamples} training and ${config.testSamples} test samples`, isDefault: false },
+    setting('workers', `${workers}${spare}`, 'workers'),
+    setting('epochs', `${config.epochs}`, 'epochs'),
+    { name: 'steps', value: `${config.steps}`, isDefault: origin('maxSteps') === 'default' },
+    setting('batch size', `${config.globalBatch}`, 'batchSize'),
+    setting('microbatches', `${config.microbatches}`, 'microbatches'),
+    { name: 'optimizer', value: `${job.optimizer.name} (${optimizer.map(([k, v]) => `${k} ${v}`).join(', ')})`, isDefault: false },
+    setting('learning rate', `${config.learningRate}`, 'learningRate'),
+    setting('augmentation', config.augment ? (job.augment?.name ?? 'on') : 'off', 'augment'),
+    setting('seed', `${config.seed}`, 'seed'),
+    setting('engine', options.flags.engine === 'auto' ? `${config.engine} (auto: the best that this version has)` : config.engine, 'engine'),
+    setting('precision', config.precision, 'precision'),
+    setting('transport', config.transport, 'transport'),
+    setting('run directory', directory, 'runDir'),
+  ];
+}
+
+function sayHowToJoin(display: Display, url: string, tokenFile: string, job: string): void {
+  display.configuration('Workers join with', [
+    { name: '', value: `npx lockstep worker --coordinator ${url} --token-file ${tokenFile} --job ${job}`, isDefault: false },
+  ]);
+}

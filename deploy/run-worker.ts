@@ -1,7 +1,6 @@
 // `lockstep worker`: one worker process. Finds on this machine what the coordinator's welcome names - the job's code, its data,
 // the engine's library - and hands it to worker/main.ts.
 
-import { readFileSync } from 'node:fs';
 import { LockstepError } from '../protocol/errors.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import { openEngine } from '../worker/engine/tensorflow.ts';
@@ -9,6 +8,7 @@ import { runWorker } from '../worker/main.ts';
 import { loadJob, resolveReference } from './job-file.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import { findTensorflow } from './setup/tensorflow.ts';
+import { readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
 
 export interface WorkerCommand {
@@ -45,18 +45,4 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
     openData: async (job) => job.data.open(dataSetDirectory(job.data)),
     log: (line) => process.stdout.write(`${line}\n`),
   });
-}
-
-/** The token in a file, surrounding white space left out. Throws E_USAGE. */
-export function readToken(file: string): string {
-  try {
-    const token = readFileSync(file, 'utf8').trim();
-    if (token !== '') return token;
-  } catch (cause) {
-    throw new LockstepError('E_USAGE', `the token file ${file} cannot be read`, {
-      remedy: 'Give --token-file a readable file that holds the run\'s token.',
-      cause,
-    });
-  }
-  throw new LockstepError('E_USAGE', `the token file ${file} is empty`, { remedy: 'Put a token into it.' });
 }

@@ -6,7 +6,10 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { engineEnvironment } from '../worker/engine/environment.ts';
+import { loadJob } from './job-file.ts';
 import { fromCoordinator, type ToCoordinator } from './launch-messages.ts';
+import type { TrainOptions } from './options.ts';
+import { setUp } from './setup/steps.ts';
 import { WorkerProcesses } from './worker-processes.ts';
 
 const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
@@ -14,18 +17,22 @@ const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
 /** Ctrl-C a second time within a run gives up on an orderly stop. */
 const IMPATIENT_SIGNALS = 2;
 
-export interface TrainLaunch {
-  /** Arguments of `lockstep coordinator`, the same as those of `lockstep train`. */
-  readonly coordinatorArguments: readonly string[];
-  readonly job: string;
-  readonly workers: number;
-  readonly engine: string;
+/** Checks the wish, sets up what is missing, runs it; `args` are those of the command line, without `train`. */
+export async function train(options: TrainOptions, args: readonly string[]): Promise<number> {
+  const { definition } = await loadJob(options.job);
+  await setUp({ dataSet: definition.data });
+  return supervise({ args, job: options.job, engine: options.flags.engine });
 }
 
-/** Starts and supervises a run; resolves to the exit code of the contract: 0, 1, 2 or 130. */
-export async function superviseRun(launch: TrainLaunch): Promise<number> {
+/** Starts and supervises the processes of a run; resolves to the exit code of the contract: 0, 1, 2 or 130. */
+async function supervise(launch: {
+  /** Arguments of `lockstep coordinator`: the same as those of `lockstep train`. */
+  readonly args: readonly string[];
+  readonly job: string;
+  readonly engine: string;
+}): Promise<number> {
   const workers = new WorkerProcesses();
-  const coordinator = spawn(process.execPath, [ENTRY, 'coordinator', ...launch.coordinatorArguments], {
+  const coordinator = spawn(process.execPath, [ENTRY, 'coordinator', ...launch.args], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env: process.env,
   });
@@ -49,7 +56,7 @@ export async function superviseRun(launch: TrainLaunch): Promise<number> {
   coordinator.on('message', (raw) => {
     const message = fromCoordinator(raw);
     if (message === null) return;
-    for (let localRank = 0; localRank < launch.workers; localRank++) {
+    for (let localRank = 0; localRank < message.workers; localRank++) {
       workers.start(
         {
           entry: ENTRY,
@@ -57,7 +64,7 @@ export async function superviseRun(launch: TrainLaunch): Promise<number> {
           tokenFile: message.tokenFile,
           job: launch.job,
           logDirectory: message.logDirectory,
-          localWorldSize: launch.workers,
+          localWorldSize: message.workers,
           environment: engineEnvironment(1),
           engine: launch.engine,
         },

@@ -1,0 +1,39 @@
+// The trained model as TensorFlow.js writes it: model.json with the topology and a weights manifest, and the weights in 4 MB
+// shards. `tf.loadLayersModel` opens it in Node and in a browser. No tensor is needed: the flat float32 vector in layout order
+// is the weight data.
+
+import { mkdir, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { syncDirectory, writeDurable } from './atomic.ts';
+import type { Checkpoint } from './checkpoint.ts';
+
+const SHARD_BYTES = 4 * 1024 * 1024;
+
+/** Writes `model/` under the run directory, replacing an older one. */
+export async function exportModel(
+  runDirectory: string,
+  model: { readonly topology: string; readonly layout: Checkpoint['layout']; readonly weights: Float32Array },
+): Promise<void> {
+  const { weights, layout } = model;
+  const directory = join(runDirectory, 'model');
+  const aside = `${directory}.partial-${process.pid}`;
+  await rm(aside, { recursive: true, force: true });
+  await mkdir(aside, { recursive: true });
+  const shards = Math.max(1, Math.ceil(weights.byteLength / SHARD_BYTES));
+  const paths = Array.from({ length: shards }, (_, i) => `group1-shard${i + 1}of${shards}.bin`);
+  const bytes = new Uint8Array(weights.buffer, weights.byteOffset, weights.byteLength);
+  for (const [i, path] of paths.entries()) {
+    await writeDurable(join(aside, path), bytes.subarray(i * SHARD_BYTES, (i + 1) * SHARD_BYTES));
+  }
+  const manifest = {
+    format: 'layers-model',
+    generatedBy: 'Lockstep',
+    convertedBy: null,
+    modelTopology: JSON.parse(model.topology) as unknown,
+    weightsManifest: [{ paths, weights: layout.map(({ name, shape }) => ({ name, shape, dtype: 'float32' })) }],
+  };
+  await writeDurable(join(aside, 'model.json'), `${JSON.stringify(manifest)}\n`);
+  await rm(directory, { recursive: true, force: true });
+  await rename(aside, directory);
+  await syncDirectory(runDirectory);
+}
