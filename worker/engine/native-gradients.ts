@@ -1,6 +1,6 @@
 // TensorFlow.js writes some gradients out as several small operations where TensorFlow has one. This puts TensorFlow's own
 // back: ReluGrad for relu, BiasAdd and BiasAddGrad for the addition of a bias vector. The mathematics is the same; what is
-// left to do per step is less (measured with the eager engine on the tutorial's CNN: see bench/RESULTS.md).
+// left to do per step is less, and a graph made of these operations is one that TensorFlow knows how to optimise.
 //
 // Changes TensorFlow.js for the whole process, once. Higher-order gradients through relu and bias are given up: Lockstep
 // takes first derivatives only. Every replacement is held against stock TensorFlow.js in test/worker/engine.

@@ -4,7 +4,8 @@
 // sample's loss, so that dividing the sum by the batch's sample count leaves them in once. Weights that the forward pass
 // itself changes (moving averages) are put back after each microbatch, and their change is handed out with the gradient.
 //
-// Cost, tutorial CNN on one core: about 110 native calls a microbatch, 10 to 20 microseconds each, over the arithmetic.
+// Cost, tutorial CNN on one core: 47 native calls a microbatch; at 16 samples some 13 ms, of which 1 ms is JavaScript and a
+// quarter is MaxPoolGrad, which TensorFlow's eager kernel is slow at.
 // Deliberately absent: fusing those calls into one graph, GPUs, other precisions.
 
 import { arch, cpus } from 'node:os';
