@@ -7,7 +7,10 @@ import { renderError } from './terminal/error.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
 
 /** Runs one command line; returns the exit code of the contract. Errors are told on stderr. */
-export async function main(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): Promise<number> {
+export async function main(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<number> {
   try {
     return await act(parseCommand(argv, env, LOCKSTEP_VERSION), argv);
   } catch (error) {

@@ -1,0 +1,275 @@
+// Every flag of `train` and `coordinator` in one table: how it is written, what it takes, what holds when it is not given, and
+// its line of help. Environment forms, parsing, the echo of the configuration and the help texts all read this table.
+
+import {
+  address,
+  capability,
+  onOrOff,
+  oneOf,
+  positiveNumber,
+  powerOfTwo,
+  someText,
+  wholeNumber,
+  type Address,
+  type Parser,
+} from './values.ts';
+
+/** The values of the flags. Undefined: not given, so that the job's or the machine's value holds. */
+export interface TrainFlags {
+  readonly workers: number | undefined;
+  readonly epochs: number | undefined;
+  readonly maxSteps: number | undefined;
+  readonly batchSize: number | undefined;
+  readonly microbatches: number | undefined;
+  readonly learningRate: number | undefined;
+  readonly seed: number | undefined;
+  readonly engine: string;
+  readonly precision: string;
+  readonly transport: string;
+  readonly natsUrl: string | undefined;
+  readonly listen: Address;
+  readonly runDir: string | undefined;
+  readonly resume: boolean;
+  readonly checkpointEvery: number | undefined;
+  readonly keepCheckpoints: number;
+  readonly trainSamples: number | undefined;
+  readonly testSamples: number | undefined;
+  readonly augment: boolean | undefined;
+  readonly tokenFile: string | undefined;
+  readonly tlsCert: string | undefined;
+  readonly tlsKey: string | undefined;
+  readonly tlsCa: string | undefined;
+  readonly report: string | undefined;
+  readonly logLevel: string;
+  readonly logFormat: 'pretty' | 'json';
+  readonly allowMixedEngines: boolean;
+}
+
+/** What this version can do of what the contract names. A capability is switched on by moving its word. */
+export const CAPABILITIES = {
+  engine: { now: ['auto', 'tensorflow'], later: ['tensorflow-gpu', 'webgpu', 'wasm'] },
+  precision: { now: ['float32'], later: ['mixed_bfloat16'] },
+  transport: { now: ['ws'], later: ['nats'] },
+} as const;
+
+/** TLS on the coordinator's port, and NATS, are not in this version: their flags are known and refused. */
+export const REFUSED_FLAGS = { tls: ['tlsCert', 'tlsKey', 'tlsCa'], nats: ['natsUrl'] } as const;
+
+export const MAX_WORKERS = 1024;
+export const MAX_MICROBATCHES = 64;
+export const DEFAULT_MICROBATCHES = 4;
+/** Fixed: without --seed, too, a run is reproducible. */
+export const DEFAULT_SEED = 1;
+export const DEFAULT_PORT = 29_400;
+const MAX_BATCH = 1_048_576;
+const MAX_EPOCHS = 1_000_000;
+
+export interface FlagSpec<T> {
+  /** As commander writes it: `--workers <n>`; a switch has no `<...>`. */
+  readonly syntax: string;
+  readonly group: 'Training' | 'Workers' | 'Data' | 'Run' | 'Network' | 'Output';
+  readonly help: string;
+  /** Null for a switch. */
+  readonly parse: Parser<T> | null;
+  readonly fallback: T;
+  readonly hidden?: boolean;
+}
+
+export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> } = {
+  epochs: {
+    syntax: '--epochs <n>',
+    group: 'Training',
+    help: "passes over the training set (default: the job's)",
+    parse: wholeNumber(1, MAX_EPOCHS),
+    fallback: undefined,
+  },
+  maxSteps: {
+    syntax: '--max-steps <n>',
+    group: 'Training',
+    help: 'end after n optimizer steps, if that is before the last epoch ends',
+    parse: wholeNumber(1),
+    fallback: undefined,
+  },
+  batchSize: {
+    syntax: '--batch-size <n>',
+    group: 'Training',
+    help: "samples a step, over all workers; the microbatches must divide it (default: the job's)",
+    parse: wholeNumber(1, MAX_BATCH),
+    fallback: undefined,
+  },
+  microbatches: {
+    syntax: '--microbatches <m>',
+    group: 'Training',
+    help: `equal pieces of each batch, a power of two; as many workers compute at a time, more are spares. Part of the result: other m, other bits (default: the job's, or ${DEFAULT_MICROBATCHES})`,
+    parse: powerOfTwo(MAX_MICROBATCHES),
+    fallback: undefined,
+  },
+  learningRate: {
+    syntax: '--learning-rate <x>',
+    group: 'Training',
+    help: "in place of the job's",
+    parse: positiveNumber,
+    fallback: undefined,
+  },
+  seed: {
+    syntax: '--seed <n>',
+    group: 'Training',
+    help: `decides initial weights, order of the samples and augmentation (default: ${DEFAULT_SEED})`,
+    parse: wholeNumber(0),
+    fallback: undefined,
+  },
+  augment: {
+    syntax: '--augment <on|off>',
+    group: 'Training',
+    help: "the job's random changes of training samples (default: on)",
+    parse: onOrOff,
+    fallback: undefined,
+  },
+  trainSamples: {
+    syntax: '--train-samples <n>',
+    group: 'Data',
+    help: 'use the first n training samples only',
+    parse: wholeNumber(1),
+    fallback: undefined,
+  },
+  testSamples: {
+    syntax: '--test-samples <n>',
+    group: 'Data',
+    help: 'use the first n test samples only; 0 leaves the evaluation out',
+    parse: wholeNumber(0),
+    fallback: undefined,
+  },
+  workers: {
+    syntax: '--workers <n>',
+    group: 'Workers',
+    help: 'worker processes; how many changes the speed, never the result (default: one a CPU core)',
+    parse: wholeNumber(1, MAX_WORKERS),
+    fallback: undefined,
+  },
+  engine: {
+    syntax: '--engine <name>',
+    group: 'Workers',
+    help: 'auto or tensorflow (default: auto, the best that works here; it is printed)',
+    parse: capability(CAPABILITIES.engine),
+    fallback: 'auto',
+  },
+  precision: {
+    syntax: '--precision <name>',
+    group: 'Workers',
+    help: 'float32',
+    parse: capability(CAPABILITIES.precision),
+    fallback: 'float32',
+  },
+  allowMixedEngines: {
+    syntax: '--allow-mixed-engines',
+    group: 'Workers',
+    help: 'admit workers whose engine computes other bits; the run is then marked as not reproducible',
+    parse: null,
+    fallback: false,
+  },
+  runDir: {
+    syntax: '--run-dir <dir>',
+    group: 'Run',
+    help: 'where the run keeps its files (default: runs/<job>-<time>)',
+    parse: someText,
+    fallback: undefined,
+  },
+  resume: {
+    syntax: '--resume',
+    group: 'Run',
+    help: "go on from the last checkpoint of --run-dir, or of the job's newest run; any number of workers will do",
+    parse: null,
+    fallback: false,
+  },
+  checkpointEvery: {
+    syntax: '--checkpoint-every <steps>',
+    group: 'Run',
+    help: 'a checkpoint each so many steps, besides those at the end of an epoch and at Ctrl-C',
+    parse: wholeNumber(1),
+    fallback: undefined,
+  },
+  keepCheckpoints: {
+    syntax: '--keep-checkpoints <n>',
+    group: 'Run',
+    help: 'how many of the newest are kept (default: 3)',
+    parse: wholeNumber(1, 1_000_000),
+    fallback: 3,
+  },
+  report: {
+    syntax: '--report <file>',
+    group: 'Run',
+    help: "write the run's report.json there, too",
+    parse: someText,
+    fallback: undefined,
+  },
+  listen: {
+    syntax: '--listen <host:port>',
+    group: 'Network',
+    help: `the coordinator's address: page, /metrics, /api/run, workers; port 0 picks a free one (default: 127.0.0.1:${DEFAULT_PORT})`,
+    parse: address,
+    fallback: { host: '127.0.0.1', port: DEFAULT_PORT },
+  },
+  tokenFile: {
+    syntax: '--token-file <file>',
+    group: 'Network',
+    help: 'workers must show the token in this file; needed to listen beyond this machine (default: a new token a run)',
+    parse: someText,
+    fallback: undefined,
+  },
+  transport: {
+    syntax: '--transport <name>',
+    group: 'Network',
+    help: 'how gradients travel between workers: ws',
+    parse: capability(CAPABILITIES.transport),
+    fallback: 'ws',
+  },
+  natsUrl: {
+    syntax: '--nats-url <url>',
+    group: 'Network',
+    help: '',
+    parse: someText,
+    fallback: undefined,
+    hidden: true,
+  },
+  tlsCert: {
+    syntax: '--tls-cert <file>',
+    group: 'Network',
+    help: '',
+    parse: someText,
+    fallback: undefined,
+    hidden: true,
+  },
+  tlsKey: {
+    syntax: '--tls-key <file>',
+    group: 'Network',
+    help: '',
+    parse: someText,
+    fallback: undefined,
+    hidden: true,
+  },
+  tlsCa: { syntax: '--tls-ca <file>', group: 'Network', help: '', parse: someText, fallback: undefined, hidden: true },
+  logLevel: {
+    syntax: '--log-level <level>',
+    group: 'Output',
+    help: 'debug, info, warn or error (default: info)',
+    parse: oneOf(['debug', 'info', 'warn', 'error']),
+    fallback: 'info',
+  },
+  logFormat: {
+    syntax: '--log-format <format>',
+    group: 'Output',
+    help: 'pretty, or json: one object a line (default: pretty)',
+    parse: oneOf(['pretty', 'json']),
+    fallback: 'pretty',
+  },
+};
+
+/** `--max-steps` of `--max-steps <n>`. */
+export function flagName(syntax: string): string {
+  return syntax.split(' ', 1)[0] ?? syntax;
+}
+
+/** `LOCKSTEP_MAX_STEPS` of `--max-steps <n>`. */
+export function environmentName(syntax: string): string {
+  return `LOCKSTEP_${flagName(syntax).slice(2).replaceAll('-', '_').toUpperCase()}`;
+}

@@ -1,0 +1,109 @@
+// The commands and their help texts, as commander wants them. It only splits the line into words here and finds misspelt flags
+// and commands; values, environment and defaults are the table's (flags.ts), so that a refusal can name where a value came from.
+
+import { Command, Option } from 'commander';
+import { FLAGS, type FlagSpec } from './flags.ts';
+
+/** The words of one command, before any value is looked at. */
+export interface Words {
+  readonly command: string;
+  readonly args: readonly string[];
+  /** Flags given on the line, by camel-cased name; `true` for a switch. */
+  readonly given: Readonly<Record<string, string | true>>;
+}
+
+const EXAMPLES = `
+Examples:
+  npx lockstep train cifar10-cnn --workers 4 --epochs 3
+  npx lockstep train ./my-job.ts --batch-size 128 --report report.json
+  npx lockstep train cifar10-cnn --resume            go on from the last checkpoint
+  npm start -- --max-steps 40 --seed 7               the same as: train cifar10-cnn ...
+
+Each flag can be set in the environment: --max-steps is LOCKSTEP_MAX_STEPS. A flag wins.
+Ctrl-C finishes the step in flight and leaves a checkpoint; a second one gives up at once.
+Exit codes: 0 done, 1 failed in running, 2 bad input, 130 interrupted (after a checkpoint).`;
+
+const TRAIN = `Trains JOB on this machine: a coordinator and its workers, each a process, started and supervised.
+
+JOB is a built-in job (cifar10-cnn) or the path of a .ts or .js file; jobs/cifar10-cnn.ts is one to copy.`;
+
+const COORDINATOR = `The coordinator alone. It waits for --workers N of them, prints where they join, and trains.
+
+Start each worker, on this machine or another, with \`lockstep worker --coordinator URL\`.`;
+
+const WORKER = `One worker: joins the coordinator at URL, computes and ends with the run.
+
+The job's code does not travel: its file must lie on this machine, too, with the same content.`;
+
+const TOP = `
+Start here:
+  npm start                                          train the tutorial's CNN on CIFAR-10
+  npx lockstep train --help                          all flags of a training`;
+
+function withTrainFlags(command: Command): Command {
+  const specs: readonly FlagSpec<unknown>[] = Object.values(FLAGS);
+  for (const spec of specs) {
+    command.addOption(new Option(spec.syntax, spec.help).helpGroup(`${spec.group}:`).hideHelp(spec.hidden === true));
+  }
+  return command.addHelpText('after', EXAMPLES);
+}
+
+/** The program; `found` gets the words of the command that the line names. */
+export function buildProgram(version: string, found: (words: Words) => void): Command {
+  const program = new Command('lockstep')
+    .description('Data-parallel training for TensorFlow.js on Node: the same bits whatever the number of workers.')
+    .version(version, '-V, --version', 'print the version')
+    .helpCommand(false)
+    .enablePositionalOptions()
+    .addHelpText('after', TOP);
+  const add = (name: string, description: string, summary: string, options: { hidden?: boolean } = {}): Command => {
+    const command = program
+      .command(name, options)
+      .description(description)
+      .summary(summary)
+      .allowExcessArguments(false);
+    return command.action(() => found({ command: name, args: command.args, given: command.opts() }));
+  };
+
+  withTrainFlags(add('train', TRAIN, 'train on this machine').argument('<job>', 'a built-in job or a .ts or .js file'));
+  withTrainFlags(
+    add('coordinator', COORDINATOR, 'the coordinator alone').argument('<job>', 'a built-in job or a .ts or .js file'),
+  );
+  add('worker', WORKER, 'one worker, that joins a coordinator')
+    .option('--coordinator <url>', 'the address that the coordinator printed')
+    .option('--job <job>', "this machine's copy of the job (default: the name or path that the coordinator says)")
+    .option('--token-file <file>', "holds the run's token, when the coordinator asks for one")
+    .option('--engine <name>', 'auto or tensorflow (default: auto)')
+    .addHelpText(
+      'after',
+      '\nExample:\n  npx lockstep worker --coordinator http://10.0.0.5:29400 --token-file token.txt',
+    );
+  add('status', 'What a run that is under way is doing.', 'what a run is doing').argument(
+    '[url]',
+    "the coordinator's address (default: that of the newest run in runs/)",
+  );
+  add('evaluate', "Test loss, accuracy and confusion matrix of a run's model.", "how well a run's model does").argument(
+    '<run>',
+    'a run directory',
+  );
+  add('verify', "Replays a run's record. Not in this version.", 'replay a run', { hidden: true }).argument(
+    '<run>',
+    'a run directory',
+  );
+  add('doctor', 'What this machine has of what training needs, and what is missing.', 'what this machine has').option(
+    '--nats-url <url>',
+    'also try to reach this NATS server',
+  );
+  add('setup', 'Installs what training needs, without training. `train` does it, too.', 'install what training needs')
+    .option('--engine <name>', 'auto or tensorflow (default: auto)')
+    .option('--job <job>', 'the job whose data set is fetched (default: cifar10-cnn)');
+  // For `npm test` and `npm run bench`; what follows is theirs.
+  for (const name of ['test', 'bench']) {
+    add(name, '', '', { hidden: true })
+      .argument('[args...]')
+      .helpOption(false)
+      .allowUnknownOption()
+      .passThroughOptions();
+  }
+  return program;
+}

@@ -1,0 +1,75 @@
+// From the flags and the job to the run: the numbers that decide its bits and its length. Pure.
+
+import type { JobDefinition } from '../../jobs/contract.ts';
+import { stepsPerEpoch } from '../../protocol/batch-plan.ts';
+import { LockstepError } from '../../protocol/errors.ts';
+import type { JobReference, RunConfig } from '../../protocol/run-config.ts';
+import { DEFAULT_MICROBATCHES, DEFAULT_SEED, type TrainFlags } from './flags.ts';
+
+/** What the run is besides flags and job. */
+export interface RunPlace {
+  /** The run's name: the last part of its directory. */
+  readonly run: string;
+  readonly reference: JobReference;
+  /** Samples that the data set has. */
+  readonly trainSize: number;
+  readonly testSize: number;
+}
+
+/** The engine that `--engine auto` stands for in this version. */
+const AUTO_ENGINE = 'tensorflow';
+
+/** Makes the run's configuration. Throws LockstepError E_BATCH_SIZE or E_USAGE, naming the flag and its value. */
+export function resolveRun(flags: TrainFlags, job: JobDefinition, place: RunPlace): RunConfig {
+  const globalBatch = flags.batchSize ?? job.batchSize;
+  const microbatches = flags.microbatches ?? job.microbatches ?? DEFAULT_MICROBATCHES;
+  if (globalBatch % microbatches !== 0) throw unevenBatch(flags, globalBatch, microbatches);
+  const trainSamples = atMost(
+    '--train-samples',
+    flags.trainSamples,
+    place.trainSize,
+    `${job.data.name} has`,
+    'training',
+  );
+  const testSamples = atMost('--test-samples', flags.testSamples, place.testSize, `${job.data.name} has`, 'test');
+  const seed = flags.seed ?? DEFAULT_SEED;
+  const epochs = flags.epochs ?? job.epochs;
+  const whole = epochs * stepsPerEpoch({ samples: trainSamples, globalBatch, microbatches, seed });
+  return {
+    run: place.run,
+    job: place.reference,
+    jobName: job.name,
+    seed,
+    globalBatch,
+    microbatches,
+    epochs,
+    steps: Math.min(whole, flags.maxSteps ?? whole),
+    learningRate: flags.learningRate ?? job.optimizer.learningRate,
+    augment: job.augment !== undefined && (flags.augment ?? true),
+    trainSamples,
+    testSamples,
+    engine: flags.engine === 'auto' ? AUTO_ENGINE : flags.engine,
+    precision: flags.precision === 'mixed_bfloat16' ? 'mixed_bfloat16' : 'float32',
+    transport: flags.transport === 'nats' ? 'nats' : 'ws',
+    checkpointEverySteps: flags.checkpointEvery ?? 0,
+  };
+}
+
+function unevenBatch(flags: TrainFlags, globalBatch: number, microbatches: number): LockstepError {
+  const below = Math.floor(globalBatch / microbatches) * microbatches;
+  const near = [below, below + microbatches].filter((n) => n > 0).join(' or ');
+  const batch = flags.batchSize === undefined ? `the job's batch size ${globalBatch}` : `--batch-size ${globalBatch}`;
+  const pieces = flags.microbatches === undefined ? `${microbatches} microbatches` : `--microbatches ${microbatches}`;
+  return new LockstepError('E_BATCH_SIZE', `${batch} cannot be cut into equal parts by ${pieces}`, {
+    remedy: `Use --batch-size ${near}, or other --microbatches.`,
+  });
+}
+
+function atMost(flag: string, wish: number | undefined, size: number, has: string, what: string): number {
+  if (wish !== undefined && wish > size) {
+    throw new LockstepError('E_USAGE', `${flag} ${wish}: ${has} ${size} ${what} samples`, {
+      remedy: `Use at most ${size}, or leave it out to use them all.`,
+    });
+  }
+  return wish ?? size;
+}

@@ -1,0 +1,131 @@
+// From a flag's text to its value, one parser a kind of value. Pure. Each is strict: no rounding, no trimming of junk, no
+// second meaning; what it refuses it says in words that the caller puts after the flag's name.
+
+import type { ErrorCode } from '../../protocol/errors.ts';
+
+/** A value that a flag does not take. `rule` continues "--workers 0: "; `code` where it is more than a usage error. */
+export class BadValue extends Error {
+  readonly code: ErrorCode;
+  readonly remedy: string | undefined;
+
+  constructor(rule: string, more: { code?: ErrorCode; remedy?: string } = {}) {
+    super(rule);
+    this.name = 'BadValue';
+    this.code = more.code ?? 'E_USAGE';
+    this.remedy = more.remedy;
+  }
+}
+
+export type Parser<T> = (text: string) => T;
+
+const LARGEST = Number.MAX_SAFE_INTEGER;
+
+/** Decimal digits only: no sign, fraction, exponent or separators. */
+export function wholeNumber(least: number, most: number = LARGEST): Parser<number> {
+  const range = most === LARGEST ? `of at least ${least}` : `from ${least} to ${most.toLocaleString('en-US')}`;
+  return (text) => {
+    const value = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
+    if (!Number.isSafeInteger(value) || value < least || value > most) {
+      throw new BadValue(`it must be a whole number ${range}`);
+    }
+    return value;
+  };
+}
+
+export const positiveNumber: Parser<number> = (text) => {
+  const value = /^(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN;
+  if (!Number.isFinite(value) || value <= 0) throw new BadValue('it must be a number above 0, e.g. 0.001');
+  return value;
+};
+
+export function powerOfTwo(most: number): Parser<number> {
+  return (text) => {
+    const value = /^\d{1,10}$/.test(text) ? Number(text) : 0;
+    const powers = Array.from({ length: Math.log2(most) + 1 }, (_, i) => 2 ** i);
+    if (!powers.includes(value)) {
+      throw new BadValue(`it must be a power of two from 1 to ${most}`, { remedy: `Use one of ${powers.join(', ')}.` });
+    }
+    return value;
+  };
+}
+
+export const onOrOff: Parser<boolean> = (text) => {
+  if (text !== 'on' && text !== 'off') throw new BadValue('it must be on or off');
+  return text === 'on';
+};
+
+/** The environment form of a switch: a variable has a text even to say no. */
+export const switchWord: Parser<boolean> = (text) => {
+  const word = text.toLowerCase();
+  if (['1', 'true', 'yes', 'on'].includes(word)) return true;
+  if (['0', 'false', 'no', 'off', ''].includes(word)) return false;
+  throw new BadValue('it must be 1 or 0');
+};
+
+export const someText: Parser<string> = (text) => {
+  if (text.trim() === '') throw new BadValue('it must not be empty');
+  return text;
+};
+
+export function oneOf<const T extends string>(values: readonly T[]): Parser<T> {
+  return (text) => {
+    const value = values.find((v) => v === text);
+    if (value === undefined) throw new BadValue(`it must be one of ${values.join(', ')}`);
+    return value;
+  };
+}
+
+/** Values that the contract names, of which this version has some: `later` are refused as not there yet, not as misspelt. */
+export function capability<const T extends string>(able: {
+  readonly now: readonly T[];
+  readonly later: readonly string[];
+}): Parser<T> {
+  return (text) => {
+    if (able.later.includes(text)) {
+      throw new BadValue('this version of Lockstep does not have it', {
+        code: 'E_NOT_SUPPORTED',
+        remedy: `It has ${able.now.join(', ')}.`,
+      });
+    }
+    return oneOf([...able.now])(text);
+  };
+}
+
+export interface Address {
+  /** A name, or an IP address without brackets. */
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `HOST:PORT` or `[v6]:PORT`; port 0 asks for a free one. */
+export const address: Parser<Address> = (text) => {
+  const match = /^(?:\[([0-9a-f:.]+(?:%\w+)?)\]|([\w.-]+)):(\d{1,5})$/i.exec(text);
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3] ?? Number.NaN);
+  if (host === undefined || !(port <= 65_535)) {
+    throw new BadValue('it must be HOST:PORT, e.g. 127.0.0.1:29400 or [::1]:29400', {
+      code: 'E_LISTEN',
+      remedy: 'Ports go from 0 to 65535; port 0 picks a free one and prints it.',
+    });
+  }
+  return { host, port };
+};
+
+export function isLoopback(host: string): boolean {
+  return host.toLowerCase() === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
+}
+
+/** As it is written in a flag or a URL. */
+export function addressText({ host, port }: Address): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`;
+}
+
+/** A coordinator's address; `ws:` and `wss:` are taken for `http:` and `https:`, and a bare HOST:PORT for `http:`. */
+export const coordinatorUrl: Parser<string> = (text) => {
+  const whole = /^[a-z]+:\/\//i.test(text) ? text.replace(/^ws/i, 'http') : `http://${text}`;
+  const url = URL.canParse(whole) ? new URL(whole) : null;
+  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:') || url.hostname === '') {
+    throw new BadValue('it must be the address that the coordinator printed, e.g. http://127.0.0.1:29400');
+  }
+  return whole.replace(/\/+$/, '');
+};

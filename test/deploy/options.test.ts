@@ -1,0 +1,399 @@
+// The command line: what is taken, where each value comes from, and how each refusal reads.
+
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { parseCommand, type TrainOptions } from '../../deploy/options.ts';
+import { FLAGS, flagName } from '../../deploy/options/flags.ts';
+import { LockstepError } from '../../protocol/errors.ts';
+
+function parse(line: string, env: Record<string, string> = {}): ReturnType<typeof parseCommand> {
+  return parseCommand(
+    line.split(' ').filter((word) => word !== ''),
+    env,
+    '9.8.7',
+  );
+}
+
+function trained(line: string, env: Record<string, string> = {}): TrainOptions {
+  const command = parse(`train a-job ${line}`, env);
+  if (command.kind !== 'train') throw new Error(`${command.kind} was parsed`);
+  return command.options;
+}
+
+/** `CODE message -> remedy` of the refusal. */
+function refusal(line: string, env: Record<string, string> = {}): string {
+  try {
+    parse(line, env);
+  } catch (error) {
+    if (error instanceof LockstepError) return `${error.code} ${error.message} -> ${error.remedy}`;
+    throw error;
+  }
+  return 'no refusal';
+}
+
+describe('values and where they come from', () => {
+  test('without flags, each value is the default and says so', () => {
+    const { job, flags, origins } = trained('');
+    expect(job).toBe('a-job');
+    expect(flags).toEqual({
+      workers: undefined,
+      epochs: undefined,
+      maxSteps: undefined,
+      batchSize: undefined,
+      microbatches: undefined,
+      learningRate: undefined,
+      seed: undefined,
+      engine: 'auto',
+      precision: 'float32',
+      transport: 'ws',
+      natsUrl: undefined,
+      listen: { host: '127.0.0.1', port: 29400 },
+      runDir: undefined,
+      resume: false,
+      checkpointEvery: undefined,
+      keepCheckpoints: 3,
+      trainSamples: undefined,
+      testSamples: undefined,
+      augment: undefined,
+      tokenFile: undefined,
+      tlsCert: undefined,
+      tlsKey: undefined,
+      tlsCa: undefined,
+      report: undefined,
+      logLevel: 'info',
+      logFormat: 'pretty',
+      allowMixedEngines: false,
+    });
+    expect(new Set(origins.values())).toEqual(new Set(['default']));
+  });
+
+  test('all flags of the contract are taken', () => {
+    const { flags } = trained(
+      '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
+        '--precision float32 --transport ws --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
+        '--train-samples 640 --test-samples 0 --augment off --token-file t --report r.json --log-level debug --log-format json ' +
+        '--allow-mixed-engines',
+    );
+    expect(flags).toEqual({
+      workers: 3,
+      epochs: 2,
+      maxSteps: 40,
+      batchSize: 128,
+      microbatches: 8,
+      learningRate: 0.0005,
+      seed: 7,
+      engine: 'tensorflow',
+      precision: 'float32',
+      transport: 'ws',
+      natsUrl: undefined,
+      listen: { host: '::1', port: 0 },
+      runDir: 'out/x',
+      resume: true,
+      checkpointEvery: 10,
+      keepCheckpoints: 5,
+      trainSamples: 640,
+      testSamples: 0,
+      augment: false,
+      tokenFile: 't',
+      tlsCert: undefined,
+      tlsKey: undefined,
+      tlsCa: undefined,
+      report: 'r.json',
+      logLevel: 'debug',
+      logFormat: 'json',
+      allowMixedEngines: true,
+    });
+  });
+
+  test('a variable stands in for a flag, and the flag wins', () => {
+    const env = {
+      LOCKSTEP_MAX_STEPS: '40',
+      LOCKSTEP_WORKERS: '2',
+      LOCKSTEP_RESUME: '1',
+      LOCKSTEP_ALLOW_MIXED_ENGINES: '0',
+      LOCKSTEP_SEED: '',
+    };
+    const { flags, origins } = trained('--workers 4', env);
+    expect([flags.maxSteps, flags.workers, flags.resume, flags.allowMixedEngines, flags.seed]).toEqual([
+      40,
+      4,
+      true,
+      false,
+      undefined,
+    ]);
+    expect([
+      origins.get('maxSteps'),
+      origins.get('workers'),
+      origins.get('resume'),
+      origins.get('seed'),
+      origins.get('epochs'),
+    ]).toEqual(['environment', 'flag', 'environment', 'default', 'default']);
+  });
+
+  test('only the given environment is read', () => {
+    process.env['LOCKSTEP_EPOCHS'] = '99';
+    try {
+      expect(trained('').flags.epochs).toBeUndefined();
+    } finally {
+      delete process.env['LOCKSTEP_EPOCHS'];
+    }
+  });
+
+  test('every seed from 0 to 2^53 - 1 is taken as it is', () => {
+    fc.assert(
+      fc.property(fc.maxSafeNat(), (seed) => {
+        expect(trained(`--seed ${seed}`).flags.seed).toBe(seed);
+      }),
+    );
+    expect(refusal('train j --seed 9007199254740992')).toMatch(/^E_USAGE --seed 9007199254740992: /);
+  });
+
+  test('coordinator takes the same flags', () => {
+    expect(parse('coordinator a-job --workers 2')).toMatchObject({
+      kind: 'coordinator',
+      options: { job: 'a-job', flags: { workers: 2 } },
+    });
+  });
+});
+
+describe('refusals name the flag or the variable, and its value', () => {
+  test.each([
+    [
+      'train j --workers 0',
+      'E_USAGE --workers 0: it must be a whole number from 1 to 1,024 -> Change --workers or leave it out.',
+    ],
+    [
+      'train j --workers -1',
+      'E_USAGE --workers -1: it must be a whole number from 1 to 1,024 -> Change --workers or leave it out.',
+    ],
+    [
+      'train j --workers NaN',
+      'E_USAGE --workers NaN: it must be a whole number from 1 to 1,024 -> Change --workers or leave it out.',
+    ],
+    [
+      'train j --workers 1.5',
+      'E_USAGE --workers 1.5: it must be a whole number from 1 to 1,024 -> Change --workers or leave it out.',
+    ],
+    [
+      'train j --workers 1e3',
+      'E_USAGE --workers 1e3: it must be a whole number from 1 to 1,024 -> Change --workers or leave it out.',
+    ],
+    [
+      'train j --epochs 99999999999999999999',
+      'E_USAGE --epochs 99999999999999999999: it must be a whole number from 1 to 1,000,000 -> Change --epochs or leave it out.',
+    ],
+    [
+      'train j --max-steps 0',
+      'E_USAGE --max-steps 0: it must be a whole number of at least 1 -> Change --max-steps or leave it out.',
+    ],
+    [
+      'train j --seed -3',
+      'E_USAGE --seed -3: it must be a whole number of at least 0 -> Change --seed or leave it out.',
+    ],
+    [
+      'train j --learning-rate -0.1',
+      'E_USAGE --learning-rate -0.1: it must be a number above 0, e.g. 0.001 -> Change --learning-rate or leave it out.',
+    ],
+    [
+      'train j --learning-rate Infinity',
+      'E_USAGE --learning-rate Infinity: it must be a number above 0, e.g. 0.001 -> Change --learning-rate or leave it out.',
+    ],
+    [
+      'train j --learning-rate 0',
+      'E_USAGE --learning-rate 0: it must be a number above 0, e.g. 0.001 -> Change --learning-rate or leave it out.',
+    ],
+    [
+      'train j --microbatches 3',
+      'E_USAGE --microbatches 3: it must be a power of two from 1 to 64 -> Use one of 1, 2, 4, 8, 16, 32, 64.',
+    ],
+    [
+      'train j --microbatches 128',
+      'E_USAGE --microbatches 128: it must be a power of two from 1 to 64 -> Use one of 1, 2, 4, 8, 16, 32, 64.',
+    ],
+    ['train j --augment yes', 'E_USAGE --augment yes: it must be on or off -> Change --augment or leave it out.'],
+    [
+      'train j --log-level loud',
+      'E_USAGE --log-level loud: it must be one of debug, info, warn, error -> Change --log-level or leave it out.',
+    ],
+    [
+      'train j --log-format xml',
+      'E_USAGE --log-format xml: it must be one of pretty, json -> Change --log-format or leave it out.',
+    ],
+    [
+      'train j --engine tensorflow-gpu',
+      'E_NOT_SUPPORTED --engine tensorflow-gpu: this version of Lockstep does not have it -> It has auto, tensorflow.',
+    ],
+    [
+      'train j --engine pytorch',
+      'E_USAGE --engine pytorch: it must be one of auto, tensorflow -> Change --engine or leave it out.',
+    ],
+    [
+      'train j --precision mixed_bfloat16',
+      'E_NOT_SUPPORTED --precision mixed_bfloat16: this version of Lockstep does not have it -> It has float32.',
+    ],
+    [
+      'train j --transport nats',
+      'E_NOT_SUPPORTED --transport nats: this version of Lockstep does not have it -> It has ws.',
+    ],
+    [
+      'train j --nats-url nats://h:1',
+      'E_NOT_SUPPORTED --nats-url nats://h:1: this version of Lockstep does not have NATS -> Leave it out; gradients travel by --transport ws.',
+    ],
+    ['train j --tls-cert c', 'E_USAGE --tls-cert c: --tls-cert and --tls-key go together -> Give both, or neither.'],
+    [
+      'train j --tls-cert c --tls-key k',
+      'E_NOT_SUPPORTED --tls-cert c --tls-key k: this version of Lockstep does not have TLS -> Listen on 127.0.0.1 and reach it through a tunnel (ssh -L), or put a TLS proxy before it.',
+    ],
+    [
+      'train j --wokers 2',
+      'E_USAGE unknown option "--wokers" -> Did you mean --workers? `npx lockstep train --help` lists them all.',
+    ],
+    ['train j --seed', 'E_USAGE option "--seed <n>" argument missing -> See `npx lockstep train --help`.'],
+    ['train', 'E_USAGE missing required argument "job" -> See `npx lockstep train --help`.'],
+    ['trian j', 'E_USAGE unknown command "trian" -> Did you mean train? `npx lockstep --help` lists them all.'],
+    ['frobnicate', 'E_USAGE unknown command "frobnicate" -> See `npx lockstep --help`.'],
+    ['--bogus', 'E_USAGE unknown option "--bogus" -> See `npx lockstep --help`.'],
+    [
+      'worker',
+      'E_USAGE a worker needs --coordinator URL -> Give the address that the coordinator printed, e.g. --coordinator http://127.0.0.1:29400.',
+    ],
+    [
+      'worker --coordinator ftp://h',
+      'E_USAGE --coordinator ftp://h: it must be the address that the coordinator printed, e.g. http://127.0.0.1:29400 -> Change --coordinator or leave it out.',
+    ],
+    ['evaluate', 'E_USAGE missing required argument "run" -> See `npx lockstep evaluate --help`.'],
+  ])('%s', (line, expected) => {
+    expect(refusal(line)).toBe(expected);
+  });
+
+  test('a variable is named with its value', () => {
+    expect(refusal('train j', { LOCKSTEP_WORKERS: '0' })).toBe(
+      'E_USAGE LOCKSTEP_WORKERS=0: it must be a whole number from 1 to 1,024 -> Change LOCKSTEP_WORKERS or leave it out.',
+    );
+    expect(refusal('train j', { LOCKSTEP_RESUME: 'perhaps' })).toBe(
+      'E_USAGE LOCKSTEP_RESUME=perhaps: it must be 1 or 0 -> Change LOCKSTEP_RESUME or leave it out.',
+    );
+    expect(refusal('worker --coordinator h:1', { LOCKSTEP_ENGINE: 'wasm' })).toBe(
+      'E_NOT_SUPPORTED LOCKSTEP_ENGINE=wasm: this version of Lockstep does not have it -> It has auto, tensorflow.',
+    );
+  });
+
+  test('a second job is refused with the way to give flags to npm start', () => {
+    expect(refusal('train cifar10-cnn 2')).toBe(
+      'E_USAGE too many arguments for "train". Expected 1 argument but got 2. -> Name one job. `npm start` names cifar10-cnn itself, and its flags go after two dashes: npm start -- --workers 2.',
+    );
+  });
+
+  test('a flag that npm swallowed is refused, not ignored', () => {
+    const npm = { npm_lifecycle_event: 'start', npm_config_max_steps: '40' };
+    expect(refusal('train cifar10-cnn', npm)).toBe(
+      "E_USAGE npm took --max-steps for itself -> Put two dashes before Lockstep's flags: npm start -- --max-steps 40.",
+    );
+    expect(refusal('train cifar10-cnn', { npm_lifecycle_event: 'start', npm_config_resume: 'true' })).toContain(
+      'npm start -- --resume.',
+    );
+    expect(refusal('train cifar10-cnn', { npm_config_max_steps: '40' })).toBe('no refusal');
+  });
+
+  test('no value of any flag gets past as another type than its own', () => {
+    const numeric = Object.values(FLAGS).filter((spec) => /<(n|m|x|steps)>$/.test(spec.syntax));
+    expect(numeric.length).toBe(11);
+    fc.assert(
+      fc.property(fc.constantFrom(...numeric), fc.string({ minLength: 1 }), (spec, text) => {
+        fc.pre(!/^[\d.]/.test(text) && !text.includes(' '));
+        expect(() => parseCommand(['train', 'j', flagName(spec.syntax), text], {}, '')).toThrow(LockstepError);
+      }),
+    );
+  });
+});
+
+describe('--listen', () => {
+  test.each([
+    ['127.0.0.1:0', { host: '127.0.0.1', port: 0 }],
+    ['localhost:29400', { host: 'localhost', port: 29400 }],
+    ['[::1]:65535', { host: '::1', port: 65535 }],
+    ['127.8.9.1:1', { host: '127.8.9.1', port: 1 }],
+  ])('%s', (text, expected) => {
+    expect(trained(`--listen ${text}`).flags.listen).toEqual(expected);
+  });
+
+  test.each([
+    '127.0.0.1',
+    ':29400',
+    '29400',
+    '127.0.0.1:65536',
+    '::1:29400',
+    '[::1]',
+    'http://127.0.0.1:1',
+    '127.0.0.1:http',
+    'a b:1',
+    '127.0.0.1:-1',
+  ])('%s is no address', (text) => {
+    expect(() => parseCommand(['train', 'j', '--listen', text], {}, '')).toThrow(
+      expect.objectContaining({
+        code: 'E_LISTEN',
+        message: `--listen ${text}: it must be HOST:PORT, e.g. 127.0.0.1:29400 or [::1]:29400`,
+      }),
+    );
+  });
+
+  test.each(['0.0.0.0:29400', '[::]:29400', '10.0.0.5:1', 'my-host:1', '[2001:db8::1]:80', '127.0.0.1.example.org:1'])(
+    '%s can be reached from other machines: not without a token file',
+    (text) => {
+      expect(refusal(`train j --listen ${text}`)).toBe(
+        `E_LISTEN --listen ${text}: other machines can reach it, and no token is asked of them -> Give --token-file FILE with a secret in it, or listen on 127.0.0.1.`,
+      );
+      expect(refusal(`train j --listen ${text} --token-file t`)).toBe('no refusal');
+    },
+  );
+});
+
+describe('the other commands', () => {
+  test('worker', () => {
+    expect(parse('worker --coordinator ws://10.0.0.5:29400/ --job j.ts --token-file t')).toEqual({
+      kind: 'worker',
+      flags: { coordinator: 'http://10.0.0.5:29400', job: 'j.ts', tokenFile: 't', engine: 'auto' },
+    });
+    expect(parse('worker', { LOCKSTEP_COORDINATOR: 'h:5', LOCKSTEP_TOKEN_FILE: 't' })).toMatchObject({
+      flags: { coordinator: 'http://h:5', tokenFile: 't' },
+    });
+  });
+
+  test('status, evaluate, verify, doctor, setup', () => {
+    expect(parse('status')).toEqual({ kind: 'status', url: undefined });
+    expect(parse('status 127.0.0.1:29400')).toEqual({ kind: 'status', url: 'http://127.0.0.1:29400' });
+    expect(parse('evaluate runs/x')).toEqual({ kind: 'evaluate', run: 'runs/x' });
+    expect(parse('verify runs/x')).toEqual({ kind: 'verify', run: 'runs/x' });
+    expect(parse('doctor')).toEqual({ kind: 'doctor', natsUrl: undefined });
+    expect(parse('setup')).toEqual({ kind: 'setup', engine: 'auto', job: 'cifar10-cnn' });
+  });
+
+  test('what follows test and bench is passed on as it is', () => {
+    expect(parse('test unit --help -t x')).toEqual({ kind: 'test', args: ['unit', '--help', '-t', 'x'] });
+    expect(parse('bench allreduce --json f')).toEqual({ kind: 'bench', args: ['allreduce', '--json', 'f'] });
+  });
+
+  test('help and version are printed', () => {
+    expect(parse('--version')).toEqual({ kind: 'print', text: '9.8.7\n' });
+    for (const line of ['', '--help', '-h']) {
+      const help = parse(line);
+      expect(help.kind === 'print' && help.text).toContain('Commands:');
+    }
+  });
+
+  test("train's help has every flag that works, grouped, none that does not, and fits its width", () => {
+    const help = parseCommand(['train', '--help'], {}, '', 80);
+    if (help.kind !== 'print') throw new Error(help.kind);
+    for (const spec of Object.values(FLAGS)) {
+      expect(help.text.includes(`  ${spec.syntax} `), spec.syntax).toBe(spec.hidden !== true);
+    }
+    for (const group of ['Training:', 'Data:', 'Workers:', 'Run:', 'Network:', 'Output:'])
+      expect(help.text).toContain(`\n${group}\n`);
+    expect(
+      help.text
+        .split('\nExamples:')[0]
+        ?.split('\n')
+        .filter((line) => line.length > 80),
+    ).toEqual([]);
+  });
+});
