@@ -18,7 +18,8 @@ import { viewOf } from './core/view.ts';
 import { openControl, type ControlConnection } from './http/control.ts';
 import { createMetrics } from './http/metrics.ts';
 import { startHttp } from './http/server.ts';
-import { pruneCheckpoints, writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
+import { pruneCheckpoints } from './record/checkpoint-directory.ts';
+import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import { openJournal } from './record/journal.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
@@ -94,7 +95,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     ready: () => ({ ok: run.phase === 'training' || run.phase === 'evaluating', because: run.because }),
   });
   const journal = await openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }));
-  const metricsLog = await openMetricsLog(runDirectory.path, { keepSteps: resume?.checkpoint.step ?? 0 });
+  const metricsLog = await openMetricsLog(runDirectory.path, {
+    keepSteps: resume?.checkpoint.step ?? 0,
+    warn: (message) => options.onEvent({ kind: 'warning', message }),
+  });
   await runDirectory.writeEndpoint({ url: http.url, pid: process.pid });
 
   const connections = new Map<string, ControlConnection>();
@@ -190,6 +194,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   const keep = async ({ state, progress }: Extract<Effect, { kind: 'write-checkpoint' }>): Promise<void> => {
     const began = performance.now();
+    // A run that resumes from this checkpoint has the line of every step before it.
+    await metricsLog.flush();
     const result = await writeCheckpoint(runDirectory.path, { config, state, progress, ...modelOf() });
     const seconds = (performance.now() - began) / 1000;
     if (result.ok) {
@@ -247,6 +253,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     config,
     resumedFromStep: resume?.checkpoint.step ?? null,
   });
+  for (const message of runDirectory.notices) tell({ kind: 'warning', message });
   tell({ kind: 'listening', url: http.url });
   if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint.step, from: resume.directory });
   const ticker = setInterval(() => {

@@ -1,9 +1,9 @@
 // Checkpoints: everything that a run needs to go on to the same bits - weights, optimizer state, step, configuration, progress.
 // A checkpoint is a directory, written aside, fsynced and renamed, so that it is whole or not there; every file's SHA-256 and
-// the weights' digest are in its checkpoint.json and verified on reading.
+// the weights' digest are in its checkpoint.json and verified on reading. Cost: the disk's own time; 100 MB take one pass each way.
 
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -12,46 +12,63 @@ import { runConfigSchema, type RunConfig } from '../../protocol/run-config.ts';
 import type { ProgressRecord } from '../core/progress.ts';
 import type { ReplicaState } from '../core/state-assembly.ts';
 import { syncDirectory, writeDurable } from './atomic.ts';
+import { asideName, checkpointSteps, checkpointsOf, replacedName, setAsideDamaged } from './checkpoint-directory.ts';
+import { readFloats, writeFloats } from './float-file.ts';
 
 export const CHECKPOINT_SCHEMA = 1;
 
+const count = z.int().min(0);
+const sha256Text = z.string().regex(/^[0-9a-f]{64}$/);
+/** JSON has no NaN or Infinity and writes null: a diverged run's checkpoint is still a checkpoint. */
+const number = z.number().or(z.null().transform(() => Number.NaN));
+const nullableNumber = z.number().nullable();
+
 const layoutEntry = z.object({
   name: z.string(),
-  shape: z.array(z.int()),
-  offset: z.int(),
-  length: z.int(),
+  shape: z.array(count),
+  offset: count,
+  length: count,
   trainable: z.boolean(),
 });
 
-const nullableNumber = z.number().nullable();
-
 const checkpointSchema = z.object({
   schema: z.literal(CHECKPOINT_SCHEMA),
-  step: z.int().min(0),
-  digest: z.string(),
+  step: count,
+  digest: sha256Text,
   config: runConfigSchema,
   layout: z.array(layoutEntry),
   progress: z.object({
-    epochLossSum: z.number(),
-    epochCorrect: z.number(),
-    epochSamples: z.number(),
-    epochSeconds: z.number(),
+    epochLossSum: number,
+    epochCorrect: number,
+    epochSamples: number,
+    epochSeconds: number,
     byEpoch: z.array(
       z.object({
-        epoch: z.int(),
-        loss: z.number(),
+        epoch: count,
+        loss: number,
         testLoss: nullableNumber,
         testAccuracy: nullableNumber,
-        seconds: z.number(),
-        imagesPerSecond: z.number(),
+        seconds: number,
+        imagesPerSecond: number,
       }),
     ),
     lastLoss: nullableNumber,
     testLoss: nullableNumber,
     testAccuracy: nullableNumber,
   }),
-  vectors: z.array(z.object({ name: z.string(), file: z.string(), bytes: z.int(), sha256: z.string() })),
-  topologySha256: z.string(),
+  /** The weights first, then the optimizer's slots. */
+  vectors: z
+    .array(
+      z.object({
+        name: z.string(),
+        // Never a path: a checkpoint may come from elsewhere.
+        file: z.string().regex(/^[a-z0-9-]+\.bin$/),
+        bytes: count.multipleOf(4),
+        sha256: sha256Text,
+      }),
+    )
+    .min(1),
+  topologySha256: sha256Text,
 });
 
 export interface Checkpoint {
@@ -60,16 +77,15 @@ export interface Checkpoint {
   readonly config: RunConfig;
   readonly layout: readonly z.infer<typeof layoutEntry>[];
   readonly progress: ProgressRecord;
+  /** The weights first, then the optimizer's slots. */
   readonly vectors: readonly { readonly name: string; readonly data: Float32Array }[];
   /** The model's topology, JSON text. */
   readonly topology: string;
 }
 
-export type WriteResult = { readonly ok: true; readonly directory: string } | { readonly ok: false; readonly because: string };
-
-function bytesOf(data: Float32Array): Uint8Array {
-  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-}
+export type WriteResult =
+  | { readonly ok: true; readonly directory: string }
+  | { readonly ok: false; readonly because: string };
 
 const sha256 = (bytes: Uint8Array | string): string => createHash('sha256').update(bytes).digest('hex');
 
@@ -85,26 +101,41 @@ export async function writeCheckpoint(
   },
 ): Promise<WriteResult> {
   const { state } = content;
-  const parent = join(runDirectory, 'checkpoints');
+  const parent = checkpointsOf(runDirectory);
   const directory = join(parent, `step-${state.step}`);
-  const aside = join(parent, `.step-${state.step}.partial-${process.pid}`);
+  const aside = join(parent, asideName(state.step));
   try {
+    await rm(aside, { recursive: true, force: true });
     await mkdir(aside, { recursive: true });
     const vectors = [];
     for (const [i, { name, data }] of state.vectors.entries()) {
       const file = i === 0 ? 'weights.bin' : `slot-${i}.bin`;
-      await writeDurable(join(aside, file), bytesOf(data));
-      vectors.push({ name, file, bytes: data.byteLength, sha256: sha256(bytesOf(data)) });
+      const written = await writeFloats(join(aside, file), data);
+      if (i === 0 && written !== state.digest)
+        throw new Error(`the weights given have the digest ${written}, not ${state.digest}`);
+      vectors.push({ name, file, bytes: data.byteLength, sha256: written });
     }
     await writeDurable(join(aside, 'topology.json'), content.topology);
     const { config, progress, layout } = content;
     const { step, digest } = state;
-    const manifest = { schema: CHECKPOINT_SCHEMA, step, digest, config, layout, progress, vectors, topologySha256: sha256(content.topology) };
+    const manifest = {
+      schema: CHECKPOINT_SCHEMA,
+      step,
+      digest,
+      config,
+      layout,
+      progress,
+      vectors,
+      topologySha256: sha256(content.topology),
+    };
     await writeDurable(join(aside, 'checkpoint.json'), `${JSON.stringify(manifest)}\n`);
     await syncDirectory(aside);
-    await rm(directory, { recursive: true, force: true });
+    const replaced = join(parent, replacedName(step));
+    await rm(replaced, { recursive: true, force: true });
+    if (existsSync(directory)) await rename(directory, replaced);
     await rename(aside, directory);
     await syncDirectory(parent);
+    await rm(replaced, { recursive: true, force: true });
     return { ok: true, directory };
   } catch (error) {
     await rm(aside, { recursive: true, force: true }).catch(() => {});
@@ -122,74 +153,61 @@ export async function readCheckpoint(directory: string): Promise<Checkpoint> {
     try {
       return await readFile(join(directory, name));
     } catch (cause) {
-      return corrupt(directory, `${name} cannot be read`, cause);
+      return corrupt(
+        directory,
+        `${name} cannot be read (${cause instanceof Error ? cause.message : String(cause)})`,
+        cause,
+      );
     }
   };
+  const manifestText = (await read('checkpoint.json')).toString('utf8');
   let manifest: z.infer<typeof checkpointSchema>;
   try {
-    manifest = checkpointSchema.parse(JSON.parse((await read('checkpoint.json')).toString('utf8')));
+    manifest = checkpointSchema.parse(JSON.parse(manifestText));
   } catch (error) {
-    if (error instanceof LockstepError) throw error;
-    return corrupt(directory, 'checkpoint.json is not one of schema 1', error);
+    return corrupt(directory, `checkpoint.json is not one of schema ${CHECKPOINT_SCHEMA}`, error);
   }
   const vectors = [];
   for (const { name, file, bytes, sha256: expected } of manifest.vectors) {
-    const content = await read(file);
-    if (content.byteLength !== bytes) corrupt(directory, `${file} has ${content.byteLength} bytes instead of ${bytes}`);
-    if (sha256(content) !== expected) corrupt(directory, `${file} was altered (its SHA-256 differs)`);
-    const data = new Float32Array(bytes / 4);
-    new Uint8Array(data.buffer).set(content);
-    vectors.push({ name, data });
+    const found = await readFloats(join(directory, file), bytes);
+    if ('because' in found) return corrupt(directory, `${file} ${found.because}`);
+    if (found.sha256 !== expected) corrupt(directory, `${file} was altered (its SHA-256 differs)`);
+    vectors.push({ name, data: found.data });
   }
   const topology = await read('topology.json');
-  if (sha256(topology) !== manifest.topologySha256) corrupt(directory, 'topology.json was altered');
-  const weights = vectors[0];
-  if (weights === undefined || sha256(bytesOf(weights.data)) !== manifest.digest) corrupt(directory, 'the weights do not have its digest');
+  if (sha256(topology) !== manifest.topologySha256)
+    corrupt(directory, 'topology.json was altered (its SHA-256 differs)');
+  // The weights come first; their file's hash and the digest of the run's record are the same function of the same bytes.
+  if (manifest.vectors[0]?.sha256 !== manifest.digest)
+    corrupt(directory, 'checkpoint.json: the weights do not have its digest');
   const { step, digest, config, layout, progress } = manifest;
   return { step, digest, config, layout, progress, vectors, topology: topology.toString('utf8') };
 }
 
-/** Steps of the checkpoints under a run directory, ascending. */
-export function checkpointSteps(runDirectory: string): number[] {
-  const parent = join(runDirectory, 'checkpoints');
-  if (!existsSync(parent)) return [];
-  return readdirSync(parent)
-    .map((name) => /^step-(\d+)$/.exec(name)?.[1])
-    .filter((step) => step !== undefined)
-    .map(Number)
-    .toSorted((a, b) => a - b);
-}
-
 /**
- * The newest checkpoint that is whole; damaged ones before it are named in `damaged` and left where they are.
+ * The newest checkpoint that is whole; newer ones that are damaged are named in `damaged`. With `setAside` those are renamed to
+ * `step-N.damaged`, for the directory's holder only: nothing is lost, and they count no more when old ones are removed.
  * Throws E_NO_CHECKPOINT when there is none.
  */
 export async function latestCheckpoint(
   runDirectory: string,
+  options: { readonly setAside?: boolean } = {},
 ): Promise<{ checkpoint: Checkpoint; directory: string; damaged: string[] }> {
   const damaged: string[] = [];
   for (const step of checkpointSteps(runDirectory).toReversed()) {
-    const directory = join(runDirectory, 'checkpoints', `step-${step}`);
+    const directory = join(checkpointsOf(runDirectory), `step-${step}`);
     try {
-      return { checkpoint: await readCheckpoint(directory), directory, damaged };
+      const checkpoint = await readCheckpoint(directory);
+      if (checkpoint.step !== step) corrupt(directory, `checkpoint.json is of step ${checkpoint.step}`);
+      return { checkpoint, directory, damaged };
     } catch (error) {
       if (!(error instanceof LockstepError)) throw error;
       damaged.push(error.message);
+      if (options.setAside === true) await setAsideDamaged(runDirectory, step);
     }
   }
   const why = damaged.length > 0 ? `: ${damaged.join('; ')}` : '';
   throw new LockstepError('E_NO_CHECKPOINT', `there is no whole checkpoint in ${runDirectory}${why}`, {
     remedy: 'Start the run anew, in another --run-dir.',
   });
-}
-
-/** Removes all but the newest `keep` checkpoints, and what killed writers left. */
-export async function pruneCheckpoints(runDirectory: string, keep: number): Promise<void> {
-  const parent = join(runDirectory, 'checkpoints');
-  for (const step of checkpointSteps(runDirectory).slice(0, -keep)) {
-    await rm(join(parent, `step-${step}`), { recursive: true, force: true });
-  }
-  for (const name of existsSync(parent) ? readdirSync(parent) : []) {
-    if (/^\.step-\d+\.partial-/.test(name)) await rm(join(parent, name), { recursive: true, force: true });
-  }
 }

@@ -1,67 +1,118 @@
-// journal.jsonl: the record of a run, one JSON object a line, append-only, fsynced. Generations, epochs, checkpoints with their
-// digests, how it ended. Records that come close together are synced together.
+// journal.jsonl: the record of a run, one JSON object a line (journal-schema.ts), append-only, fsynced. Generations, epochs and
+// checkpoints with their digests, how it ended. Records that come while a sync is under way go to disk together with the next.
 //
-// A crash can tear the last line: it is cut off when the journal is opened again, and that is said.
+// A crash can tear the last line: it is cut off when the journal is opened again, and that is said. A write that fails (a full
+// disk) is cut off too, so that the next one does not follow half a line. Damage anywhere else is never mended in silence.
 
 import { existsSync } from 'node:fs';
 import { open, readFile, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
+import { LockstepError } from '../../protocol/errors.ts';
 import type { JournalEntry } from '../core/run.ts';
+import { journalRecordSchema, type JournalRecord } from './journal-schema.ts';
 
-export type JournalRecord = { readonly t: string } & (
+const NEWLINE = 0x0a;
+
+/** What may be appended: the core's entries and the coordinator's own, with the time. */
+export type JournalInput = { readonly t: string } & (
   | JournalEntry
-  | { readonly kind: 'run'; readonly lockstep: string; readonly config: unknown; readonly resumedFromStep: number | null }
+  | {
+      readonly kind: 'run';
+      readonly lockstep: string;
+      readonly config: unknown;
+      readonly resumedFromStep: number | null;
+    }
 );
 
 export interface Journal {
-  /** Resolves when the record is on disk. */
-  append(record: JournalRecord): Promise<void>;
+  /** Resolves when the record is on disk; rejects when it could not be written, and then no part of it is there. */
+  append(record: JournalInput): Promise<void>;
   close(): Promise<void>;
 }
 
+/** Bytes up to which a journal is whole: all but a torn last line (without its end, or not JSON). */
+function wholeBytes(bytes: Buffer): number {
+  const end = bytes.lastIndexOf(NEWLINE) + 1;
+  if (end !== bytes.length || end === 0) return end;
+  const start = bytes.lastIndexOf(NEWLINE, end - 2) + 1;
+  try {
+    JSON.parse(bytes.toString('utf8', start, end));
+    return end;
+  } catch {
+    return start;
+  }
+}
+
+/** Opens it for appending; `warn` is told of a torn last line. */
 export async function openJournal(directory: string, warn: (message: string) => void): Promise<Journal> {
   const path = join(directory, 'journal.jsonl');
+  let durableBytes = 0;
   if (existsSync(path)) {
     const bytes = await readFile(path);
-    const whole = bytes.lastIndexOf(0x0a) + 1;
-    if (whole < bytes.length) {
-      warn(`journal.jsonl ended within a line (a crash while writing): its last ${bytes.length - whole} bytes are cut off`);
-      await truncate(path, whole);
+    durableBytes = wholeBytes(bytes);
+    if (durableBytes < bytes.length) {
+      warn(
+        `journal.jsonl ended within a record (a crash while writing): its last ${bytes.length - durableBytes} bytes are cut off`,
+      );
+      await truncate(path, durableBytes);
     }
   }
   const file = await open(path, 'a');
-  let pending: string[] = [];
-  let flushing: Promise<void> | null = null;
-  const flush = async (): Promise<void> => {
-    // Those that arrive while a sync is under way go with the next one.
-    await Promise.resolve();
-    const lines = pending;
-    pending = [];
-    await file.appendFile(lines.join(''));
-    await file.datasync();
+  await file.sync();
+  let waiting: string[] = [];
+  let last: Promise<void> = Promise.resolve();
+  let next: Promise<void> | null = null;
+  let torn = false;
+
+  const write = async (): Promise<void> => {
+    next = null;
+    const bytes = Buffer.from(waiting.join(''));
+    waiting = [];
+    if (torn) {
+      await file.truncate(durableBytes);
+      torn = false;
+    }
+    try {
+      await file.appendFile(bytes);
+      await file.datasync();
+      durableBytes += bytes.length;
+    } catch (error) {
+      torn = true;
+      throw error;
+    }
   };
+  const settled = (): Promise<void> => last.catch(() => {});
+
   return {
-    append: async (record) => {
-      pending.push(`${JSON.stringify(record)}\n`);
-      if (flushing !== null) await flushing.catch(() => {});
-      if (pending.length === 0) return;
-      flushing ??= flush().finally(() => {
-        flushing = null;
-      });
-      await flushing;
+    append: (record) => {
+      waiting.push(`${JSON.stringify(record)}\n`);
+      if (next === null) {
+        next = settled().then(write);
+        last = next;
+      }
+      return next;
     },
     close: async () => {
-      if (flushing !== null) await flushing.catch(() => {});
-      if (pending.length > 0) await flush();
+      await settled();
+      if (torn) await file.truncate(durableBytes);
       await file.close();
     },
   };
 }
 
-/** The records of a journal, a torn last line left out. Throws SyntaxError on damage elsewhere. */
+/** The records of a journal, a torn last one left out. Throws E_CHECKPOINT_CORRUPT naming the line that is damaged. */
 export async function readJournal(directory: string): Promise<JournalRecord[]> {
-  const text = await readFile(join(directory, 'journal.jsonl'), 'utf8');
-  const lines = text.split('\n');
-  lines.pop();
-  return lines.map((line) => JSON.parse(line) as JournalRecord);
+  const path = join(directory, 'journal.jsonl');
+  const bytes = await readFile(path);
+  const lines = bytes.toString('utf8', 0, wholeBytes(bytes)).split('\n').slice(0, -1);
+  return lines.map((line, i) => {
+    try {
+      return journalRecordSchema.parse(JSON.parse(line));
+    } catch (cause) {
+      throw new LockstepError('E_CHECKPOINT_CORRUPT', `${path} is damaged at line ${i + 1}`, {
+        remedy: 'The checkpoints are whole in themselves: --resume goes on from the last one.',
+        cause,
+      });
+    }
+  });
 }

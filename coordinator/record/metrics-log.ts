@@ -1,63 +1,108 @@
-// metrics.jsonl: one line a step, for plots and scripts. Written in batches, not fsynced: it can be made again from the
-// checkpoint that a run resumes from. On resume the lines after that checkpoint go, so that each step has exactly one.
+// metrics.jsonl: one line a step, for plots and scripts. Written in batches, not fsynced line by line. Before a checkpoint it is
+// flushed, so that a run that resumes from there has every step before it; the lines after it go then: each step has exactly one.
 
-import { createWriteStream, existsSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { createReadStream, createWriteStream, existsSync } from 'node:fs';
+import { open, rename, truncate, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { finished } from 'node:stream/promises';
+import { syncDirectory } from './atomic.ts';
 
 export interface MetricsLog {
   append(line: Record<string, unknown>): void;
+  /** Resolves when everything so far is on disk. A disk that fails is said once and never ends training. */
+  flush(): Promise<void>;
   close(): Promise<void>;
 }
 
 const FLUSH_MS = 1000;
+const pathIn = (directory: string): string => join(directory, 'metrics.jsonl');
 
 /** The step of a whole line; null for a torn or foreign one. */
 function stepOf(line: string): number | null {
   try {
     const value: unknown = JSON.parse(line);
-    return typeof value === 'object' && value !== null && 'step' in value && typeof value.step === 'number' ? value.step : null;
+    return typeof value === 'object' && value !== null && 'step' in value && typeof value.step === 'number'
+      ? value.step
+      : null;
   } catch {
     return null;
   }
 }
 
-async function linesOf(directory: string): Promise<string[]> {
-  const path = join(directory, 'metrics.jsonl');
-  return existsSync(path) ? (await readFile(path, 'utf8')).split('\n').filter((line) => line !== '') : [];
-}
-
 /** The last step that was logged; 0 when none was. */
 export async function lastStepOf(directory: string): Promise<number> {
-  const steps = (await linesOf(directory)).map(stepOf).filter((step) => step !== null);
-  return steps.reduce((a, b) => Math.max(a, b), 0);
+  let last = 0;
+  if (!existsSync(pathIn(directory))) return last;
+  for await (const line of createInterface({ input: createReadStream(pathIn(directory)) }))
+    last = Math.max(last, stepOf(line) ?? 0);
+  return last;
 }
 
-/** Opens it with the lines of the first `keepSteps` steps kept. */
-export async function openMetricsLog(directory: string, options: { readonly keepSteps: number }): Promise<MetricsLog> {
-  const path = join(directory, 'metrics.jsonl');
-  const kept = (await linesOf(directory)).filter((line) => (stepOf(line) ?? Infinity) <= options.keepSteps);
-  await writeFile(path, kept.map((line) => `${line}\n`).join(''));
-  const stream = createWriteStream(path, { flags: 'a' });
-  // A full disk must not end training; the record that matters is the journal.
-  stream.on('error', () => {});
+/** Keeps the lines of the steps 1 .. `keepSteps`, each step's first one. */
+async function keepFirst(directory: string, keepSteps: number): Promise<void> {
+  const path = pathIn(directory);
+  if (!existsSync(path)) return;
+  const aside = `${path}.new-${process.pid}`;
+  const out = createWriteStream(aside);
+  let kept = 0;
+  for await (const line of createInterface({ input: createReadStream(path) })) {
+    const step = stepOf(line);
+    if (step === null || step <= kept || step > keepSteps) continue;
+    kept = step;
+    if (!out.write(`${line}\n`)) await once(out, 'drain');
+  }
+  out.end();
+  await finished(out);
+  await rename(aside, path);
+  await syncDirectory(directory);
+}
+
+/** Opens it with the lines of the first `keepSteps` steps kept; `warn` is told when the disk fails. */
+export async function openMetricsLog(
+  directory: string,
+  options: { readonly keepSteps: number; readonly warn?: (message: string) => void },
+): Promise<MetricsLog> {
+  await keepFirst(directory, options.keepSteps);
+  const file: FileHandle = await open(pathIn(directory), 'a');
+  let wholeBytes = (await file.stat()).size;
   let waiting: string[] = [];
-  const flush = (): void => {
-    if (waiting.length > 0) stream.write(waiting.join(''));
+  let writing: Promise<void> = Promise.resolve();
+  let failed = false;
+
+  const write = async (sync: boolean): Promise<void> => {
+    const bytes = Buffer.from(waiting.join(''));
     waiting = [];
+    try {
+      if (bytes.length > 0) await file.appendFile(bytes);
+      if (sync) await file.datasync();
+      wholeBytes += bytes.length;
+    } catch (error) {
+      if (!failed) options.warn?.(`metrics.jsonl lacks steps: it could not be written (${String(error)})`);
+      failed = true;
+      // No half line before the next one.
+      await truncate(pathIn(directory), wholeBytes).catch(() => {});
+    }
   };
-  const timer = setInterval(flush, FLUSH_MS);
+  const flush = (sync: boolean): Promise<void> => {
+    writing = writing.then(() => write(sync));
+    return writing;
+  };
+  const timer = setInterval(() => {
+    if (waiting.length > 0) void flush(false);
+  }, FLUSH_MS);
   timer.unref();
+
   return {
     append: (line) => {
       waiting.push(`${JSON.stringify(line)}\n`);
     },
+    flush: () => flush(true),
     close: async () => {
       clearInterval(timer);
-      flush();
-      stream.end();
-      await finished(stream).catch(() => {});
+      await flush(true);
+      await file.close();
     },
   };
 }

@@ -1,137 +1,140 @@
-// The directory that a run leaves, and who may write it: one coordinator at a time. The lock names its process; when that one
-// is dead, the next takes the lock over.
+// The directory that a run leaves: opened by one coordinator at a time (run-lock.ts), never a second run in one that has a run.
+// What is refused is refused before anything in it is touched.
 
-import { existsSync, linkSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { LockstepError } from '../../protocol/errors.ts';
 import { replaceFile } from './atomic.ts';
+import { tidyCheckpoints } from './checkpoint-directory.ts';
+import { holderOf, takeLock, type Holder, type LockResult } from './run-lock.ts';
 
 export interface RunDirectory {
   readonly path: string;
   readonly logDirectory: string;
+  /** What was found and mended on opening, for a person to read. */
+  readonly notices: readonly string[];
   writeEndpoint(endpoint: { readonly url: string; readonly pid: number }): Promise<void>;
+  /** Removes the endpoint and the lock. May be called again; then it does nothing. */
   release(): Promise<void>;
 }
 
-interface Holder {
-  readonly pid: number;
-  /** When that process started, in the kernel's ticks: a pid may be used again. Null where it can't be known. */
-  readonly started: string | null;
-}
-
-/** Field 22 of /proc/<pid>/stat (proc(5)); null when there is no such process or no such file system. */
-function startOf(pid: number): string | null {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null;
-  } catch {
-    return null;
-  }
-}
-
-function isAlive(holder: Holder): boolean {
-  try {
-    process.kill(holder.pid, 0);
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'EPERM')) return false;
-  }
-  return holder.started === null || startOf(holder.pid) === holder.started;
-}
-
-function readHolder(lock: string): Holder | null {
-  try {
-    const value: unknown = JSON.parse(readFileSync(lock, 'utf8'));
-    if (typeof value !== 'object' || value === null || !('pid' in value) || typeof value.pid !== 'number') return null;
-    return { pid: value.pid, started: 'started' in value && typeof value.started === 'string' ? value.started : null };
-  } catch {
-    return null;
-  }
+/** True when a run has left something here. */
+export function holdsRun(path: string): boolean {
+  return ['journal.jsonl', 'report.json', 'checkpoints'].some((name) => existsSync(join(path, name)));
 }
 
 function urlIn(path: string): string {
   try {
     const endpoint: unknown = JSON.parse(readFileSync(join(path, 'endpoint.json'), 'utf8'));
-    if (typeof endpoint === 'object' && endpoint !== null && 'url' in endpoint) return ` at ${String(endpoint.url)}`;
+    if (typeof endpoint === 'object' && endpoint !== null && 'url' in endpoint)
+      return `, which listens at ${String(endpoint.url)}`;
   } catch {
     // Not listening yet.
   }
   return '';
 }
 
-function takeLock(path: string): string {
-  const lock = join(path, '.lock');
-  const mine = join(path, `.lock-${process.pid}`);
-  writeFileSync(mine, JSON.stringify({ pid: process.pid, started: startOf(process.pid) }));
-  try {
-    for (;;) {
-      try {
-        // A hard link is made whole or not at all: nobody reads a lock without a holder in it.
-        linkSync(mine, lock);
-        return lock;
-      } catch (error) {
-        if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
-      }
-      const holder = readHolder(lock);
-      if (holder !== null && isAlive(holder)) {
-        throw new LockstepError('E_RUN_DIR_IN_USE', `the run directory ${path} is in use by process ${holder.pid}${urlIn(path)}`, {
-          remedy: 'Wait for that run, stop it, or give another --run-dir.',
-        });
-      }
-      rmSync(lock, { force: true });
-    }
-  } finally {
-    unlinkSync(mine);
-  }
+function inUse(path: string, holder: Holder, file: string): LockstepError {
+  const where = holder.host === hostname() ? '' : ` on host ${holder.host}`;
+  return new LockstepError(
+    'E_RUN_DIR_IN_USE',
+    `the run directory ${path} is in use by process ${holder.pid}${where}${urlIn(path)}`,
+    {
+      remedy:
+        where === ''
+          ? 'Wait for that run, stop it, or give another --run-dir.'
+          : `Give another --run-dir; or, if you know that it is dead, remove ${file}.`,
+    },
+  );
 }
 
-/** True when a run has left something here. */
-export function holdsRun(path: string): boolean {
-  return existsSync(join(path, 'journal.jsonl')) || existsSync(join(path, 'report.json')) || existsSync(join(path, 'checkpoints'));
+function cannotWrite(path: string, cause: unknown): LockstepError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new LockstepError('E_USAGE', `the run directory ${path} cannot be used: ${why}`, {
+    remedy: 'Give a --run-dir that you may write to.',
+    cause,
+  });
 }
 
 /**
- * Opens a directory for a run: a new or empty one, or with `resume` one that holds a run.
- * Throws E_RUN_DIR_IN_USE, E_RUN_DIR_NOT_EMPTY, E_RUN_NOT_FOUND or E_USAGE; nothing in it is touched then.
+ * Opens a directory for a run: a new one or one without a run, or with `resume` one that holds a run.
+ * Throws E_RUN_DIR_IN_USE, E_RUN_DIR_NOT_EMPTY, E_RUN_NOT_FOUND or E_USAGE (it can't be written); nothing in it is touched then.
  */
 export function openRunDirectory(directory: string, resume: boolean): RunDirectory {
   const path = resolve(directory);
-  if (resume && !(existsSync(path) && holdsRun(path))) {
-    throw new LockstepError('E_RUN_NOT_FOUND', `there is no run to resume in ${path}`, {
-      remedy: 'Give the directory of a run with --run-dir, or leave --resume out to start one.',
-    });
-  }
+  const refuseUnfit = (): void => {
+    const exists = existsSync(path) && holdsRun(path);
+    if (resume && !exists) {
+      throw new LockstepError('E_RUN_NOT_FOUND', `there is no run to resume in ${path}`, {
+        remedy: 'Give the directory of a run with --run-dir, or leave --resume out to start one.',
+      });
+    }
+    if (!resume && exists) {
+      throw new LockstepError('E_RUN_DIR_NOT_EMPTY', `the run directory ${path} already holds a run`, {
+        remedy: 'Give --resume to go on with it, or another --run-dir.',
+      });
+    }
+  };
+  let lock: LockResult;
   try {
-    mkdirSync(path, { recursive: true });
-  } catch (cause) {
-    throw new LockstepError('E_USAGE', `the run directory ${path} cannot be made: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      remedy: 'Give a --run-dir that you may write to.',
-      cause,
-    });
+    const living = existsSync(path) ? holderOf(path) : null;
+    if (living !== null) lock = { kind: 'refused', ...living };
+    else {
+      refuseUnfit();
+      mkdirSync(path, { recursive: true });
+      lock = takeLock(path);
+    }
+  } catch (error) {
+    throw error instanceof LockstepError ? error : cannotWrite(path, error);
   }
-  const lock = takeLock(path);
-  if (!resume && holdsRun(path)) {
-    rmSync(lock, { force: true });
-    throw new LockstepError('E_RUN_DIR_NOT_EMPTY', `the run directory ${path} already holds a run`, {
-      remedy: 'Give --resume to go on with it, or another --run-dir.',
-    });
-  }
+  if (lock.kind === 'refused') throw inUse(path, lock.holder, lock.file);
+  const held = lock;
   const logDirectory = join(path, 'logs');
-  mkdirSync(logDirectory, { recursive: true });
+  const notices = held.broken.map(
+    (holder) =>
+      `the coordinator that had this run directory (process ${holder.pid}) ended without releasing it; its lock is broken`,
+  );
+  try {
+    // Another coordinator may have come and gone between the first look and the lock.
+    refuseUnfit();
+    rmSync(join(path, 'endpoint.json'), { force: true });
+    mkdirSync(logDirectory, { recursive: true });
+    notices.push(...tidyCheckpoints(path));
+  } catch (error) {
+    held.release();
+    throw error instanceof LockstepError ? error : cannotWrite(path, error);
+  }
+  let released = false;
   return {
     path,
     logDirectory,
+    notices,
     writeEndpoint: (endpoint) => replaceFile(join(path, 'endpoint.json'), `${JSON.stringify(endpoint)}\n`),
-    release: async () => {
-      rmSync(join(path, 'endpoint.json'), { force: true });
-      rmSync(lock, { force: true });
+    release: () => {
+      if (!released) {
+        rmSync(join(path, 'endpoint.json'), { force: true });
+        held.release();
+      }
+      released = true;
+      return Promise.resolve();
     },
   };
 }
 
+/** `<job>-<date>-<time>`, the name that a run gets when nobody gives one; a longer job name that begins alike does not match. */
+const TIME_IN_NAME = /^\d{8}-\d{6}/;
+
 /** The newest run of a job under `parent`, by the time in its name; null when there is none. */
 export function latestRun(parent: string, jobName: string): string | null {
   if (!existsSync(parent)) return null;
-  const names = readdirSync(parent).filter((name) => name.startsWith(`${jobName}-`) && holdsRun(join(parent, name)));
-  const newest = names.toSorted((a, b) => statSync(join(parent, a)).mtimeMs - statSync(join(parent, b)).mtimeMs).at(-1);
-  return newest === undefined ? null : join(parent, newest);
+  const prefix = `${jobName}-`;
+  const times = readdirSync(parent)
+    .filter(
+      (name) => name.startsWith(prefix) && TIME_IN_NAME.test(name.slice(prefix.length)) && holdsRun(join(parent, name)),
+    )
+    .map((name) => name.slice(prefix.length))
+    .toSorted();
+  const newest = times.at(-1);
+  return newest === undefined ? null : join(parent, `${prefix}${newest}`);
 }

@@ -1,0 +1,57 @@
+// The records of journal.jsonl, by kind. What the core writes is core/run.ts's JournalEntry; here it is parsed when it is read
+// back, and the types below hold the two to each other. Fields are added, never renamed; unknown ones are kept out of the way.
+
+import { z } from 'zod';
+import { runConfigSchema } from '../../protocol/run-config.ts';
+
+const count = z.int().min(0);
+const digest = z.string().max(64);
+const number = z.number().nullable();
+
+const rootCause = z.object({
+  who: z.string(),
+  rank: number,
+  host: z.string(),
+  pid: number,
+  exitCode: number,
+  signal: z.string().nullable(),
+  code: z.string().nullable(),
+  message: z.string(),
+  lastLines: z.array(z.string()),
+  logFile: z.string().nullable(),
+});
+
+const at = { t: z.iso.datetime() };
+
+export const journalRecordSchema = z.discriminatedUnion('kind', [
+  /** A coordinator begins, or goes on with, the run. */
+  z.object({
+    ...at,
+    kind: z.literal('run'),
+    lockstep: z.string(),
+    config: runConfigSchema,
+    resumedFromStep: count.nullable(),
+  }),
+  z.object({
+    ...at,
+    kind: z.literal('generation'),
+    generation: count,
+    members: z.array(z.string()),
+    because: z.string(),
+  }),
+  z.object({
+    ...at,
+    kind: z.literal('epoch'),
+    step: count,
+    epoch: count,
+    digest,
+    loss: number,
+    testLoss: number,
+    testAccuracy: number,
+  }),
+  z.object({ ...at, kind: z.literal('checkpoint'), step: count, digest, directory: z.string() }),
+  z.object({ ...at, kind: z.literal('stopped'), step: count, because: z.string() }),
+  z.object({ ...at, kind: z.literal('finished'), step: count, digest }),
+  z.object({ ...at, kind: z.literal('failed'), step: count, cause: rootCause }),
+]);
+export type JournalRecord = z.infer<typeof journalRecordSchema>;

@@ -1,0 +1,120 @@
+import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { openJournal, readJournal, type JournalInput } from '../../../coordinator/record/journal.ts';
+import { temporaryDirectory } from './temporary.ts';
+
+const T = '2026-11-23T16:00:00.000Z';
+const DIGEST = 'd'.repeat(64);
+const generation = (n: number): JournalInput => ({
+  t: T,
+  kind: 'generation',
+  generation: n,
+  members: ['w0'],
+  because: 'ready',
+});
+
+async function written(records: readonly JournalInput[]): Promise<string> {
+  const directory = temporaryDirectory();
+  const journal = await openJournal(directory, () => {});
+  for (const record of records) await journal.append(record);
+  await journal.close();
+  return directory;
+}
+
+const fileIn = (directory: string): string => join(directory, 'journal.jsonl');
+
+describe('the journal', () => {
+  it('is one JSON object a line, in the order of appending, and reads back as it was given', async () => {
+    const records: JournalInput[] = [
+      generation(1),
+      { t: T, kind: 'epoch', step: 3, epoch: 1, digest: DIGEST, loss: 1.5, testLoss: null, testAccuracy: null },
+      { t: T, kind: 'checkpoint', step: 3, digest: DIGEST, directory: 'checkpoints/step-3' },
+      { t: T, kind: 'stopped', step: 3, because: 'Ctrl-C' },
+      { t: T, kind: 'finished', step: 6, digest: DIGEST },
+      {
+        t: T,
+        kind: 'failed',
+        step: 6,
+        cause: {
+          who: 'w0',
+          rank: 0,
+          host: 'h',
+          pid: 1,
+          exitCode: null,
+          signal: 'SIGKILL',
+          code: null,
+          message: 'killed by SIGKILL',
+          lastLines: ['a'],
+          logFile: null,
+        },
+      },
+    ];
+    const directory = await written(records);
+    expect(readFileSync(fileIn(directory), 'utf8').split('\n')[0]).toBe(
+      '{"t":"2026-11-23T16:00:00.000Z","kind":"generation","generation":1,"members":["w0"],"because":"ready"}',
+    );
+    expect(await readJournal(directory)).toEqual(records);
+  });
+
+  it('a record is in the file when its append resolves, also when many are appended at once', async () => {
+    const directory = temporaryDirectory();
+    const journal = await openJournal(directory, () => {});
+    const seen = await Promise.all(
+      Array.from({ length: 200 }, async (_, n) => {
+        await journal.append(generation(n));
+        return readFileSync(fileIn(directory), 'utf8').includes(`"generation":${n},`);
+      }),
+    );
+    expect(seen.every(Boolean)).toBe(true);
+    await journal.close();
+    expect((await readJournal(directory)).map((r) => (r.kind === 'generation' ? r.generation : -1))).toEqual(
+      Array.from({ length: 200 }, (_, n) => n),
+    );
+  });
+
+  it('closing waits for what was appended', async () => {
+    const directory = temporaryDirectory();
+    const journal = await openJournal(directory, () => {});
+    void journal.append(generation(1));
+    void journal.append(generation(2));
+    await journal.close();
+    expect(await readJournal(directory)).toHaveLength(2);
+  });
+
+  it.each([
+    ['within a record', '{"t":"2026'],
+    ['with a record that is not JSON', '{"t":"20\u0000\u0000\n'],
+  ])('a last line torn %s is cut off and said when it is opened, and what follows is whole', async (_, tail) => {
+    const directory = await written([generation(1)]);
+    appendFileSync(fileIn(directory), tail);
+    expect(await readJournal(directory)).toHaveLength(1);
+    const warnings: string[] = [];
+    const journal = await openJournal(directory, (message) => warnings.push(message));
+    expect(warnings).toHaveLength(1);
+    expect(warnings[0]).toContain(`${tail.length} bytes`);
+    await journal.append(generation(2));
+    await journal.close();
+    expect(await readJournal(directory)).toEqual([generation(1), generation(2)]);
+  });
+
+  it('a whole journal is opened without a word', async () => {
+    const directory = await written([generation(1)]);
+    const warnings: string[] = [];
+    await (await openJournal(directory, (message) => warnings.push(message))).close();
+    expect(warnings).toEqual([]);
+  });
+
+  it.each([
+    ['not JSON', 'garbage'],
+    ['of no known kind', '{"t":"2026-11-23T16:00:00.000Z","kind":"gossip"}'],
+  ])('a line in the middle that is %s is refused by its number', async (_, line) => {
+    const directory = await written([generation(1), generation(2)]);
+    const lines = readFileSync(fileIn(directory), 'utf8').split('\n');
+    writeFileSync(fileIn(directory), [lines[0], line, lines[1], ''].join('\n'));
+    await expect(readJournal(directory)).rejects.toMatchObject({
+      code: 'E_CHECKPOINT_CORRUPT',
+      message: expect.stringContaining('line 2'),
+    });
+  });
+});
