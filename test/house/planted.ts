@@ -149,6 +149,7 @@ const WORLDLY_EXPRESSIONS: Readonly<Record<string, readonly [source: string, rul
   timeout: ['Number(setTimeout(() => undefined, 1))', 'eslint(no-restricted-globals)'],
   interval: ['Number(setInterval(() => undefined, 1))', 'eslint(no-restricted-globals)'],
   immediate: ['typeof setImmediate(() => undefined)', 'eslint(no-restricted-globals)'],
+  microtask: ['typeof queueMicrotask(() => undefined)', 'eslint(no-restricted-globals)'],
   process: ['process.pid', 'eslint(no-restricted-globals)'],
   fetch: ['fetch.length', 'eslint(no-restricted-globals)'],
   'web-socket': ['WebSocket.length', 'eslint(no-restricted-globals)'],
@@ -357,7 +358,18 @@ const TESTS: readonly Planted[] = [
     source: "import { test } from 'vitest';\ntest('nothing', () => {\n  process.stdout.write('');\n});\n",
     rule: 'vitest(expect-expect)',
   },
+  {
+    file: 'test/matcherless.test.ts',
+    source: "import { expect, test } from 'vitest';\ntest('nothing', () => {\n  expect(1);\n});\n",
+    rule: 'vitest(valid-expect)',
+  },
   { file: 'test/whole.test.ts', source: suite('test'), rule: null },
+  {
+    file: 'worker/engine/cast.ts',
+    source: 'export const sizeOf = (one: unknown): number => one as number;\n',
+    rule: null,
+  },
+  { file: 'deploy/plain.mjs', source: 'export const one = (text) => JSON.parse(text).one + 1;\n', rule: null },
   { file: 'deploy/terminal/line.ts', source: "console.log('one');\n", rule: null },
 ];
 

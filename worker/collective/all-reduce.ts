@@ -57,7 +57,8 @@ export class AllReduce {
       const parts = new Map<number, Part>();
       for (const [from, nodes] of plan.nodes.entries()) {
         if (from === rank) continue;
-        for (const node of nodes) parts.set(node.start, { data: new Float32Array(slice.end - slice.start), present: false });
+        for (const node of nodes)
+          parts.set(node.start, { data: new Float32Array(slice.end - slice.start), present: false });
       }
       return { parts, filled: new Set<number>(), waiting: parts.size };
     });
@@ -74,7 +75,8 @@ export class AllReduce {
   get done(): boolean {
     return (
       !this.active ||
-      (this.bucketsSummed === this.plan.buckets.length && this.gathered.every((set) => set.size === this.plan.worldSize - 1))
+      (this.bucketsSummed === this.plan.buckets.length &&
+        this.gathered.every((set) => set.size === this.plan.worldSize - 1))
     );
   }
 
@@ -101,7 +103,12 @@ export class AllReduce {
       for (const [to, slice] of slices.entries()) {
         if (to === this.rank) continue;
         for (const { node, vector } of local) {
-          const header = { ...this.header('scatter', bucket), node, offset: slice.start, count: slice.end - slice.start };
+          const header = {
+            ...this.header('scatter', bucket),
+            node,
+            offset: slice.start,
+            count: slice.end - slice.start,
+          };
           outgoing.push(
             vector === null
               ? { to, header: { ...header, kind: 'absent' }, payload: NO_FLOATS }
@@ -131,11 +138,13 @@ export class AllReduce {
    */
   receive(from: number, frame: Frame): Outgoing[] {
     if (frame.generation < this.generation) return [];
-    if (frame.generation > this.generation) this.accuse(from, `generation ${frame.generation}, present ${this.generation}`);
+    if (frame.generation > this.generation)
+      this.accuse(from, `generation ${frame.generation}, present ${this.generation}`);
     if (frame.rank !== from) this.accuse(from, `rank ${frame.rank} in its frame`);
     const next = this.active ? this.step + 1 : Math.max(this.step + 1, 0);
     if (!(this.active && frame.step === this.step)) {
-      if (this.step >= 0 && frame.step !== next) this.accuse(from, `step ${frame.step} while this rank is at ${this.step}`);
+      if (this.step >= 0 && frame.step !== next)
+        this.accuse(from, `step ${frame.step} while this rank is at ${this.step}`);
       if (this.early.length >= this.earlyLimit) this.accuse(from, `more frames than a step has`);
       this.early.push({ from, frame: { ...frame, payload: frame.payload.slice() } });
       return [];
@@ -146,7 +155,16 @@ export class AllReduce {
 
   private header(kind: FrameHeader['kind'], bucket: number): FrameHeader {
     const none = { start: 0, size: 0 };
-    return { kind, generation: this.generation, step: this.step, rank: this.rank, bucket, node: none, offset: 0, count: 0 };
+    return {
+      kind,
+      generation: this.generation,
+      step: this.step,
+      rank: this.rank,
+      bucket,
+      node: none,
+      offset: 0,
+      count: 0,
+    };
   }
 
   private takeScatter(from: number, frame: Frame): Outgoing[] {
@@ -221,7 +239,10 @@ export class AllReduce {
   }
 
   private accuse(from: number, what: string): never {
-    throw new LockstepError('E_PROTOCOL', `rank ${from} sent ${what} (generation ${this.generation}, step ${this.step})`);
+    throw new LockstepError(
+      'E_PROTOCOL',
+      `rank ${from} sent ${what} (generation ${this.generation}, step ${this.step})`,
+    );
   }
 }
 

@@ -147,7 +147,9 @@ async function linkUp(options: Parameters<typeof openCollective>[0]): Promise<Ma
   const late = new Promise<never>((_resolve, reject) => {
     timer = setTimeout(() => {
       const missing = peers.filter((p) => !links.has(p.rank)).map((p) => nameOf(members, p.rank));
-      reject(new LockstepError('E_PEER_LOST', `no link within ${LINK_UP_TIMEOUT_MS / 1000} s to ${missing.join(', ')}`));
+      reject(
+        new LockstepError('E_PEER_LOST', `no link within ${LINK_UP_TIMEOUT_MS / 1000} s to ${missing.join(', ')}`),
+      );
     }, LINK_UP_TIMEOUT_MS);
   });
   try {

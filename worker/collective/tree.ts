@@ -35,7 +35,7 @@ function nextPowerOfTwo(n: number): number {
 
 /** into[i] += from[i] over [start, end), each sum rounded to float32. The caller owns both. */
 export function addInto(into: Float32Array, from: Float32Array, start: number, end: number): void {
-  for (let i = start; i < end; i++) into[i] = (into[i] as number) + (from[i] as number);
+  for (let i = start; i < end; i++) into[i] = into[i]! + from[i]!;
 }
 
 /**

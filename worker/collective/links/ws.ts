@@ -6,7 +6,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { WebSocket, WebSocketServer } from 'ws';
 import { LockstepError } from '../../../protocol/errors.ts';
@@ -37,7 +37,7 @@ function linkOf(socket: WebSocket): Link {
   let bytesIn = 0;
   let reason: string | null = null;
   let pending = 0;
-  let drains: (() => void)[] = [];
+  const drains: (() => void)[] = [];
   let resolveClosed: (value: { because: string }) => void = () => {};
   const closed = new Promise<{ because: string }>((resolve) => {
     resolveClosed = resolve;
@@ -107,7 +107,11 @@ function refuseUpgrade(socket: Duplex, status: string): void {
 }
 
 /** Listens on `host` (a free port) for the peers of `run`. */
-export async function listenForPeers(options: { host: string; token: string | null; run: string }): Promise<PeerListener> {
+export async function listenForPeers(options: {
+  host: string;
+  token: string | null;
+  run: string;
+}): Promise<PeerListener> {
   const server = createServer((_request, response) => {
     response.writeHead(404).end();
   });
@@ -129,7 +133,7 @@ export async function listenForPeers(options: { host: string; token: string | nu
     }
     if (unclaimed.has(key) || unclaimed.size >= MAX_UNCLAIMED) return refuseUpgrade(socket, '409 Conflict');
     sockets.handleUpgrade(request, socket, head, (webSocket) => {
-      (socket as Socket).setNoDelay(true);
+      if (socket instanceof Socket) socket.setNoDelay(true);
       const link = linkOf(webSocket);
       const claim = claims.get(key);
       if (claim === undefined) unclaimed.set(key, link);
@@ -142,10 +146,11 @@ export async function listenForPeers(options: { host: string; token: string | nu
   });
   server.listen(0, options.host);
   await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('a TCP server listens on a port');
   const host = options.host.includes(':') ? `[${options.host}]` : options.host;
   return {
-    url: `ws://${host}:${port}`,
+    url: `ws://${host}:${address.port}`,
     accept: (peer) => {
       const key = keyOf(peer);
       const link = unclaimed.get(key);
@@ -187,7 +192,11 @@ export async function connectToPeer(
   try {
     await once(socket, 'open');
   } catch (cause) {
-    throw new LockstepError('E_PEER_LOST', `no link to the peer at ${url}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    throw new LockstepError(
+      'E_PEER_LOST',
+      `no link to the peer at ${url}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause },
+    );
   }
   return link;
 }
