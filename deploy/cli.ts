@@ -1,7 +1,9 @@
 // From a parsed command to its action. Actions are imported when they are called for, so that each command starts fast and
 // `doctor` works on a machine where half of the rest does not.
 
+import type { DataSetDefinition } from '../jobs/contract.ts';
 import { exitCodeOf, LockstepError } from '../protocol/errors.ts';
+import { DEFAULT_PORT } from './options/flags.ts';
 import { parseCommand, type ParsedCommand } from './options.ts';
 import { renderError } from './terminal/error.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
@@ -43,18 +45,31 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
         remedy: 'journal.jsonl and metrics.jsonl in the run directory hold the record.',
       });
     case 'doctor':
-      return (await import('./doctor.ts')).doctor({ natsUrl: command.natsUrl ?? null });
-    case 'setup': {
-      const { setUp } = await import('./setup/steps.ts');
-      const { loadJob } = await import('./job-file.ts');
-      const job = await loadJob(command.job);
-      await setUp({ dataSet: job.definition.data });
+      return (await import('./doctor.ts')).doctor({
+        natsUrl: command.natsUrl ?? null,
+        listen: { host: '127.0.0.1', port: DEFAULT_PORT },
+        dataSets: await builtInDataSets(),
+      });
+    case 'setup':
+      await setUpJob(command.job);
       process.stdout.write('Everything that training needs is set up.\n');
       return 0;
-    }
     case 'test':
+      await setUpJob('cifar10-cnn');
       return (await import('../test/run.ts')).runTests(command.args);
     case 'bench':
       return (await import('../bench/run.ts')).runBench(command.args);
   }
+}
+
+async function setUpJob(name: string): Promise<void> {
+  const { loadJob } = await import('./job-file.ts');
+  const { setUp } = await import('./setup/steps.ts');
+  await setUp({ dataSet: (await loadJob(name)).definition.data });
+}
+
+async function builtInDataSets(): Promise<DataSetDefinition[]> {
+  const { builtInJobs, loadJob } = await import('./job-file.ts');
+  const jobs = await Promise.all(builtInJobs().map(loadJob));
+  return [...new Set(jobs.map((job) => job.definition.data))];
 }

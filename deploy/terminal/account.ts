@@ -1,9 +1,9 @@
-// The texts of a run that stay: its configuration, its engine, a line an epoch, the root cause of a failure, the closing
-// account. Pure.
+// The texts of a run that stay: its configuration, its engine, a line an epoch, the root cause of a failure. Pure. The closing
+// account is in summary.ts.
 
-import type { EpochReport, RunReport } from '../../protocol/report.ts';
+import type { EpochReport } from '../../protocol/report.ts';
 import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
-import { bar, box, bytes, duration, grouped, percent, sparkline, type Paint } from './text.ts';
+import { bar, box, duration, grouped, paint, percent, plain, wrapped, type BoxLine, type Style } from './text.ts';
 
 export interface Setting {
   readonly name: string;
@@ -11,89 +11,87 @@ export interface Setting {
   readonly isDefault: boolean;
 }
 
-/** The configuration as an aligned list, defaults marked. */
-export function configurationText(title: string, settings: readonly Setting[], paint: Paint): string {
-  const wide = Math.max(...settings.map((s) => s.name.length));
-  const lines = settings.map(({ name, value, isDefault }) => {
-    const line = `  ${name.padEnd(wide)}  ${value}`;
-    return isDefault ? `${line}  ${paint.dim('(default)')}` : line;
+/** The configuration as an aligned list, what nobody asked for marked as default. Long values are wrapped under themselves. */
+export function configurationText(title: string, settings: readonly Setting[], style: Style): string {
+  const colors = paint(style.color);
+  const wide = Math.max(0, ...settings.map((s) => s.name.length));
+  const indent = 2 + wide + 2;
+  const lines = settings.flatMap(({ name, value, isDefault }) => {
+    const note = isDefault ? ' (default)' : '';
+    const [first = '', ...rest] = wrapped(`${plain(value)}${note}`, Math.max(20, style.width - indent));
+    const rows = [`  ${colors.dim(name.padEnd(wide))}  ${first}`, ...rest.map((row) => ' '.repeat(indent) + row)];
+    return isDefault ? rows.map((row) => row.replace(/\(default\)$/, colors.dim('(default)'))) : rows;
   });
-  return [paint.bold(title), ...lines].join('\n');
+  return [colors.bold(title), ...lines].join('\n');
 }
 
 export function engineText(event: Extract<RunEvent, { kind: 'worker-ready' }>): string {
   const { engine } = event;
   const threads = engine.threads === 1 ? '1 thread' : `${engine.threads} threads`;
-  return `${engine.name}: ${engine.library} on ${engine.device}, ${threads} a worker, fingerprint ${event.fingerprint.slice(0, 12)}`;
+  return plain(
+    `${engine.name} (${engine.library}) on ${engine.device}, ${threads} a worker, fingerprint ${event.fingerprint.slice(0, 12)}`,
+  );
+}
+
+const EPOCH_COLUMNS = ['epoch', 'loss', 'test loss', 'test accuracy', 'img/s', 'time'];
+const EPOCH_WIDTHS = [7, 8, 9, 13, 8, 11];
+
+function epochRow(cells: readonly string[]): string {
+  return `  ${cells.map((cell, i) => cell.padStart(EPOCH_WIDTHS[i] ?? 0)).join('  ')}`;
+}
+
+/** The head of the lines that `epochText` makes. */
+export function epochHeading(): string {
+  return epochRow(EPOCH_COLUMNS);
 }
 
 export function epochText(report: EpochReport, epochs: number): string {
-  const wide = String(epochs).length;
-  const test =
-    report.testAccuracy === null || report.testLoss === null
-      ? 'not evaluated'
-      : `test loss ${report.testLoss.toFixed(4)} · test accuracy ${percent(report.testAccuracy)}`;
-  return `epoch ${String(report.epoch).padStart(wide)}/${epochs} · loss ${report.loss.toFixed(4)} · ${test} · ${grouped(report.imagesPerSecond)} img/s · ${duration(report.seconds)}`;
+  return epochRow([
+    `${report.epoch}/${epochs}`,
+    report.loss.toFixed(4),
+    report.testLoss === null ? '-' : report.testLoss.toFixed(4),
+    report.testAccuracy === null ? '-' : percent(report.testAccuracy),
+    grouped(report.imagesPerSecond),
+    duration(report.seconds),
+  ]);
 }
 
-export function rootCauseText(cause: RootCause, width: number): string {
-  const rank = cause.rank === null ? '' : `, rank ${cause.rank}`;
-  const pid = cause.pid === null ? '' : `, pid ${cause.pid}`;
+/** A box wider than this is tiring to read. */
+const BOX_MOST = 110;
+
+/** What is known of a failure, in one box at most `style.width` wide. */
+export function rootCauseText(cause: RootCause, style: Style): string {
+  const worker = [
+    cause.who,
+    ...(cause.rank === null ? [] : [`rank ${cause.rank}`]),
+    `host ${cause.host}`,
+    ...(cause.pid === null ? [] : [`pid ${cause.pid}`]),
+  ].join(', ');
   const ended =
-    cause.signal !== null ? `killed by ${cause.signal}` : cause.exitCode !== null ? `exit code ${cause.exitCode}` : 'not known';
-  const code = cause.code === null ? '' : ` [${cause.code}]`;
-  return box(
-    'Root cause (first failure)',
-    [
-      `worker      ${cause.who}${rank} on ${cause.host}${pid}`,
-      `process     ${ended}`,
-      `error       ${cause.message}${code}`,
-      ...(cause.lastLines.length > 0 ? ['its last lines:', ...cause.lastLines.map((line) => `  ${line}`)] : []),
-      ...(cause.logFile === null ? [] : [`log file    ${cause.logFile}`]),
-    ],
-    width,
-  );
+    cause.signal !== null
+      ? `killed by ${cause.signal}`
+      : cause.exitCode !== null
+        ? `exit code ${cause.exitCode}`
+        : null;
+  const field = (name: string, value: string): BoxLine => ({ text: `${name.padEnd(8)}  ${plain(value)}`, indent: 10 });
+  const lines = [
+    field(cause.who === 'coordinator' ? 'where' : 'worker', worker),
+    ...(ended === null ? [] : [field('process', ended)]),
+    field('error', cause.code === null ? cause.message : `${cause.code}: ${cause.message}`),
+    ...(cause.logFile === null ? [] : [field('log', cause.logFile)]),
+    ...(cause.lastLines.length === 0
+      ? []
+      : [
+          { text: '' },
+          { text: 'its last lines:' },
+          ...cause.lastLines.map((line) => ({ text: `  ${plain(line).trimEnd()}`, indent: 4 })),
+        ]),
+  ];
+  return box('Root cause (first observed failure)', lines, { ...style, width: Math.min(style.width, BOX_MOST) });
 }
 
-const PHASE_NAMES = [
-  ['data', 'data'],
-  ['compute', 'compute'],
-  ['wait', 'wait for peers'],
-  ['allreduce', 'all-reduce'],
-  ['apply', 'apply'],
-] as const;
-
-/** The end of a run: how well, how fast, where the time went, what it left. `losses`: of the steps, for the curve. */
-export function summaryText(report: RunReport, runDirectory: string, losses: readonly number[], paint: Paint): string {
-  const lines: string[] = [];
-  const say = (name: string, value: string): void => void lines.push(`  ${name.padEnd(14)}${value}`);
-  const heading = { done: 'Done', stopped: 'Stopped', failed: 'Failed' }[report.state];
-  const epochs = report.byEpoch.length;
-  lines.push(
-    paint.bold(`${heading} after ${grouped(report.steps)} steps`) +
-      ` (${epochs} of ${report.epochs} epochs) in ${duration(report.seconds)}`,
-  );
-  if (report.testAccuracy !== null) {
-    say('test', `accuracy ${percent(report.testAccuracy)}, loss ${(report.testLoss ?? Number.NaN).toFixed(4)}`);
-  }
-  if (losses.length > 1) {
-    say('loss', `${(losses[0] ?? 0).toFixed(3)} ${sparkline(losses, 40)} ${(losses.at(-1) ?? 0).toFixed(3)}`);
-  }
-  say('speed', `${grouped(report.imagesPerSecond)} images/s with ${report.peakRssBytes.workers.length} worker(s)`);
-  const total = PHASE_NAMES.reduce((sum, [key]) => sum + report.stepSeconds[key], 0);
-  if (total > 0) {
-    lines.push('  where a step\'s time went:');
-    for (const [key, name] of PHASE_NAMES) {
-      const seconds = report.stepSeconds[key];
-      lines.push(`    ${name.padEnd(16)}${bar(seconds / total, 20)} ${percent(seconds / total).padStart(7)}  ${(1000 * seconds).toFixed(2)} ms`);
-    }
-  }
-  const largest = Math.max(0, ...report.peakRssBytes.workers);
-  say('memory', `${bytes(report.peakRssBytes.coordinator)} coordinator, ${bytes(largest)} largest worker (peak)`);
-  if (report.digest !== null) say('digest', report.digest);
-  if (!report.reproducible) say('note', 'NOT reproducible: workers with different engines took part');
-  say('files', runDirectory);
-  if (report.state === 'done') say('next', `npx lockstep evaluate ${runDirectory}`);
-  else if (report.steps > 0) say('next', `npm start -- --resume --run-dir ${runDirectory}`);
-  return lines.join('\n');
+/** A share of a whole as a line: name, bar, percent, what it is in itself. */
+export function shareText(name: string, share: number, amount: string, style: Style): string {
+  const barWidth = Math.max(8, Math.min(24, style.width - 44));
+  return `    ${name.padEnd(12)}${bar(share, barWidth, style.unicode)} ${percent(share).padStart(7)}  ${amount}`;
 }

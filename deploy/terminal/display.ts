@@ -1,13 +1,17 @@
 // Shows a run as it goes: a live line and lasting lines on a terminal, plain lines elsewhere, or one JSON object a line with
 // --log-format json. A shell: what is written is made by the pure texts beside it.
+//
+// The cursor is never hidden: a coordinator that is killed could not show it again.
 
 import { createLogUpdate } from 'log-update';
-import { pino } from 'pino';
 import type { RunEvent } from '../../protocol/run-event.ts';
 import type { RunView } from '../../protocol/run-view.ts';
-import { configurationText, engineText, epochText, rootCauseText, summaryText, type Setting } from './account.ts';
+import { configurationText, engineText, epochHeading, epochText, rootCauseText, type Setting } from './account.ts';
+import { jsonDisplay } from './json-log.ts';
 import { liveLine, PlainPace, plainLine } from './live.ts';
-import { duration, paint } from './text.ts';
+import { LossCurve } from './loss-curve.ts';
+import { summaryText } from './summary.ts';
+import { counted, duration, paint, plain, visibleWidth, wantsColor, wantsUnicode, type Style } from './text.ts';
 
 export interface Display {
   configuration(title: string, settings: readonly Setting[]): void;
@@ -16,135 +20,130 @@ export interface Display {
   close(): void;
 }
 
-/** Losses kept for the closing curve; thinned by half when there are more. */
-const MAX_LOSSES = 4096;
-
-export function createDisplay(options: {
+export interface DisplayOptions {
   readonly format: 'pretty' | 'json';
   readonly level: string;
   readonly stdout: NodeJS.WriteStream;
   readonly env: Readonly<Record<string, string | undefined>>;
-}): Display {
-  return options.format === 'json' ? jsonDisplay(options.level) : prettyDisplay(options);
 }
 
-function jsonDisplay(level: string): Display {
-  const log = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination({ fd: 1, sync: true }));
-  const levelOf = (event: RunEvent): 'debug' | 'info' | 'warn' | 'error' => {
-    if (event.kind === 'step') return 'debug';
-    if (event.kind === 'warning' || event.kind === 'worker-refused') return 'warn';
-    return event.kind === 'failed' ? 'error' : 'info';
-  };
-  let lastEpochStep = -1;
-  return {
-    configuration: (title, settings) =>
-      log.info({ kind: 'configuration', settings: Object.fromEntries(settings.map((s) => [s.name, s.value])) }, title),
-    event: (event) => log[levelOf(event)](event, event.kind),
-    view: (view) => {
-      // A line now and then for people who follow the log; every step is at level debug.
-      const tenth = Math.floor((10 * view.epochStep) / view.epochSteps);
-      const mark = view.epoch * 100 + tenth;
-      if (view.phase !== 'training' || mark === lastEpochStep) return;
-      lastEpochStep = mark;
-      const { step, epoch, loss, imagesPerSecond } = view;
-      log.info({ kind: 'progress', epoch, step, loss, imagesPerSecond }, 'progress');
-    },
-    close: () => log.flush(),
-  };
+const LEVELS = ['debug', 'info', 'warn', 'error'];
+type Level = 'debug' | 'info' | 'warn' | 'error';
+
+/** Width of lines where no terminal says how wide it is. */
+const FILE_WIDTH = 100;
+
+export function createDisplay(options: DisplayOptions): Display {
+  return options.format === 'json' ? jsonDisplay(options.level, options.stdout) : prettyDisplay(options);
 }
 
-function prettyDisplay(options: Parameters<typeof createDisplay>[0]): Display {
+function prettyDisplay(options: DisplayOptions): Display {
   const { stdout, env } = options;
   const isLive = stdout.isTTY && env['TERM'] !== 'dumb';
-  const hasColor = env['FORCE_COLOR'] !== undefined || (isLive && env['NO_COLOR'] === undefined);
-  const p = paint(hasColor);
-  const update = createLogUpdate(stdout);
+  const color = wantsColor(env, stdout.isTTY);
+  const unicode = wantsUnicode(env);
+  const colors = paint(color);
+  const least = LEVELS.indexOf(options.level);
+  const update = createLogUpdate(stdout, { showCursor: true });
   const pace = new PlainPace();
-  const quiet = options.level === 'warn' || options.level === 'error';
-  const width = (): number => stdout.columns ?? 100;
-  let losses: number[] = [];
-  let keepEvery = 1;
-  let steps = 0;
-  let saidEngines: string[] = [];
+  const curve = new LossCurve();
+  const engines = new Set<string>();
+  let epochsShown = 0;
+  let hasFailed = false;
+  let live = '';
+  // A terminal of width 0 has not been told its size.
+  const style = (): Style => ({ width: stdout.columns || FILE_WIDTH, color, unicode });
 
-  const say = (text: string, important = false): void => {
-    if (quiet && !important) return;
+  const redraw = (line: string): void => {
+    live = line;
+    if (line !== '') update(line);
+  };
+  const say = (level: Level, text: string): void => {
+    if (LEVELS.indexOf(level) < least) return;
     if (isLive) update.clear();
     stdout.write(`${text}\n`);
+    if (isLive) redraw(live);
   };
+  const labelled = (level: Level, label: string, text: string): void =>
+    say(level, `${colors.dim(label.padEnd(10))} ${plain(text)}`);
 
-  const noteLoss = (loss: number): void => {
-    if (steps++ % keepEvery !== 0) return;
-    losses.push(loss);
-    if (losses.length < MAX_LOSSES) return;
-    losses = losses.filter((_, i) => i % 2 === 0);
-    keepEvery *= 2;
+  // A narrower terminal has broken the live line into rows of its own by now: take those below the first away, so that what
+  // log-update takes away is all that is left of it.
+  const onResize = (): void => {
+    if (live === '') return;
+    const rows = Math.ceil(visibleWidth(live) / style().width);
+    if (rows > 1) stdout.write(`\u001B[${rows - 1}A\u001B[J`);
+    update.clear();
+    live = '';
   };
+  if (isLive) stdout.on('resize', onResize);
 
   const tell = (event: RunEvent): void => {
     switch (event.kind) {
-      case 'step':
-        noteLoss(event.loss);
-        return;
       case 'listening':
-        say(`watch it    ${event.url}  ${p.dim('(/metrics for Prometheus)')}`);
-        return;
+        return labelled('info', 'listening', `${event.url} (page, /metrics, /api/run)`);
       case 'resumed':
-        say(`resumed     after step ${event.step}, from ${event.from}`);
-        return;
+        return labelled('info', 'resumed', `after step ${event.step}, from ${event.from}`);
       case 'warning':
-        say(`${p.yellow('warning:')} ${event.message}`, true);
-        return;
+        return say('warn', `${colors.yellow('warning')}    ${plain(event.message)}`);
+      case 'worker-joined':
+        return labelled('debug', 'joined', `${event.worker} on ${event.host}, pid ${event.pid}`);
       case 'worker-ready': {
-        const text = engineText(event);
         // Workers with the same engine are told of once.
-        if (!saidEngines.includes(text)) say(`engine      ${text}`);
-        saidEngines = [...saidEngines, text];
-        return;
+        const text = engineText(event);
+        const isNew = !engines.has(text);
+        engines.add(text);
+        return labelled(isNew ? 'info' : 'debug', 'engine', isNew ? text : `${event.worker}: the same`);
       }
       case 'worker-refused':
-        say(`${p.red('refused:')} ${event.because} [${event.code}]`, true);
-        return;
+        return say('warn', `${colors.red('refused')}    ${plain(`${event.worker}: ${event.because} (${event.code})`)}`);
       case 'generation': {
-        const spares = event.spares > 0 ? `, ${event.spares} spare` : '';
-        say(`training    generation ${event.generation}: ${event.worldSize} worker(s)${spares} (${event.because})`);
-        return;
+        const spares = event.spares > 0 ? `, ${counted(event.spares, 'spare')}` : '';
+        return labelled(
+          'info',
+          'training',
+          `generation ${event.generation}: ${counted(event.worldSize, 'worker')}${spares}; ${event.because}`,
+        );
       }
+      case 'step':
+        return curve.add(event.loss);
       case 'epoch':
-        say(epochText(event.report, event.epochs));
-        return;
+        if (epochsShown++ === 0) say('info', colors.dim(epochHeading()));
+        return say('info', epochText(event.report, event.epochs));
       case 'checkpoint':
-        if (options.level === 'debug') say(p.dim(`checkpoint  step ${event.step} in ${duration(event.seconds)}: ${event.directory}`));
-        return;
+        return labelled('debug', 'checkpoint', `step ${event.step} in ${duration(event.seconds)}: ${event.directory}`);
       case 'stopping':
-        say(`stopping    ${event.because}: finishing the step in flight and leaving a checkpoint`);
-        return;
+        return labelled('warn', 'stopping', `${event.because}: finishing the step in flight and leaving a checkpoint`);
       case 'failed':
-        say(p.red(rootCauseText(event.cause, width())), true);
+        // What fails after the first is a consequence.
+        if (!hasFailed) say('error', colors.red(rootCauseText(event.cause, style())));
+        hasFailed = true;
         return;
       case 'finished':
-        if (isLive) update.clear();
-        say(`\n${summaryText(event.report, event.runDirectory, losses, p)}`);
-        return;
-      case 'worker-joined':
-        if (options.level === 'debug') say(p.dim(`joined      ${event.worker} on ${event.host}, pid ${event.pid}`));
-        return;
+        live = '';
+        return say('info', `\n${summaryText(event.report, event.runDirectory, curve.points, style())}`);
     }
   };
 
   return {
-    configuration: (title, settings) => say(configurationText(title, settings, p)),
+    configuration: (title, settings) => say('info', `${configurationText(title, settings, style())}\n`),
     event: tell,
     view: (view) => {
-      if (quiet || view.phase === 'done' || view.phase === 'stopped' || view.phase === 'failed') return;
-      if (isLive) update(liveLine(view, width() - 1, p));
-      else if (pace.isDue(view, performance.now())) stdout.write(`${plainLine(view)}\n`);
+      if (LEVELS.indexOf('info') < least) return;
+      const isOver = view.phase === 'done' || view.phase === 'stopped' || view.phase === 'failed';
+      if (!isLive) {
+        if (pace.isDue(view, performance.now())) stdout.write(`${plainLine(view)}\n`);
+      } else if (!isOver) {
+        // A line as wide as the terminal would be wrapped by some.
+        const { width, ...rest } = style();
+        redraw(liveLine(view, { ...rest, width: width - 1 }));
+      }
     },
     close: () => {
-      if (isLive) {
-        update.clear();
-        update.done();
-      }
+      if (!isLive) return;
+      stdout.off('resize', onResize);
+      update.clear();
+      live = '';
     },
   };
 }

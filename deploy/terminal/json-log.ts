@@ -1,0 +1,72 @@
+// A run as one JSON object a line, for programs that collect logs: the events as they are, with a level, a time and a sentence.
+// Steps are at level debug; a line of progress, at the pace of the plain lines, is at level info.
+
+import { pino, stdTimeFunctions } from 'pino';
+import type { RunEvent } from '../../protocol/run-event.ts';
+import type { Display } from './display.ts';
+import { engineText } from './account.ts';
+import { PlainPace, plainLine } from './live.ts';
+
+function levelOf(event: RunEvent): 'debug' | 'info' | 'warn' | 'error' {
+  if (event.kind === 'step' || event.kind === 'worker-joined') return 'debug';
+  if (event.kind === 'warning' || event.kind === 'worker-refused' || event.kind === 'stopping') return 'warn';
+  return event.kind === 'failed' ? 'error' : 'info';
+}
+
+function sentenceOf(event: RunEvent): string {
+  switch (event.kind) {
+    case 'listening':
+      return `listening on ${event.url}`;
+    case 'resumed':
+      return `resumed after step ${event.step}`;
+    case 'warning':
+      return event.message;
+    case 'worker-joined':
+      return `${event.worker} joined`;
+    case 'worker-ready':
+      return `${event.worker} is ready: ${engineText(event)}`;
+    case 'worker-refused':
+      return `${event.worker} was refused: ${event.because}`;
+    case 'generation':
+      return `generation ${event.generation}: ${event.because}`;
+    case 'step':
+      return `step ${event.step}`;
+    case 'epoch':
+      return `epoch ${event.report.epoch} of ${event.epochs}`;
+    case 'checkpoint':
+      return `checkpoint after step ${event.step}`;
+    case 'stopping':
+      return `stopping: ${event.because}`;
+    case 'failed':
+      return `${event.cause.who} failed: ${event.cause.message}`;
+    case 'finished':
+      return `${event.report.state} after step ${event.report.steps}`;
+  }
+}
+
+export function jsonDisplay(level: string, stdout: { write(text: string): unknown }): Display {
+  const log = pino(
+    {
+      level,
+      base: null,
+      timestamp: stdTimeFunctions.isoTime,
+      formatters: { level: (label) => ({ level: label }) },
+    },
+    { write: (line) => void stdout.write(line) },
+  );
+  const pace = new PlainPace();
+  return {
+    configuration: (title, settings) =>
+      log.info({ kind: 'configuration', settings: Object.fromEntries(settings.map((s) => [s.name, s.value])) }, title),
+    event: (event) => log[levelOf(event)](event, sentenceOf(event)),
+    view: (view) => {
+      if (!pace.isDue(view, performance.now())) return;
+      const { phase, epoch, step, steps, epochLoss, accuracy, imagesPerSecond, secondsLeft } = view;
+      log.info(
+        { kind: 'progress', phase, epoch, step, steps, epochLoss, accuracy, imagesPerSecond, secondsLeft },
+        plainLine(view),
+      );
+    },
+    close: () => {},
+  };
+}

@@ -1,0 +1,94 @@
+// The end of a run as a person reads it: how well, how fast, where the time went, what it left, what to do next. Pure.
+
+import type { RunReport } from '../../protocol/report.ts';
+import { shareText } from './account.ts';
+import { bytes, counted, duration, grouped, paint, percent, sparkline, wrapped, type Style } from './text.ts';
+
+/** In the order of a step. */
+const PHASES = [
+  ['data', 'data'],
+  ['compute', 'compute'],
+  ['wait', 'wait'],
+  ['allreduce', 'all-reduce'],
+  ['apply', 'apply'],
+] as const;
+
+const NAME_WIDTH = 15;
+const CURVE_MOST = 40;
+
+/** `losses`: those of the steps, in order, for the curve. */
+export function summaryText(report: RunReport, runDirectory: string, losses: readonly number[], style: Style): string {
+  const colors = paint(style.color);
+  const lines: string[] = [];
+  const say = (name: string, value: string): void => {
+    const rows = wrapped(value, Math.max(20, style.width - 2 - NAME_WIDTH));
+    for (const [i, row] of rows.entries())
+      lines.push(`  ${colors.dim((i === 0 ? name : '').padEnd(NAME_WIDTH))}${row}`);
+  };
+  const color = { done: colors.green, stopped: colors.yellow, failed: colors.red }[report.state];
+  const heading = { done: 'Done', stopped: 'Stopped', failed: 'Failed' }[report.state];
+  const epochs = `${report.byEpoch.length} of ${counted(report.epochs, 'epoch')}`;
+  lines.push(
+    `${colors.bold(color(heading))} after ${counted(report.steps, 'step')}, ${epochs}, in ${duration(report.seconds)}`,
+    '',
+  );
+
+  if (report.testAccuracy !== null && report.testLoss !== null) {
+    say(
+      'test accuracy',
+      `${percent(report.testAccuracy)} (loss ${report.testLoss.toFixed(4)}, ${counted(report.dataSet.testSamples, 'sample')})`,
+    );
+  }
+  const curve = sparkline(losses, Math.min(CURVE_MOST, style.width - 40), style.unicode);
+  const [first, last] = [losses[0], losses.at(-1)];
+  if (first !== undefined && last !== undefined && losses.length > 1) {
+    say('training loss', `${first.toFixed(3)} ${curve} ${last.toFixed(3)}`);
+  }
+  say('speed', `${grouped(report.imagesPerSecond)} images/s, ${counted(report.peakRssBytes.workers.length, 'worker')}`);
+  const total = PHASES.reduce((sum, [key]) => sum + report.stepSeconds[key], 0);
+  if (total > 0) {
+    say('a step', `${milliseconds(total)}, of which`);
+    for (const [key, name] of PHASES) {
+      const seconds = report.stepSeconds[key];
+      lines.push(shareText(name, seconds / total, milliseconds(seconds).padStart(10), style).trimEnd());
+    }
+  }
+  const largest = Math.max(0, ...report.peakRssBytes.workers);
+  say('peak memory', `${bytes(largest)} the largest worker, ${bytes(report.peakRssBytes.coordinator)} the coordinator`);
+  if (report.workersLost > 0) say('workers lost', grouped(report.workersLost));
+  if (report.stepsLost > 0)
+    say('steps lost', `${grouped(report.stepsLost)}: done after the resumed checkpoint, and done again`);
+  if (report.digest !== null) {
+    say('digest', report.digest);
+    if (report.reproducible)
+      say(
+        'reproducible',
+        `the same digest for any number of workers with seed ${report.seed}, this job and this engine`,
+      );
+    else say('reproducible', colors.yellow('no: workers with different engines took part'));
+  }
+  lines.push('', ...leftText(report, runDirectory).map((line) => `  ${line}`));
+  return lines.join('\n');
+}
+
+function milliseconds(seconds: number): string {
+  const ms = 1000 * seconds;
+  return `${ms >= 100 ? ms.toFixed(0) : ms.toFixed(2)} ms`;
+}
+
+/** What the run left behind, and what one can do with it. */
+function leftText(report: RunReport, runDirectory: string): string[] {
+  const directory = runDirectory.replace(/\/+$/, '');
+  const quoted = /^[\w./@%+=:,-]+$/.test(directory) ? directory : `'${directory}'`;
+  const rows: (readonly [string, string])[] = [];
+  if (report.state !== 'failed' && report.digest !== null) {
+    rows.push([`${directory}/model/model.json`, 'the model: tf.loadLayersModel opens it']);
+  }
+  rows.push([`${directory}/report.json`, 'all of the above, for programs']);
+  const hasState = report.digest !== null;
+  if (hasState) rows.push([`npx lockstep evaluate ${quoted}`, 'accuracy by class']);
+  if (report.state !== 'done')
+    rows.push([`npx lockstep train ${report.job} --resume --run-dir ${quoted}`, 'go on from the last checkpoint']);
+  const wide = Math.max(...rows.map(([what]) => what.length));
+  return rows.map(([what, why]) => `${what.padEnd(wide)}  ${why}`);
+}
