@@ -1,11 +1,16 @@
-// `lockstep evaluate RUN`: loss, accuracy and confusion matrix of a run's last checkpoint on the test set, in this process.
+// `lockstep evaluate RUN`: loss, accuracy and confusion matrix of a run's last checkpoint on the test set. Done in a process of
+// its own, which has the engine's environment from its start and whose library may write to stderr what it likes.
 
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import { latestCheckpoint } from '../coordinator/record/checkpoint.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { chunkCount } from '../worker/data/evaluation-chunks.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import { openEngine } from '../worker/engine/tensorflow.ts';
 import { evaluateChunk } from '../worker/train.ts';
+import { isEngineNoise } from './engine-noise.ts';
 import { loadJob, resolveReference } from './job-file.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import { setUp } from './setup/steps.ts';
@@ -13,7 +18,27 @@ import { findTensorflow } from './setup/tensorflow.ts';
 import { confusionText } from './terminal/confusion.ts';
 import { percent } from './terminal/text.ts';
 
+/** Set in the process that evaluates. */
+const INSIDE = 'LOCKSTEP_EVALUATE_INSIDE';
+const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
+
 export async function evaluate(runDirectory: string): Promise<number> {
+  if (process.env[INSIDE] !== undefined) return evaluateHere(runDirectory);
+  const child = spawn(process.execPath, [ENTRY, 'evaluate', runDirectory], {
+    stdio: ['ignore', 'inherit', 'pipe'],
+    env: { ...process.env, ...engineEnvironment(1), [INSIDE]: '1' },
+  });
+  const lines = createInterface({ input: child.stderr });
+  lines.on('line', (line) => {
+    if (!isEngineNoise(line)) process.stderr.write(`${line}\n`);
+  });
+  const code = await new Promise<number | null>((resolve) => {
+    child.on('close', resolve);
+  });
+  return code ?? 1;
+}
+
+async function evaluateHere(runDirectory: string): Promise<number> {
   const { checkpoint, directory, damaged } = await latestCheckpoint(runDirectory);
   for (const message of damaged) process.stderr.write(`warning: ${message}; the one before it is used\n`);
   const { config } = checkpoint;
@@ -24,7 +49,6 @@ export async function evaluate(runDirectory: string): Promise<number> {
     });
   }
   await setUp({ dataSet: job.definition.data });
-  for (const [name, value] of Object.entries(engineEnvironment(1))) process.env[name] = value;
   const { bindingPath, libraryVersion } = findTensorflow();
   const engine = await openEngine({ job: job.definition, bindingPath, libraryVersion, seed: config.seed, precision: 'float32' });
   const weights = checkpoint.vectors.find((v) => v.name === 'weights')?.data ?? new Float32Array(0);

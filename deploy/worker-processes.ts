@@ -7,6 +7,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync, openSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { isEngineNoise } from './engine-noise.ts';
 
 /** Lines of a log shown with a failure, and the bytes of its end that they are looked for in. */
 const LAST_LINES = 12;
@@ -40,7 +41,7 @@ export interface WorkerLaunch {
 export function lastLinesOf(logFile: string): string[] {
   const { size } = statSync(logFile);
   const text = readFileSync(logFile).subarray(Math.max(0, size - TAIL_BYTES)).toString('utf8');
-  return text.split('\n').filter((line) => line.trim() !== '').slice(-LAST_LINES);
+  return text.split('\n').filter((line) => line.trim() !== '' && !isEngineNoise(line)).slice(-LAST_LINES);
 }
 
 export class WorkerProcesses {
