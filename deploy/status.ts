@@ -4,8 +4,8 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { LockstepError } from '../protocol/errors.ts';
 import type { RunView } from '../protocol/run-view.ts';
-import { plainLine } from './terminal/live.ts';
-import { bytes } from './terminal/text.ts';
+import { statusText } from './terminal/live.ts';
+import { wantsColor, wantsUnicode } from './terminal/text.ts';
 
 const ANSWER_TIMEOUT_MS = 5000;
 
@@ -36,14 +36,8 @@ export async function status(given: string | null): Promise<number> {
       cause,
     });
   }
-  const lines = [
-    `${view.job} (${view.run}): ${view.phase}, ${view.because}`,
-    plainLine(view),
-    ...view.workers.map(
-      (w) =>
-        `  ${w.id}  ${w.rank === null ? 'no rank' : `rank ${w.rank}`}  ${w.state}  pid ${w.pid} on ${w.host}  ${w.device ?? 'device not known yet'}${w.rssBytes === null ? '' : `  ${bytes(w.rssBytes)}`}`,
-    ),
-  ];
-  process.stdout.write(`${lines.join('\n')}\n`);
+  const { stdout, env } = process;
+  const style = { width: stdout.columns || 100, color: wantsColor(env, stdout.isTTY), unicode: wantsUnicode(env) };
+  stdout.write(`${statusText(view, style)}\n`);
   return 0;
 }

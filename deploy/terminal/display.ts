@@ -11,7 +11,17 @@ import { jsonDisplay } from './json-log.ts';
 import { liveLine, PlainPace, plainLine } from './live.ts';
 import { LossCurve } from './loss-curve.ts';
 import { summaryText } from './summary.ts';
-import { counted, duration, paint, plain, visibleWidth, wantsColor, wantsUnicode, type Style } from './text.ts';
+import {
+  counted,
+  duration,
+  paint,
+  plain,
+  visibleWidth,
+  wantsColor,
+  wantsUnicode,
+  wrapped,
+  type Style,
+} from './text.ts';
 
 export interface Display {
   configuration(title: string, settings: readonly Setting[]): void;
@@ -32,6 +42,8 @@ type Level = 'debug' | 'info' | 'warn' | 'error';
 
 /** Width of lines where no terminal says how wide it is. */
 const FILE_WIDTH = 100;
+/** The word that begins a line: `listening`, `engine`. */
+const LABEL_WIDTH = 11;
 
 export function createDisplay(options: DisplayOptions): Display {
   return options.format === 'json' ? jsonDisplay(options.level, options.stdout) : prettyDisplay(options);
@@ -50,6 +62,7 @@ function prettyDisplay(options: DisplayOptions): Display {
   const engines = new Set<string>();
   let epochsShown = 0;
   let hasFailed = false;
+  let hasCheckpoint = false;
   let live = '';
   // A terminal of width 0 has not been told its size.
   const style = (): Style => ({ width: stdout.columns || FILE_WIDTH, color, unicode });
@@ -64,8 +77,16 @@ function prettyDisplay(options: DisplayOptions): Display {
     stdout.write(`${text}\n`);
     if (isLive) redraw(live);
   };
-  const labelled = (level: Level, label: string, text: string): void =>
-    say(level, `${colors.dim(label.padEnd(10))} ${plain(text)}`);
+  const labelled = (level: Level, label: string, text: string): void => {
+    const [first = '', ...rest] = wrapped(plain(text), Math.max(20, style().width - LABEL_WIDTH));
+    say(
+      level,
+      [
+        (level === 'warn' ? colors.yellow : colors.dim)(label.padEnd(LABEL_WIDTH)) + first,
+        ...rest.map((row) => ' '.repeat(LABEL_WIDTH) + row),
+      ].join('\n'),
+    );
+  };
 
   // A narrower terminal has broken the live line into rows of its own by now: take those below the first away, so that what
   // log-update takes away is all that is left of it.
@@ -83,9 +104,10 @@ function prettyDisplay(options: DisplayOptions): Display {
       case 'listening':
         return labelled('info', 'listening', `${event.url} (page, /metrics, /api/run)`);
       case 'resumed':
+        hasCheckpoint = true;
         return labelled('info', 'resumed', `after step ${event.step}, from ${event.from}`);
       case 'warning':
-        return say('warn', `${colors.yellow('warning')}    ${plain(event.message)}`);
+        return labelled('warn', 'warning', event.message);
       case 'worker-joined':
         return labelled('debug', 'joined', `${event.worker} on ${event.host}, pid ${event.pid}`);
       case 'worker-ready': {
@@ -96,7 +118,7 @@ function prettyDisplay(options: DisplayOptions): Display {
         return labelled(isNew ? 'info' : 'debug', 'engine', isNew ? text : `${event.worker}: the same`);
       }
       case 'worker-refused':
-        return say('warn', `${colors.red('refused')}    ${plain(`${event.worker}: ${event.because} (${event.code})`)}`);
+        return labelled('warn', 'refused', `${event.worker}: ${event.because} (${event.code})`);
       case 'generation': {
         const spares = event.spares > 0 ? `, ${counted(event.spares, 'spare')}` : '';
         return labelled(
@@ -111,6 +133,7 @@ function prettyDisplay(options: DisplayOptions): Display {
         if (epochsShown++ === 0) say('info', colors.dim(epochHeading()));
         return say('info', epochText(event.report, event.epochs));
       case 'checkpoint':
+        hasCheckpoint = true;
         return labelled('debug', 'checkpoint', `step ${event.step} in ${duration(event.seconds)}: ${event.directory}`);
       case 'stopping':
         return labelled('warn', 'stopping', `${event.because}: finishing the step in flight and leaving a checkpoint`);
@@ -121,7 +144,10 @@ function prettyDisplay(options: DisplayOptions): Display {
         return;
       case 'finished':
         live = '';
-        return say('info', `\n${summaryText(event.report, event.runDirectory, curve.points, style())}`);
+        return say(
+          'info',
+          `\n${summaryText(event.report, { runDirectory: event.runDirectory, hasCheckpoint, losses: curve.points }, style())}`,
+        );
     }
   };
 

@@ -16,8 +16,16 @@ const PHASES = [
 const NAME_WIDTH = 15;
 const CURVE_MOST = 40;
 
-/** `losses`: those of the steps, in order, for the curve. */
-export function summaryText(report: RunReport, runDirectory: string, losses: readonly number[], style: Style): string {
+export interface Remains {
+  readonly runDirectory: string;
+  /** There is something to resume from. */
+  readonly hasCheckpoint: boolean;
+  /** Losses of the steps, in order, for the curve. */
+  readonly losses: readonly number[];
+}
+
+export function summaryText(report: RunReport, remains: Remains, style: Style): string {
+  const { losses } = remains;
   const colors = paint(style.color);
   const lines: string[] = [];
   const say = (name: string, value: string): void => {
@@ -67,7 +75,7 @@ export function summaryText(report: RunReport, runDirectory: string, losses: rea
       );
     else say('reproducible', colors.yellow('no: workers with different engines took part'));
   }
-  lines.push('', ...leftText(report, runDirectory).map((line) => `  ${line}`));
+  lines.push('', ...leftText(report, remains).map((line) => `  ${line}`));
   return lines.join('\n');
 }
 
@@ -77,7 +85,7 @@ function milliseconds(seconds: number): string {
 }
 
 /** What the run left behind, and what one can do with it. */
-function leftText(report: RunReport, runDirectory: string): string[] {
+function leftText(report: RunReport, { runDirectory, hasCheckpoint }: Remains): string[] {
   const directory = runDirectory.replace(/\/+$/, '');
   const quoted = /^[\w./@%+=:,-]+$/.test(directory) ? directory : `'${directory}'`;
   const rows: (readonly [string, string])[] = [];
@@ -85,10 +93,10 @@ function leftText(report: RunReport, runDirectory: string): string[] {
     rows.push([`${directory}/model/model.json`, 'the model: tf.loadLayersModel opens it']);
   }
   rows.push([`${directory}/report.json`, 'all of the above, for programs']);
-  const hasState = report.digest !== null;
-  if (hasState) rows.push([`npx lockstep evaluate ${quoted}`, 'accuracy by class']);
-  if (report.state !== 'done')
-    rows.push([`npx lockstep train ${report.job} --resume --run-dir ${quoted}`, 'go on from the last checkpoint']);
+  if (hasCheckpoint) {
+    rows.push([`npx lockstep evaluate ${quoted}`, 'accuracy by class']);
+    if (report.state !== 'done') rows.push([`... --resume --run-dir ${quoted}`, 'goes on from the last checkpoint']);
+  }
   const wide = Math.max(...rows.map(([what]) => what.length));
   return rows.map(([what, why]) => `${what.padEnd(wide)}  ${why}`);
 }

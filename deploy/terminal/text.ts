@@ -137,11 +137,11 @@ export interface BoxLine {
 /** A box around lines, at most `width` wide; longer lines are wrapped. */
 export function box(title: string, lines: readonly BoxLine[], { width, unicode }: Style): string {
   const [corner, across, down] = unicode ? ['┌┐└┘', '─', '│'] : ['++++', '-', '|'];
-  const longest = Math.max(title.length + 2, ...lines.map(({ text }) => visibleWidth(text)));
+  const longest = Math.max(title.length + 1, ...lines.map(({ text }) => visibleWidth(text)));
   const inner = Math.max(1, Math.min(width - 4, longest));
   const rows = lines.flatMap(({ text, indent }) => wrapped(text, inner, indent));
   const fill = (text: string): string => text + ' '.repeat(Math.max(0, inner - visibleWidth(text)));
-  const heading = ` ${title} `.slice(0, inner);
+  const heading = ` ${title} `.slice(0, inner + 1);
   return [
     `${corner[0]}${across}${heading}${across.repeat(inner + 1 - heading.length)}${corner[1]}`,
     ...rows.map((row) => `${down} ${fill(row)} ${down}`),
