@@ -24,9 +24,13 @@ export function installPeers(): number {
   const run = (command: string, args: readonly string[]): void => {
     const { status, error } = spawnSync(command, [...args], { stdio: 'inherit' });
     if (status !== 0) {
-      throw new LockstepError('E_TOOL_MISSING', `${command} ${args.join(' ')} failed${error === undefined ? '' : `: ${error.message}`}`, {
-        remedy: 'Install Python 3.10 or later with venv and pip.',
-      });
+      throw new LockstepError(
+        'E_TOOL_MISSING',
+        `${command} ${args.join(' ')} failed${error === undefined ? '' : `: ${error.message}`}`,
+        {
+          remedy: 'Install Python 3.10 or later with venv and pip.',
+        },
+      );
     }
   };
   run('python3', ['-m', 'venv', environment()]);

@@ -33,7 +33,14 @@ function tableOf(rows: readonly Row[]): string {
   ]);
   const all = [['case', 'ours', 'peer', 'peer is', 'ratio', 'repeats'], ...cells];
   const widths = all[0]?.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0))) ?? [];
-  return all.map((row) => row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd()).join('\n');
+  return all
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
 }
 
 /** Returns the exit code. Throws E_USAGE for a bench that is not there. */

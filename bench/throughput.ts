@@ -17,11 +17,24 @@ const SAMPLES = 12_800;
 function ours(workers: number, augment: 'on' | 'off'): number {
   const directory = mkdtempSync(join(tmpdir(), 'lockstep-bench-'));
   try {
-    const flags = ['--workers', String(workers), '--augment', augment, '--epochs', '2', '--train-samples', String(SAMPLES)];
+    const flags = [
+      '--workers',
+      String(workers),
+      '--augment',
+      augment,
+      '--epochs',
+      '2',
+      '--train-samples',
+      String(SAMPLES),
+    ];
     const place = ['--test-samples', '0', '--listen', '127.0.0.1:0', '--run-dir', join(directory, 'run')];
-    const { status, stderr } = spawnSync(process.execPath, [ENTRY, 'train', 'cifar10-cnn', ...flags, ...place], { encoding: 'utf8' });
+    const { status, stderr } = spawnSync(process.execPath, [ENTRY, 'train', 'cifar10-cnn', ...flags, ...place], {
+      encoding: 'utf8',
+    });
     if (status !== 0) throw new Error(`training failed: ${stderr}`);
-    const report = JSON.parse(readFileSync(join(directory, 'run', 'report.json'), 'utf8')) as { imagesPerSecond: number };
+    const report = JSON.parse(readFileSync(join(directory, 'run', 'report.json'), 'utf8')) as {
+      imagesPerSecond: number;
+    };
     return report.imagesPerSecond;
   } finally {
     rmSync(directory, { recursive: true, force: true });
@@ -29,15 +42,29 @@ function ours(workers: number, augment: 'on' | 'off'): number {
 }
 
 function keras(python: string, augment: 'on' | 'off'): number {
-  const flags = ['--data', dataSetDirectory(cifar10), '--augment', augment, '--epochs', '3', '--train-samples', String(SAMPLES)];
-  const { status, stdout, stderr } = spawnSync(python, [join(PEERS, 'keras_seed.py'), ...flags, '--test-samples', '250'], { encoding: 'utf8' });
+  const flags = [
+    '--data',
+    dataSetDirectory(cifar10),
+    '--augment',
+    augment,
+    '--epochs',
+    '3',
+    '--train-samples',
+    String(SAMPLES),
+  ];
+  const { status, stdout, stderr } = spawnSync(
+    python,
+    [join(PEERS, 'keras_seed.py'), ...flags, '--test-samples', '250'],
+    { encoding: 'utf8' },
+  );
   if (status !== 0) throw new Error(`keras_seed.py failed: ${stderr}`);
   const result = JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as { byEpoch: { imagesPerSecond: number }[] };
   // The first epoch traces the graph: the best of the others is Keras's own pace.
   return Math.max(...result.byEpoch.slice(1).map((e) => e.imagesPerSecond));
 }
 
-const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+const median = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 export async function throughput(repeats: number): Promise<Row[]> {
   const python = peersPython();
@@ -53,7 +80,10 @@ export async function throughput(repeats: number): Promise<Row[]> {
       one.push(ours(1, augment));
     }
     const kerasRate = python === null ? null : median(peer);
-    for (const [name, rates] of [[`${cores} workers`, all], ['1 worker', one]] as const) {
+    for (const [name, rates] of [
+      [`${cores} workers`, all],
+      ['1 worker', one],
+    ] as const) {
       const rate = median(rates);
       rows.push({
         case: `cifar10-cnn, ${name}, augmentation ${augment}`,

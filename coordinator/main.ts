@@ -200,7 +200,13 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const seconds = (performance.now() - began) / 1000;
     if (result.ok) {
       await pruneCheckpoints(runDirectory.path, options.keepCheckpoints);
-      feed({ kind: 'checkpoint-written', step: state.step, digest: state.digest, directory: result.directory, seconds });
+      feed({
+        kind: 'checkpoint-written',
+        step: state.step,
+        digest: state.digest,
+        directory: result.directory,
+        seconds,
+      });
     } else {
       feed({ kind: 'checkpoint-failed', step: state.step, because: result.because });
     }

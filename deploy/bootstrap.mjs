@@ -29,13 +29,17 @@ export function ensureNode(version) {
   const problem = nodeProblem(version === undefined ? process.version : version);
   if (problem === null) return;
   process.stderr.write(
-    'lockstep: E_NODE_VERSION: ' + problem + '\n  -> Install Node 24, 22.12 or later, or 20.19 or later, and start again.\n',
+    'lockstep: E_NODE_VERSION: ' +
+      problem +
+      '\n  -> Install Node 24, 22.12 or later, or 20.19 or later, and start again.\n',
   );
   process.exit(2);
 }
 
 function lockHash(checkout) {
-  return createHash('sha256').update(readFileSync(join(checkout, 'package-lock.json'))).digest('hex');
+  return createHash('sha256')
+    .update(readFileSync(join(checkout, 'package-lock.json')))
+    .digest('hex');
 }
 
 /** True when node_modules was installed whole from the present package-lock.json. */
@@ -127,19 +131,23 @@ function npmCi(checkout) {
       process.stderr.write(
         'lockstep: E_DOWNLOAD: the npm packages could not be installed: ' +
           why +
-          '\n  -> Check the network and the registry in npm\'s settings, then start again.\n',
+          "\n  -> Check the network and the registry in npm's settings, then start again.\n",
       );
       rmSync(join(checkout, '.lockstep-install.lock'), { force: true });
       process.exit(1);
     };
     child.on('error', (error) => fail(error.code === 'ENOENT' ? 'npm is not on the PATH' : error.message));
-    child.on('close', (code) => (code === 0 ? resolve() : fail('npm ci ended with code ' + code + ': ' + words.trim())));
+    child.on('close', (code) =>
+      code === 0 ? resolve() : fail('npm ci ended with code ' + code + ': ' + words.trim()),
+    );
   });
 }
 
 /** From here on .ts files can be imported: by Node itself where it strips types, else through tsx. */
 export async function registerTypeScript() {
   if (process.features.typescript) return;
-  const { register: registerTsx } = await import('tsx/esm/api');
-  registerTsx();
+  // Both ways: a user's job file outside of a package of type "module" is loaded as CommonJS.
+  const [esm, cjs] = await Promise.all([import('tsx/esm/api'), import('tsx/cjs/api')]);
+  esm.register();
+  cjs.register();
 }

@@ -52,9 +52,19 @@ function cache(): Finding {
     const found = `${directory}, ${bytes(free)} free`;
     return free > SETUP_BYTES || tensorflowDamage() === null
       ? { mark: 'ok', what: 'cache', found }
-      : { mark: 'missing', what: 'cache', found, remedy: `Free ${bytes(SETUP_BYTES)}, or set LOCKSTEP_CACHE to another disk.` };
+      : {
+          mark: 'missing',
+          what: 'cache',
+          found,
+          remedy: `Free ${bytes(SETUP_BYTES)}, or set LOCKSTEP_CACHE to another disk.`,
+        };
   } catch (error) {
-    return { mark: 'missing', what: 'cache', found: String(error), remedy: 'Set LOCKSTEP_CACHE to a directory that you may write to.' };
+    return {
+      mark: 'missing',
+      what: 'cache',
+      found: String(error),
+      remedy: 'Set LOCKSTEP_CACHE to a directory that you may write to.',
+    };
   }
 }
 
@@ -64,10 +74,20 @@ async function tools(): Promise<Finding[]> {
   const pip = await findPip();
   return [
     compiler === null
-      ? { mark: installed ? 'note' : 'missing', what: 'C++ compiler', found: "none on the PATH (set-up would fetch Zig's)", remedy: 'apt-get install g++' }
+      ? {
+          mark: installed ? 'note' : 'missing',
+          what: 'C++ compiler',
+          found: "none on the PATH (set-up would fetch Zig's)",
+          remedy: 'apt-get install g++',
+        }
       : { mark: 'ok', what: 'C++ compiler', found: compiler.name },
     pip === null
-      ? { mark: installed ? 'note' : 'missing', what: 'pip', found: 'not on the PATH', remedy: 'apt-get install python3-pip' }
+      ? {
+          mark: installed ? 'note' : 'missing',
+          what: 'pip',
+          found: 'not on the PATH',
+          remedy: 'apt-get install python3-pip',
+        }
       : { mark: 'ok', what: 'pip', found: pip.join(' ') },
   ];
 }
@@ -77,14 +97,20 @@ async function engine(): Promise<Finding> {
   const damage = tensorflowDamage();
   if (damage !== null) return { mark: 'missing', what, found: `tensorflow: ${damage}`, remedy: 'npm run setup' };
   const bad = await verifyTensorflow();
-  if (bad.length > 0) return { mark: 'missing', what, found: `tensorflow: ${bad.join(', ')} altered`, remedy: 'npm run setup' };
+  if (bad.length > 0)
+    return { mark: 'missing', what, found: `tensorflow: ${bad.join(', ')} altered`, remedy: 'npm run setup' };
   try {
     const { bindingPath } = findTensorflow();
     const version = await testLoad(bindingPath);
     const device = await realDevice(bindingPath);
     return { mark: 'ok', what, found: `tensorflow: TensorFlow ${version}, ran on ${device}` };
   } catch (error) {
-    return { mark: 'missing', what, found: error instanceof Error ? error.message : String(error), remedy: 'npm run setup' };
+    return {
+      mark: 'missing',
+      what,
+      found: error instanceof Error ? error.message : String(error),
+      remedy: 'npm run setup',
+    };
   }
 }
 
@@ -102,7 +128,8 @@ async function realDevice(bindingPath: string): Promise<string> {
   const code = await new Promise((resolve) => {
     child.on('close', resolve);
   });
-  if (code !== 0 || out === 'wrong') throw new Error(`an operation of the engine gave ${out === '' ? `exit code ${String(code)}` : out}`);
+  if (code !== 0 || out === 'wrong')
+    throw new Error(`an operation of the engine gave ${out === '' ? `exit code ${String(code)}` : out}`);
   return out;
 }
 
@@ -119,7 +146,12 @@ function port({ host, port: number }: DoctorWish['listen']): Promise<Finding> {
   return new Promise((resolve) => {
     const server = createServer();
     server.on('error', (error) => {
-      resolve({ mark: 'missing', what, found: `${host}:${number} cannot be listened on: ${error.message}`, remedy: 'Stop what listens there, or use --listen 127.0.0.1:0.' });
+      resolve({
+        mark: 'missing',
+        what,
+        found: `${host}:${number} cannot be listened on: ${error.message}`,
+        remedy: 'Stop what listens there, or use --listen 127.0.0.1:0.',
+      });
     });
     server.listen(number, host, () => {
       server.close(() => resolve({ mark: 'ok', what, found: `${host}:${number} is free` }));
@@ -128,7 +160,10 @@ function port({ host, port: number }: DoctorWish['listen']): Promise<Finding> {
 }
 
 function gpu(): Finding {
-  const answer = spawnSync('nvidia-smi', ['--query-gpu=name', '--format=csv,noheader'], { encoding: 'utf8', timeout: 10_000 });
+  const answer = spawnSync('nvidia-smi', ['--query-gpu=name', '--format=csv,noheader'], {
+    encoding: 'utf8',
+    timeout: 10_000,
+  });
   const names = answer.status === 0 ? answer.stdout.trim().split('\n').join(', ') : null;
   return {
     mark: 'note',
@@ -178,7 +213,10 @@ const MARKS = { ok: '✔', missing: '✖', note: '•' } as const;
 export function findingsText(findings: readonly Finding[]): string {
   const wide = Math.max(...findings.map((f) => f.what.length));
   return findings
-    .map((f) => `${MARKS[f.mark]} ${f.what.padEnd(wide)}  ${f.found}${f.remedy === undefined || f.mark === 'ok' ? '' : `\n  ${' '.repeat(wide)}  → ${f.remedy}`}`)
+    .map(
+      (f) =>
+        `${MARKS[f.mark]} ${f.what.padEnd(wide)}  ${f.found}${f.remedy === undefined || f.mark === 'ok' ? '' : `\n  ${' '.repeat(wide)}  → ${f.remedy}`}`,
+    )
     .join('\n');
 }
 
@@ -186,6 +224,8 @@ export function findingsText(findings: readonly Finding[]): string {
 export async function doctor(wish: DoctorWish): Promise<number> {
   const findings = await examine(wish);
   const isWell = findings.every((f) => f.mark !== 'missing');
-  process.stdout.write(`${findingsText(findings)}\n\n${isWell ? 'Ready to train: npm start' : 'Not ready: see the remedies above.'}\n`);
+  process.stdout.write(
+    `${findingsText(findings)}\n\n${isWell ? 'Ready to train: npm start' : 'Not ready: see the remedies above.'}\n`,
+  );
   return isWell ? 0 : 1;
 }

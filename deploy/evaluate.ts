@@ -44,13 +44,23 @@ async function evaluateHere(runDirectory: string): Promise<number> {
   const { config } = checkpoint;
   const job = await loadJob(resolveReference(config.job));
   if (job.reference.sha256 !== config.job.sha256) {
-    throw new LockstepError('E_JOB_CHANGED', `the job at ${job.path} is not the one that ${runDirectory} was trained with`, {
-      remedy: 'Restore the job file.',
-    });
+    throw new LockstepError(
+      'E_JOB_CHANGED',
+      `the job at ${job.path} is not the one that ${runDirectory} was trained with`,
+      {
+        remedy: 'Restore the job file.',
+      },
+    );
   }
   await setUp({ dataSet: job.definition.data });
   const { bindingPath, libraryVersion } = findTensorflow();
-  const engine = await openEngine({ job: job.definition, bindingPath, libraryVersion, seed: config.seed, precision: 'float32' });
+  const engine = await openEngine({
+    job: job.definition,
+    bindingPath,
+    libraryVersion,
+    seed: config.seed,
+    precision: 'float32',
+  });
   const weights = checkpoint.vectors.find((v) => v.name === 'weights')?.data ?? new Float32Array(0);
   engine.loadWeights(weights);
   const data = job.definition.data.open(dataSetDirectory(job.definition.data));

@@ -25,7 +25,7 @@ import {
 } from './options/values.ts';
 
 export type { TrainFlags } from './options/flags.ts';
-export { resolveRun } from './options/resolve.ts';
+export { resolveBatch, resolveRun } from './options/resolve.ts';
 
 export type Origin = 'flag' | 'environment' | 'default';
 

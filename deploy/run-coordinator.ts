@@ -3,13 +3,13 @@
 // checkpoint - and shows on the terminal what happens.
 
 import { randomBytes } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
 import { startCoordinator } from '../coordinator/main.ts';
 import { latestCheckpoint, type Checkpoint } from '../coordinator/record/checkpoint.ts';
 import { lastStepOf } from '../coordinator/record/metrics-log.ts';
-import { latestRun, openRunDirectory, type RunDirectory } from '../coordinator/record/run-directory.ts';
+import { holdsRun, latestRun, openRunDirectory, type RunDirectory } from '../coordinator/record/run-directory.ts';
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
@@ -38,11 +38,15 @@ interface Resume {
 export async function runCoordinatorCommand(options: TrainOptions): Promise<number> {
   const { flags } = options;
   const job = await loadJob(options.job);
-  const runDirectory = openRunDirectory(runDirectoryOf(flags, job.definition), flags.resume);
+  const path = runDirectoryOf(flags, job.definition);
+  const isNew = !existsSync(path);
+  const runDirectory = openRunDirectory(path, flags.resume);
   try {
     return await coordinate(options, job, runDirectory);
   } finally {
     await runDirectory.release();
+    // A run that could not even begin leaves nothing behind.
+    if (isNew && !holdsRun(runDirectory.path)) rmSync(runDirectory.path, { recursive: true, force: true });
   }
 }
 
@@ -70,18 +74,30 @@ async function coordinate(
   const { definition } = job;
   const resume = flags.resume ? await openResume(runDirectory.path, job.reference) : null;
   const data = definition.data.open(dataSetDirectory(definition.data));
-  const place = { run: basename(runDirectory.path), reference: job.reference, trainSize: data.train.size, testSize: data.test.size };
+  const place = {
+    run: basename(runDirectory.path),
+    reference: job.reference,
+    trainSize: data.train.size,
+    testSize: data.test.size,
+  };
   data.train.close?.();
   data.test.close?.();
   const config = resolveRun(withCheckpoint(flags, resume?.checkpoint.config ?? null), definition, place);
   if (resume !== null) checkResume(config, resume, runDirectory.path);
   const workers = flags.workers ?? availableParallelism();
   const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
-  if (flags.tokenFile === undefined) writeFileSync(tokenFile, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600 });
+  if (flags.tokenFile === undefined)
+    writeFileSync(tokenFile, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600 });
 
-  const display = createDisplay({ format: flags.logFormat, level: flags.logLevel, stdout: process.stdout, env: process.env });
+  const display = createDisplay({
+    format: flags.logFormat,
+    level: flags.logLevel,
+    stdout: process.stdout,
+    env: process.env,
+  });
   display.configuration(titleOf(definition), settingsOf(options, config, definition, workers, runDirectory.path));
-  for (const message of resume?.damaged ?? []) display.event({ kind: 'warning', message: `${message}; the one before it is used` });
+  for (const message of resume?.damaged ?? [])
+    display.event({ kind: 'warning', message: `${message}; the one before it is used` });
 
   const supervised = process.send !== undefined;
   const coordinator = await startCoordinator({
@@ -117,7 +133,13 @@ async function coordinate(
     });
     // The launcher is gone: nobody would watch the workers or see the end.
     process.on('disconnect', () => coordinator.stop('the launcher is gone'));
-    const listening: Listening = { kind: 'listening', url: coordinator.url, tokenFile, logDirectory: runDirectory.logDirectory, workers };
+    const listening: Listening = {
+      kind: 'listening',
+      url: coordinator.url,
+      tokenFile,
+      logDirectory: runDirectory.logDirectory,
+      workers,
+    };
     process.send?.(listening);
   }
   try {
@@ -144,16 +166,21 @@ function withCheckpoint(flags: TrainFlags, config: RunConfig | null): TrainFlags
     augment: flags.augment ?? config.augment,
     trainSamples: flags.trainSamples ?? config.trainSamples,
     testSamples: flags.testSamples ?? config.testSamples,
-    checkpointEvery: flags.checkpointEvery ?? (config.checkpointEverySteps > 0 ? config.checkpointEverySteps : undefined),
+    checkpointEvery:
+      flags.checkpointEvery ?? (config.checkpointEverySteps > 0 ? config.checkpointEverySteps : undefined),
   };
 }
 
 async function openResume(directory: string, reference: JobReference): Promise<Resume> {
   const found = await latestCheckpoint(directory);
   if (found.checkpoint.config.job.sha256 !== reference.sha256) {
-    throw new LockstepError('E_JOB_CHANGED', `the job is not the one that the run in ${directory} was started with: its source differs`, {
-      remedy: 'Restore the job file, or start a new run.',
-    });
+    throw new LockstepError(
+      'E_JOB_CHANGED',
+      `the job is not the one that the run in ${directory} was started with: its source differs`,
+      {
+        remedy: 'Restore the job file, or start a new run.',
+      },
+    );
   }
   return { ...found, stepsLost: Math.max(0, (await lastStepOf(directory)) - found.checkpoint.step) };
 }
@@ -171,9 +198,13 @@ function checkResume(config: RunConfig, resume: Resume, directory: string): void
   } as const;
   for (const [field, flag] of Object.entries(flagsOf) as [keyof typeof flagsOf, string][]) {
     if (config[field] !== before[field]) {
-      throw new LockstepError('E_USAGE', `${flag} ${String(config[field])} differs from the run's ${String(before[field])} in ${directory}`, {
-        remedy: `Leave ${flag} out to go on as before, or start a new run.`,
-      });
+      throw new LockstepError(
+        'E_USAGE',
+        `${flag} ${String(config[field])} differs from the run's ${String(before[field])} in ${directory}`,
+        {
+          remedy: `Leave ${flag} out to go on as before, or start a new run.`,
+        },
+      );
     }
   }
   if (resume.checkpoint.step >= config.steps) {
@@ -195,22 +226,38 @@ function settingsOf(
   directory: string,
 ): Setting[] {
   const origin = (key: keyof TrainFlags): Origin => options.origins.get(key) ?? 'default';
-  const setting = (name: string, value: string, key: keyof TrainFlags): Setting => ({ name, value, isDefault: origin(key) === 'default' });
+  const setting = (name: string, value: string, key: keyof TrainFlags): Setting => ({
+    name,
+    value,
+    isDefault: origin(key) === 'default',
+  });
   const optimizer = Object.entries(job.optimizer.settings).filter(([k]) => k !== 'learningRate');
   const active = Math.min(workers, config.microbatches);
   const spare = workers > active ? ` (${active} compute, ${workers - active} spare)` : '';
   return [
-    { name: 'job', value: `${job.name}: ${job.data.name}, ${config.trainSamples} training and ${config.testSamples} test samples`, isDefault: false },
+    {
+      name: 'job',
+      value: `${job.name}: ${job.data.name}, ${config.trainSamples} training and ${config.testSamples} test samples`,
+      isDefault: false,
+    },
     setting('workers', `${workers}${spare}`, 'workers'),
     setting('epochs', `${config.epochs}`, 'epochs'),
     { name: 'steps', value: `${config.steps}`, isDefault: origin('maxSteps') === 'default' },
     setting('batch size', `${config.globalBatch}`, 'batchSize'),
     setting('microbatches', `${config.microbatches}`, 'microbatches'),
-    { name: 'optimizer', value: `${job.optimizer.name} (${optimizer.map(([k, v]) => `${k} ${v}`).join(', ')})`, isDefault: false },
+    {
+      name: 'optimizer',
+      value: `${job.optimizer.name} (${optimizer.map(([k, v]) => `${k} ${v}`).join(', ')})`,
+      isDefault: false,
+    },
     setting('learning rate', `${config.learningRate}`, 'learningRate'),
     setting('augmentation', config.augment ? (job.augment?.name ?? 'on') : 'off', 'augment'),
     setting('seed', `${config.seed}`, 'seed'),
-    setting('engine', options.flags.engine === 'auto' ? `${config.engine} (auto: the best that this version has)` : config.engine, 'engine'),
+    setting(
+      'engine',
+      options.flags.engine === 'auto' ? `${config.engine} (auto: the best that this version has)` : config.engine,
+      'engine',
+    ),
     setting('precision', config.precision, 'precision'),
     setting('transport', config.transport, 'transport'),
     setting('run directory', directory, 'runDir'),
@@ -219,6 +266,10 @@ function settingsOf(
 
 function sayHowToJoin(display: Display, url: string, tokenFile: string, job: string): void {
   display.configuration('Workers join with', [
-    { name: '', value: `npx lockstep worker --coordinator ${url} --token-file ${tokenFile} --job ${job}`, isDefault: false },
+    {
+      name: '',
+      value: `npx lockstep worker --coordinator ${url} --token-file ${tokenFile} --job ${job}`,
+      isDefault: false,
+    },
   ]);
 }

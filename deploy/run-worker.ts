@@ -32,9 +32,13 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
     openJob: async (reference) => {
       const loaded = await loadJob(command.job ?? resolveReference(reference));
       if (loaded.reference.sha256 !== reference.sha256) {
-        throw new LockstepError('E_JOB_CHANGED', `the job at ${loaded.path} is not the coordinator's: its source differs`, {
-          remedy: 'Copy the same job file to every machine, or name it with --job.',
-        });
+        throw new LockstepError(
+          'E_JOB_CHANGED',
+          `the job at ${loaded.path} is not the coordinator's: its source differs`,
+          {
+            remedy: 'Copy the same job file to every machine, or name it with --job.',
+          },
+        );
       }
       return loaded.definition;
     },

@@ -14,6 +14,7 @@ export function readToken(file: string): string {
       cause,
     });
   }
-  if (token === '') throw new LockstepError('E_USAGE', `the token file ${file} is empty`, { remedy: 'Put a token into it.' });
+  if (token === '')
+    throw new LockstepError('E_USAGE', `the token file ${file} is empty`, { remedy: 'Put a token into it.' });
   return token;
 }

@@ -8,18 +8,23 @@ import { fileURLToPath } from 'node:url';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import { loadJob } from './job-file.ts';
 import { fromCoordinator, type ToCoordinator } from './launch-messages.ts';
-import type { TrainOptions } from './options.ts';
+import { resolveBatch, type TrainOptions } from './options.ts';
 import { setUp } from './setup/steps.ts';
 import { WorkerProcesses } from './worker-processes.ts';
 
 const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
 
-/** Ctrl-C a second time within a run gives up on an orderly stop. */
-const IMPATIENT_SIGNALS = 2;
+/**
+ * A signal this long after the first gives up on an orderly stop. One Ctrl-C may come twice at once: from the terminal to the
+ * whole process group, and passed on by npm.
+ */
+const IMPATIENT_AFTER_MS = 1000;
 
 /** Checks the wish, sets up what is missing, runs it; `args` are those of the command line, without `train`. */
 export async function train(options: TrainOptions, args: readonly string[]): Promise<number> {
   const { definition } = await loadJob(options.job);
+  // Before anything is fetched; a run that is resumed has its own batch.
+  if (!options.flags.resume) resolveBatch(options.flags, definition);
   await setUp({ dataSet: definition.data });
   return supervise({ args, job: options.job, engine: options.flags.engine });
 }
@@ -40,11 +45,12 @@ async function supervise(launch: {
     if (coordinator.connected) coordinator.send(message);
   };
 
-  let signals = 0;
+  let firstSignalMs: number | null = null;
   const onSignal = (signal: NodeJS.Signals): void => {
-    signals++;
+    const now = performance.now();
+    firstSignalMs ??= now;
     tell({ kind: 'stop', because: signal === 'SIGINT' ? 'Ctrl-C' : signal });
-    if (signals >= IMPATIENT_SIGNALS) {
+    if (now - firstSignalMs > IMPATIENT_AFTER_MS) {
       workers.signal('SIGKILL');
       coordinator.kill('SIGKILL');
     }
@@ -75,7 +81,7 @@ async function supervise(launch: {
   });
 
   try {
-    return await exitCodeOfRun(coordinator, () => signals > 0);
+    return await exitCodeOfRun(coordinator, () => firstSignalMs !== null);
   } finally {
     await workers.end();
     process.off('SIGINT', onSignal);
@@ -88,6 +94,8 @@ async function exitCodeOfRun(coordinator: ChildProcess, interrupted: () => boole
   const [code, signal]: unknown[] = await once(coordinator, 'exit');
   if (typeof code === 'number') return code;
   if (interrupted()) return 130;
-  process.stderr.write(`lockstep: the coordinator was killed by ${String(signal)}; \`--resume\` goes on from its last checkpoint\n`);
+  process.stderr.write(
+    `lockstep: the coordinator was killed by ${String(signal)}; \`--resume\` goes on from its last checkpoint\n`,
+  );
   return 1;
 }

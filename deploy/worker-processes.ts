@@ -40,8 +40,13 @@ export interface WorkerLaunch {
 
 export function lastLinesOf(logFile: string): string[] {
   const { size } = statSync(logFile);
-  const text = readFileSync(logFile).subarray(Math.max(0, size - TAIL_BYTES)).toString('utf8');
-  return text.split('\n').filter((line) => line.trim() !== '' && !isEngineNoise(line)).slice(-LAST_LINES);
+  const text = readFileSync(logFile)
+    .subarray(Math.max(0, size - TAIL_BYTES))
+    .toString('utf8');
+  return text
+    .split('\n')
+    .filter((line) => line.trim() !== '' && !isEngineNoise(line))
+    .slice(-LAST_LINES);
 }
 
 export class WorkerProcesses {

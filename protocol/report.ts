@@ -1,7 +1,7 @@
 // The run report: `report.json`, schema 1. Launch scripts, benches and checks read it; fields are added, never renamed.
 
-import type { z } from "zod";
-import type { engineInfoSchema, PhaseSeconds } from "./messages.ts";
+import type { z } from 'zod';
+import type { engineInfoSchema, PhaseSeconds } from './messages.ts';
 
 export interface EpochReport {
   /** From 1. */
@@ -21,7 +21,7 @@ export interface RunReport {
   readonly lockstep: string;
   readonly job: string;
   readonly run: string;
-  readonly state: "done" | "stopped" | "failed";
+  readonly state: 'done' | 'stopped' | 'failed';
   readonly engine: z.infer<typeof engineInfoSchema> & {
     readonly fingerprint: string;
     readonly precision: string;

@@ -1,17 +1,17 @@
 // What a run is, resolved: the numbers that decide its bits and its length. Made once by the coordinator from the job and the
 // command line, sent to every worker, written to the record. Two runs of equal RunConfig and job source give equal weights.
 
-import { z } from "zod";
+import { z } from 'zod';
 
 /** How a worker finds the job on its own disk; code never travels. */
-export const jobReferenceSchema = z.discriminatedUnion("kind", [
+export const jobReferenceSchema = z.discriminatedUnion('kind', [
   z.strictObject({
-    kind: z.literal("built-in"),
+    kind: z.literal('built-in'),
     name: z.string().max(200),
     sha256: z.string().length(64),
   }),
   z.strictObject({
-    kind: z.literal("file"),
+    kind: z.literal('file'),
     path: z.string().max(4096),
     sha256: z.string().length(64),
   }),
@@ -21,8 +21,8 @@ export type JobReference = z.infer<typeof jobReferenceSchema>;
 const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 const positive = z.int().min(1).max(Number.MAX_SAFE_INTEGER);
 
-export const precisionSchema = z.enum(["float32", "mixed_bfloat16"]);
-export const transportSchema = z.enum(["ws", "nats"]);
+export const precisionSchema = z.enum(['float32', 'mixed_bfloat16']);
+export const transportSchema = z.enum(['ws', 'nats']);
 
 export const runConfigSchema = z.strictObject({
   /** Names the run in metrics, journals and handshakes: the last part of its directory. */

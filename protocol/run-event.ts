@@ -1,9 +1,9 @@
 // What happens in a run that people and records are told of: each is shown by the terminal, logged as structured text and,
 // where it matters for the record, journalled. Values only; who shows them decides how.
 
-import type { z } from "zod";
-import type { engineInfoSchema, PhaseSeconds } from "./messages.ts";
-import type { EpochReport, RunReport } from "./report.ts";
+import type { z } from 'zod';
+import type { engineInfoSchema, PhaseSeconds } from './messages.ts';
+import type { EpochReport, RunReport } from './report.ts';
 
 /** What is known of a failure: the first error observed, and where. */
 export interface RootCause {
@@ -24,36 +24,36 @@ export interface RootCause {
 }
 
 export type RunEvent =
-  | { readonly kind: "listening"; readonly url: string }
-  | { readonly kind: "resumed"; readonly step: number; readonly from: string }
-  | { readonly kind: "warning"; readonly message: string }
+  | { readonly kind: 'listening'; readonly url: string }
+  | { readonly kind: 'resumed'; readonly step: number; readonly from: string }
+  | { readonly kind: 'warning'; readonly message: string }
   | {
-      readonly kind: "worker-joined";
+      readonly kind: 'worker-joined';
       readonly worker: string;
       readonly host: string;
       readonly pid: number;
     }
   | {
-      readonly kind: "worker-ready";
+      readonly kind: 'worker-ready';
       readonly worker: string;
       readonly engine: z.infer<typeof engineInfoSchema>;
       readonly fingerprint: string;
     }
   | {
-      readonly kind: "worker-refused";
+      readonly kind: 'worker-refused';
       readonly worker: string;
       readonly code: string;
       readonly because: string;
     }
   | {
-      readonly kind: "generation";
+      readonly kind: 'generation';
       readonly generation: number;
       readonly worldSize: number;
       readonly spares: number;
       readonly because: string;
     }
   | {
-      readonly kind: "step";
+      readonly kind: 'step';
       /** Steps done. */
       readonly step: number;
       readonly loss: number;
@@ -63,13 +63,13 @@ export type RunEvent =
       readonly seconds: number;
       readonly phases: PhaseSeconds;
     }
-  | { readonly kind: "epoch"; readonly report: EpochReport; readonly epochs: number }
+  | { readonly kind: 'epoch'; readonly report: EpochReport; readonly epochs: number }
   | {
-      readonly kind: "checkpoint";
+      readonly kind: 'checkpoint';
       readonly step: number;
       readonly directory: string;
       readonly seconds: number;
     }
-  | { readonly kind: "stopping"; readonly because: string }
-  | { readonly kind: "failed"; readonly cause: RootCause }
-  | { readonly kind: "finished"; readonly report: RunReport; readonly runDirectory: string };
+  | { readonly kind: 'stopping'; readonly because: string }
+  | { readonly kind: 'failed'; readonly cause: RootCause }
+  | { readonly kind: 'finished'; readonly report: RunReport; readonly runDirectory: string };

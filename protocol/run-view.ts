@@ -1,16 +1,9 @@
 // What an observer sees of a run at one moment: the value behind `/api/run`, the metrics and the terminal's live line.
 
-import type { WorkerState } from "./metrics.ts";
-import type { EpochReport } from "./report.ts";
+import type { WorkerState } from './metrics.ts';
+import type { EpochReport } from './report.ts';
 
-export type RunPhase =
-  | "gathering"
-  | "training"
-  | "evaluating"
-  | "stopping"
-  | "done"
-  | "stopped"
-  | "failed";
+export type RunPhase = 'gathering' | 'training' | 'evaluating' | 'stopping' | 'done' | 'stopped' | 'failed';
 
 export interface WorkerView {
   /** Name for its life: w0, w1, ... in the order of arrival. */

@@ -90,7 +90,7 @@ function refusal(code: string, because: string): LockstepError {
     remedy:
       known === 'E_FINGERPRINT'
         ? 'Run the same engine, library, thread count and instruction set on all workers, or give --allow-mixed-engines.'
-        : 'See the coordinator\'s log.',
+        : "See the coordinator's log.",
   });
 }
 
@@ -98,7 +98,9 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
   const { config } = welcome;
   const job = await options.openJob(config.job);
   const engine = await options.openEngine(job, config);
-  options.log(`engine ${engine.info.name}: ${engine.info.library} on ${engine.info.device}, ${engine.info.threads} thread(s)`);
+  options.log(
+    `engine ${engine.info.name}: ${engine.info.library} on ${engine.info.device}, ${engine.info.threads} thread(s)`,
+  );
   const data = await options.openData(job);
   const plan: BatchPlan = {
     samples: config.trainSamples,
@@ -116,7 +118,10 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
   };
   const vectors = new Map<string, Float32Array>([
     ['weights', state.weights],
-    ...job.optimizer.slots.map((slot, i): [string, Float32Array] => [`slot:${slot}`, state.slots[i] ?? new Float32Array(0)]),
+    ...job.optimizer.slots.map((slot, i): [string, Float32Array] => [
+      `slot:${slot}`,
+      state.slots[i] ?? new Float32Array(0),
+    ]),
   ]);
   if (welcome.resumeStep !== null) await receiveState(control, vectors, state);
 
@@ -163,7 +168,10 @@ async function receiveState(
   } while (!takeStatePart(part, vectors));
   const found = digestOf(state.weights);
   if (found !== part.digest || part.step !== state.step) {
-    throw new LockstepError('E_DIGEST', `the state after step ${part.step} arrived with the digest ${found}, not ${part.digest}`);
+    throw new LockstepError(
+      'E_DIGEST',
+      `the state after step ${part.step} arrived with the digest ${found}, not ${part.digest}`,
+    );
   }
 }
 

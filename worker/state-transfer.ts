@@ -34,7 +34,12 @@ export function* statePartsOf(
 export function takeStatePart(part: StatePart, vectors: ReadonlyMap<string, Float32Array>): boolean {
   const target = vectors.get(part.vector);
   const floats = part.bytes.byteLength / 4;
-  if (target === undefined || target.length !== part.length || part.offset + floats > target.length || !Number.isInteger(floats)) {
+  if (
+    target === undefined ||
+    target.length !== part.length ||
+    part.offset + floats > target.length ||
+    !Number.isInteger(floats)
+  ) {
     throw new LockstepError(
       'E_PROTOCOL',
       `state vector "${part.vector}" of ${part.length} floats does not fit this job's model and optimizer`,

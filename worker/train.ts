@@ -10,13 +10,7 @@
 // wish to stop. Its sum is the same on every rank, so all stop after the same step without asking anyone.
 
 import type { Optimizer, Split } from '../jobs/contract.ts';
-import {
-  batchRange,
-  placeOfStep,
-  rankMicrobatches,
-  stepsPerEpoch,
-  type BatchPlan,
-} from '../protocol/batch-plan.ts';
+import { batchRange, placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import type { PhaseSeconds, WorkerMessage } from '../protocol/messages.ts';
 import type { BatchLoader } from './data/batch-loader.ts';
@@ -164,9 +158,13 @@ function applyUpdate(context: TrainingContext, state: ReplicaState, sum: Float32
     squares += mean * mean;
   }
   if (!Number.isFinite(squares)) {
-    throw new LockstepError('E_NOT_FINITE', `the gradient of step ${state.step + 1} is not finite (loss sum ${sum[size]})`, {
-      remedy: 'Lower --learning-rate, or look for a division by zero or a logarithm of zero in the model or loss.',
-    });
+    throw new LockstepError(
+      'E_NOT_FINITE',
+      `the gradient of step ${state.step + 1} is not finite (loss sum ${sum[size]})`,
+      {
+        remedy: 'Lower --learning-rate, or look for a division by zero or a logarithm of zero in the model or loss.',
+      },
+    );
   }
   const gradient = sum.subarray(0, trainableSize);
   optimizer.update(

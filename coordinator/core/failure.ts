@@ -47,7 +47,12 @@ export class FailureInquiry {
   }
 
   /** A worker told its own error, or was refused for it. */
-  error(who: string, place: { rank: number | null; host: string; pid: number | null }, code: string, message: string): void {
+  error(
+    who: string,
+    place: { rank: number | null; host: string; pid: number | null },
+    code: string,
+    message: string,
+  ): void {
     const suspect = this.suspect(who, place);
     suspect.code ??= code;
     suspect.message ??= message;

@@ -24,7 +24,13 @@ export type Input =
   /** The launcher saw a worker process end. */
   | { readonly kind: 'process-ended'; readonly pid: number; readonly localRank: number; readonly end: ProcessEnd }
   | { readonly kind: 'stop-requested'; readonly because: string }
-  | { readonly kind: 'checkpoint-written'; readonly step: number; readonly digest: string; readonly directory: string; readonly seconds: number }
+  | {
+      readonly kind: 'checkpoint-written';
+      readonly step: number;
+      readonly digest: string;
+      readonly directory: string;
+      readonly seconds: number;
+    }
   | { readonly kind: 'checkpoint-failed'; readonly step: number; readonly because: string }
   | { readonly kind: 'tick' };
 
@@ -38,13 +44,31 @@ export type Effect =
   | { readonly kind: 'tell'; readonly event: RunEvent }
   | { readonly kind: 'journal'; readonly record: JournalEntry }
   | { readonly kind: 'worker-step'; readonly worker: string; readonly report: StepReport }
-  | { readonly kind: 'write-checkpoint'; readonly state: ReplicaState; readonly progress: ProgressRecord; readonly final: boolean }
+  | {
+      readonly kind: 'write-checkpoint';
+      readonly state: ReplicaState;
+      readonly progress: ProgressRecord;
+      readonly final: boolean;
+    }
   | { readonly kind: 'end'; readonly outcome: Outcome };
 
 /** What the record keeps; the shell adds the time. */
 export type JournalEntry =
-  | { readonly kind: 'generation'; readonly generation: number; readonly members: readonly string[]; readonly because: string }
-  | { readonly kind: 'epoch'; readonly step: number; readonly epoch: number; readonly digest: string; readonly loss: number; readonly testLoss: number | null; readonly testAccuracy: number | null }
+  | {
+      readonly kind: 'generation';
+      readonly generation: number;
+      readonly members: readonly string[];
+      readonly because: string;
+    }
+  | {
+      readonly kind: 'epoch';
+      readonly step: number;
+      readonly epoch: number;
+      readonly digest: string;
+      readonly loss: number;
+      readonly testLoss: number | null;
+      readonly testAccuracy: number | null;
+    }
   | { readonly kind: 'checkpoint'; readonly step: number; readonly digest: string; readonly directory: string }
   | { readonly kind: 'stopped'; readonly step: number; readonly because: string }
   | { readonly kind: 'finished'; readonly step: number; readonly digest: string }
@@ -130,15 +154,27 @@ export class Run {
         this.writing--;
         this.checkpointStep = input.step;
         const effects: Effect[] = [
-          { kind: 'tell', event: { kind: 'checkpoint', step: input.step, directory: input.directory, seconds: input.seconds } },
-          { kind: 'journal', record: { kind: 'checkpoint', step: input.step, digest: input.digest, directory: input.directory } },
+          {
+            kind: 'tell',
+            event: { kind: 'checkpoint', step: input.step, directory: input.directory, seconds: input.seconds },
+          },
+          {
+            kind: 'journal',
+            record: { kind: 'checkpoint', step: input.step, digest: input.digest, directory: input.directory },
+          },
         ];
         return [...effects, ...this.endWhenComplete()];
       }
       case 'checkpoint-failed':
         this.writing--;
         return [
-          { kind: 'tell', event: { kind: 'warning', message: `the checkpoint after step ${input.step} could not be written: ${input.because}; training goes on` } },
+          {
+            kind: 'tell',
+            event: {
+              kind: 'warning',
+              message: `the checkpoint after step ${input.step} could not be written: ${input.because}; training goes on`,
+            },
+          },
           ...this.endWhenComplete(),
         ];
       case 'tick':
@@ -184,7 +220,8 @@ export class Run {
         { kind: 'disconnect', worker: id, code: 'E_PROTOCOL_VERSION', because },
       ];
     }
-    if (this.workers.has(id)) return [{ kind: 'disconnect', worker: id, code: 'E_PROTOCOL', because: 'a second "hello"' }];
+    if (this.workers.has(id))
+      return [{ kind: 'disconnect', worker: id, code: 'E_PROTOCOL', because: 'a second "hello"' }];
     this.workers.set(id, {
       id,
       host: message.host,
@@ -200,7 +237,11 @@ export class Run {
     });
     this.explainGathering();
     const effects: Effect[] = [
-      { kind: 'send', worker: id, message: { kind: 'welcome', protocol: PROTOCOL_VERSION, worker: id, config, resumeStep } },
+      {
+        kind: 'send',
+        worker: id,
+        message: { kind: 'welcome', protocol: PROTOCOL_VERSION, worker: id, config, resumeStep },
+      },
       { kind: 'tell', event: { kind: 'worker-joined', worker: id, host: message.host, pid: message.pid } },
     ];
     if (resumeStep !== null) effects.splice(1, 0, { kind: 'send-state', worker: id });
@@ -215,10 +256,14 @@ export class Run {
 
   private ready(worker: Worker, message: ReadyMessage, nowMs: number): Effect[] {
     if (worker.ready !== null) return this.accuse(worker, nowMs, 'a second "ready"');
-    const decision = admit(this.reference, { worker: worker.id, ready: message }, {
-      step: this.options.resumeStep ?? 0,
-      allowMixed: this.options.allowMixedEngines,
-    });
+    const decision = admit(
+      this.reference,
+      { worker: worker.id, ready: message },
+      {
+        step: this.options.resumeStep ?? 0,
+        allowMixed: this.options.allowMixedEngines,
+      },
+    );
     if (decision.kind === 'refused') {
       const { code, because } = decision;
       const refusal: Effect[] = [
@@ -236,12 +281,18 @@ export class Run {
     worker.step = message.step;
     this.explainGathering();
     const effects: Effect[] = [
-      { kind: 'tell', event: { kind: 'worker-ready', worker: worker.id, engine: message.engine, fingerprint: message.fingerprint } },
+      {
+        kind: 'tell',
+        event: { kind: 'worker-ready', worker: worker.id, engine: message.engine, fingerprint: message.fingerprint },
+      },
     ];
     if (decision.mixed !== null) {
       effects.push({
         kind: 'tell',
-        event: { kind: 'warning', message: `${worker.id} runs another engine (${decision.mixed}): this run is not reproducible` },
+        event: {
+          kind: 'warning',
+          message: `${worker.id} runs another engine (${decision.mixed}): this run is not reproducible`,
+        },
       });
     }
     return [...effects, ...this.begin()];
@@ -257,13 +308,21 @@ export class Run {
     const because = `${ready.length} of ${this.options.workers} workers ready`;
     this.because = because;
     // The launcher's order where there is one, so that rank r is the launcher's process r.
-    ready.sort((a, b) => (a.localRank ?? Infinity) - (b.localRank ?? Infinity) || a.id.localeCompare(b.id, 'en', { numeric: true }));
+    ready.sort(
+      (a, b) =>
+        (a.localRank ?? Infinity) - (b.localRank ?? Infinity) || a.id.localeCompare(b.id, 'en', { numeric: true }),
+    );
     const active = ready.slice(0, this.options.config.microbatches);
     active.forEach((worker, rank) => {
       worker.rank = rank;
       worker.state = 'training';
     });
-    const members = active.map((w) => ({ worker: w.id, rank: w.rank ?? 0, peerUrl: w.ready?.peerUrl ?? '', host: w.host }));
+    const members = active.map((w) => ({
+      worker: w.id,
+      rank: w.rank ?? 0,
+      peerUrl: w.ready?.peerUrl ?? '',
+      host: w.host,
+    }));
     this.generationFirstStep = this.step + 1;
     const layout = this.reference?.ready.layout ?? [];
     const optimizer = this.reference?.ready.optimizer ?? { name: '', slots: [] };
@@ -274,11 +333,30 @@ export class Run {
     const effects: Effect[] = active.map((worker) => ({
       kind: 'send',
       worker: worker.id,
-      message: { kind: 'generation', generation: this.generation, rank: worker.rank ?? 0, worldSize: active.length, members, because },
+      message: {
+        kind: 'generation',
+        generation: this.generation,
+        rank: worker.rank ?? 0,
+        worldSize: active.length,
+        members,
+        because,
+      },
     }));
     effects.push(
-      { kind: 'tell', event: { kind: 'generation', generation: this.generation, worldSize: active.length, spares: ready.length - active.length, because } },
-      { kind: 'journal', record: { kind: 'generation', generation: this.generation, members: active.map((w) => w.id), because } },
+      {
+        kind: 'tell',
+        event: {
+          kind: 'generation',
+          generation: this.generation,
+          worldSize: active.length,
+          spares: ready.length - active.length,
+          because,
+        },
+      },
+      {
+        kind: 'journal',
+        record: { kind: 'generation', generation: this.generation, members: active.map((w) => w.id), because },
+      },
     );
     return [...effects, ...this.makeSpares()];
   }
@@ -292,7 +370,8 @@ export class Run {
 
   private report(worker: Worker, report: StepReport, nowMs: number): Effect[] {
     if (worker.rank === null || report.generation !== this.generation) return [];
-    if (report.step !== worker.step + 1) return this.accuse(worker, nowMs, `step ${report.step} reported after step ${worker.step}`);
+    if (report.step !== worker.step + 1)
+      return this.accuse(worker, nowMs, `step ${report.step} reported after step ${worker.step}`);
     worker.step = report.step;
     worker.state = 'training';
     worker.rssBytes = report.rssBytes;
@@ -306,7 +385,12 @@ export class Run {
       effects.push(...this.commit(report));
     } else {
       if (!Object.is(agreed.lossSum, report.lossSum)) {
-        return this.fail(worker, nowMs, 'E_DIGEST', `${worker.id} computed the loss sum ${report.lossSum} at step ${report.step}, others ${agreed.lossSum}`);
+        return this.fail(
+          worker,
+          nowMs,
+          'E_DIGEST',
+          `${worker.id} computed the loss sum ${report.lossSum} at step ${report.step}, others ${agreed.lossSum}`,
+        );
       }
       agreed.reports++;
     }
@@ -354,12 +438,21 @@ export class Run {
     this.evaluations.set(message.step, reports);
     const first = reports[0];
     if (first !== undefined && first.digest !== message.digest) {
-      return this.fail(worker, nowMs, 'E_DIGEST', `${worker.id} holds the weights ${message.digest.slice(0, 16)} after step ${message.step}, others ${first.digest.slice(0, 16)}`);
+      return this.fail(
+        worker,
+        nowMs,
+        'E_DIGEST',
+        `${worker.id} holds the weights ${message.digest.slice(0, 16)} after step ${message.step}, others ${first.digest.slice(0, 16)}`,
+      );
     }
     if (reports.length < this.members().length) return [];
     this.evaluations.delete(message.step);
     this.evaluatedStep = message.step;
     const completed = this.progress.evaluated(sumEvaluation(reports.flatMap((r) => r.chunks)));
+    if (this.phase === 'evaluating' && message.step < this.options.config.steps) {
+      this.phase = 'training';
+      this.because = 'all members step';
+    }
     const effects: Effect[] = [];
     if (completed !== null) {
       effects.push(
@@ -414,7 +507,12 @@ export class Run {
     worker.peakRssBytes = message.peakRssBytes;
     const other = this.members().find((w) => w.finishedDigest !== null && w.finishedDigest !== message.digest);
     if (other !== undefined) {
-      return this.fail(worker, nowMs, 'E_DIGEST', `${worker.id} ends with the weights ${message.digest.slice(0, 16)}, ${other.id} with ${other.finishedDigest?.slice(0, 16)}`);
+      return this.fail(
+        worker,
+        nowMs,
+        'E_DIGEST',
+        `${worker.id} ends with the weights ${message.digest.slice(0, 16)}, ${other.id} with ${other.finishedDigest?.slice(0, 16)}`,
+      );
     }
     this.digest = message.digest;
     return this.endWhenComplete();
@@ -444,7 +542,11 @@ export class Run {
     if (this.phase === 'stopping' || this.inquiry !== null) return [];
     this.phase = 'stopping';
     this.because = because;
-    const effects: Effect[] = this.members().map((w) => ({ kind: 'send', worker: w.id, message: { kind: 'stop', because } }));
+    const effects: Effect[] = this.members().map((w) => ({
+      kind: 'send',
+      worker: w.id,
+      message: { kind: 'stop', because },
+    }));
     return [{ kind: 'tell', event: { kind: 'stopping', because } }, ...effects];
   }
 

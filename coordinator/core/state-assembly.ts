@@ -33,7 +33,11 @@ export class StateAssembly {
       this.vectors = [];
       this.filled = 0;
     }
-    this.check(part.step === this.step && part.digest === this.digest, part, 'of another state than the parts before it');
+    this.check(
+      part.step === this.step && part.digest === this.digest,
+      part,
+      'of another state than the parts before it',
+    );
     if (part.offset === 0) {
       this.check(part.vectorIndex === this.vectors.length, part, 'of a vector out of order');
       this.check(this.lengthOf(part.vector) === part.length, part, `of ${part.length} floats, which is not its length`);

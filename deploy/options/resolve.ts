@@ -19,11 +19,20 @@ export interface RunPlace {
 /** The engine that `--engine auto` stands for in this version. */
 const AUTO_ENGINE = 'tensorflow';
 
-/** Makes the run's configuration. Throws LockstepError E_BATCH_SIZE or E_USAGE, naming the flag and its value. */
-export function resolveRun(flags: TrainFlags, job: JobDefinition, place: RunPlace): RunConfig {
+/** How a global batch is cut. Throws LockstepError E_BATCH_SIZE when the pieces would not be equal. */
+export function resolveBatch(
+  flags: TrainFlags,
+  job: JobDefinition,
+): { readonly globalBatch: number; readonly microbatches: number } {
   const globalBatch = flags.batchSize ?? job.batchSize;
   const microbatches = flags.microbatches ?? job.microbatches ?? DEFAULT_MICROBATCHES;
   if (globalBatch % microbatches !== 0) throw unevenBatch(flags, globalBatch, microbatches);
+  return { globalBatch, microbatches };
+}
+
+/** Makes the run's configuration. Throws LockstepError E_BATCH_SIZE or E_USAGE, naming the flag and its value. */
+export function resolveRun(flags: TrainFlags, job: JobDefinition, place: RunPlace): RunConfig {
+  const { globalBatch, microbatches } = resolveBatch(flags, job);
   const trainSamples = atMost(
     '--train-samples',
     flags.trainSamples,

@@ -2,7 +2,17 @@
 // is made aside and renamed. Two processes that want the same one take turns by a lock that names its holder, and what a
 // killed one left behind is cleared by the next.
 
-import { mkdirSync, readFileSync, readdirSync, rmSync, renameSync, unlinkSync, writeFileSync, accessSync, constants } from 'node:fs';
+import {
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  renameSync,
+  unlinkSync,
+  writeFileSync,
+  accessSync,
+  constants,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { LockstepError } from '../../protocol/errors.ts';
@@ -55,7 +65,11 @@ function tryLock(lock: string): boolean {
 }
 
 /** Runs `work` while no other process holds the lock file `lock`; `onWait` is told once who holds it. */
-export async function withLock<T>(lock: string, work: () => Promise<T>, onWait: (pid: number) => void = () => {}): Promise<T> {
+export async function withLock<T>(
+  lock: string,
+  work: () => Promise<T>,
+  onWait: (pid: number) => void = () => {},
+): Promise<T> {
   let isTold = false;
   while (!tryLock(lock)) {
     const pid = holderOf(lock);
@@ -90,7 +104,8 @@ function clearLeftovers(directory: string): void {
   const prefix = `.${basename(directory)}.partial-`;
   for (const name of readdirSync(dirname(directory))) {
     const pid = name.startsWith(prefix) ? Number(name.slice(prefix.length)) : Number.NaN;
-    if (!Number.isNaN(pid) && (pid === process.pid || !isAlive(pid))) rmSync(join(dirname(directory), name), { recursive: true });
+    if (!Number.isNaN(pid) && (pid === process.pid || !isAlive(pid)))
+      rmSync(join(dirname(directory), name), { recursive: true });
   }
 }
 

@@ -36,7 +36,11 @@ export function seemsInstalled(data: DataSetDefinition): boolean {
 }
 
 /** Fetches or repairs the files, when needed. Throws E_DOWNLOAD, E_HASH, E_TOOL_MISSING or E_DATA_CORRUPT. */
-export async function ensureDataSet(data: DataSetDefinition, tell: (line: string) => void, progress: Progress): Promise<void> {
+export async function ensureDataSet(
+  data: DataSetDefinition,
+  tell: (line: string) => void,
+  progress: Progress,
+): Promise<void> {
   const { source } = data;
   if (source === undefined) return;
   const directory = dataSetDirectory(data);
@@ -68,9 +72,13 @@ async function fetchDataSet(
     await source.unpack(archive, staging);
     const damages = await damagedFiles(staging, source.files);
     if (damages.length > 0) {
-      throw new LockstepError('E_DATA_CORRUPT', `${name}, as fetched, is not the published one: ${damages.join('; ')}`, {
-        remedy: 'Start again; if it stays so, report it: a source has changed.',
-      });
+      throw new LockstepError(
+        'E_DATA_CORRUPT',
+        `${name}, as fetched, is not the published one: ${damages.join('; ')}`,
+        {
+          remedy: 'Start again; if it stays so, report it: a source has changed.',
+        },
+      );
     }
   });
   rmSync(downloads, { recursive: true, force: true });

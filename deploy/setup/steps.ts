@@ -41,7 +41,9 @@ export async function setUp(wish: { readonly dataSet: DataSetDefinition | null }
 
 function amount(bytes: number, total: number | null): string {
   const megabytes = `${(bytes / 1e6).toFixed(0)} MB`;
-  return total === null ? megabytes : `${megabytes} of ${(total / 1e6).toFixed(0)} (${Math.min(100, Math.floor((100 * bytes) / total))} %)`;
+  return total === null
+    ? megabytes
+    : `${megabytes} of ${(total / 1e6).toFixed(0)} (${Math.min(100, Math.floor((100 * bytes) / total))} %)`;
 }
 
 async function showTasks(steps: readonly Step[]): Promise<void> {

@@ -62,7 +62,12 @@ interface Manifest {
   /** Binding sources and flags that the addon was made of: another tfjs-node makes another addon. */
   readonly binding: string;
   readonly compiler: string;
-  readonly files: readonly { readonly name: string; readonly bytes: number; readonly mtimeMs: number; readonly sha256: string }[];
+  readonly files: readonly {
+    readonly name: string;
+    readonly bytes: number;
+    readonly mtimeMs: number;
+    readonly sha256: string;
+  }[];
 }
 
 export type Tell = (line: string) => void;
@@ -152,13 +157,17 @@ export async function ensureTensorflow(tell: Tell, progress: Progress): Promise<
 async function build(staging: string, tell: Tell, progress: Progress): Promise<void> {
   const wheel = WHEELS[`${platform()}-${arch()}`];
   if (wheel === undefined) {
-    throw new LockstepError('E_ENGINE_UNAVAILABLE', `there is no TensorFlow library for ${platform()} on ${arch()} yet`, {
-      remedy: `Use Linux on x86-64. ${NEXT_RUNG}`,
-    });
+    throw new LockstepError(
+      'E_ENGINE_UNAVAILABLE',
+      `there is no TensorFlow library for ${platform()} on ${arch()} yet`,
+      {
+        remedy: `Use Linux on x86-64. ${NEXT_RUNG}`,
+      },
+    );
   }
   const compiler = await findCompiler();
   if (compiler === null && (await findPip()) === null) {
-    throw new LockstepError('E_TOOL_MISSING', 'neither a C++ compiler nor Python\'s pip is on the PATH', {
+    throw new LockstepError('E_TOOL_MISSING', "neither a C++ compiler nor Python's pip is on the PATH", {
       remedy: `Install them, e.g. \`apt-get install g++ python3-pip\`. ${NEXT_RUNG}`,
     });
   }
@@ -223,11 +232,14 @@ export interface Compiler {
 }
 
 /** The first C++ compiler that answers: `$CXX`, g++, c++, clang++. */
-export async function findCompiler(env: Readonly<Record<string, string | undefined>> = process.env): Promise<Compiler | null> {
+export async function findCompiler(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Promise<Compiler | null> {
   for (const name of [env['CXX'], 'g++', 'c++', 'clang++']) {
     if (name === undefined || name === '') continue;
     const [command, ...args] = name.split(' ');
-    if (command !== undefined && (await answers(command, [...args, '--version']))) return { name, command: [command, ...args] };
+    if (command !== undefined && (await answers(command, [...args, '--version'])))
+      return { name, command: [command, ...args] };
   }
   return null;
 }
@@ -239,7 +251,10 @@ async function fetchZig(downloads: string, progress: Progress, tell: Tell): Prom
   await extract(archive.path, directory, /^ziglang\//, 'ziglang/');
   const zig = join(directory, 'zig');
   await chmod(zig, 0o755);
-  return { name: `Zig's compiler (${ZIG.kind === 'pip' ? ZIG.requirement : ''})`, command: [zig, 'c++', '-target', 'x86_64-linux-gnu.2.27'] };
+  return {
+    name: `Zig's compiler (${ZIG.kind === 'pip' ? ZIG.requirement : ''})`,
+    command: [zig, 'c++', '-target', 'x86_64-linux-gnu.2.27'],
+  };
 }
 
 const run = promisify(execFile);
@@ -270,7 +285,10 @@ async function compile(compiler: readonly string[], directory: string): Promise<
   try {
     await run(command, args, { maxBuffer: 16 * 1024 * 1024 });
   } catch (cause) {
-    const words = cause instanceof Error && 'stderr' in cause ? String(cause.stderr).trim().split('\n').slice(0, 5).join(' / ') : String(cause);
+    const words =
+      cause instanceof Error && 'stderr' in cause
+        ? String(cause.stderr).trim().split('\n').slice(0, 5).join(' / ')
+        : String(cause);
     throw new LockstepError('E_ENGINE_UNAVAILABLE', `the binding could not be compiled with ${command}: ${words}`, {
       remedy: `Install a C++17 compiler (e.g. \`apt-get install g++\`) or name one in CXX. ${NEXT_RUNG}`,
       cause,
@@ -294,9 +312,13 @@ export async function testLoad(bindingPath: string): Promise<string> {
   });
   if (ended !== '0' || out !== TENSORFLOW_VERSION) {
     const words = err.trim().split('\n').slice(-3).join(' / ');
-    throw new LockstepError('E_ENGINE_UNAVAILABLE', `the tensorflow library does not load (${ended}; version "${out}"): ${words}`, {
-      remedy: `Delete ${dirname(bindingPath)} and run \`npm run setup\`. ${NEXT_RUNG}`,
-    });
+    throw new LockstepError(
+      'E_ENGINE_UNAVAILABLE',
+      `the tensorflow library does not load (${ended}; version "${out}"): ${words}`,
+      {
+        remedy: `Delete ${dirname(bindingPath)} and run \`npm run setup\`. ${NEXT_RUNG}`,
+      },
+    );
   }
   return out;
 }

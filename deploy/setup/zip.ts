@@ -15,7 +15,10 @@ export interface Zip {
 }
 
 export async function openZip(path: string): Promise<Zip> {
-  const zip = await promisify<string, yauzl.Options, yauzl.ZipFile>(yauzl.open)(path, { lazyEntries: true, autoClose: false });
+  const zip = await promisify<string, yauzl.Options, yauzl.ZipFile>(yauzl.open)(path, {
+    lazyEntries: true,
+    autoClose: false,
+  });
   return {
     close: () => zip.close(),
     entries: async function* () {

@@ -35,7 +35,8 @@ export function decodePng(file: Buffer): Picture {
       width = body.readUInt32BE(0);
       height = body.readUInt32BE(4);
       const [bits, color, , , interlaced] = body.subarray(8);
-      if (bits !== 8 || color !== 2 || interlaced !== 0) refuse(`bits ${bits}, color type ${color}, interlacing ${interlaced}`);
+      if (bits !== 8 || color !== 2 || interlaced !== 0)
+        refuse(`bits ${bits}, color type ${color}, interlacing ${interlaced}`);
     }
     if (kind === 'IDAT') compressed.push(body);
     if (kind === 'IEND') break;

@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { afterEach } from 'vitest';
 import type { RunReport } from '../../protocol/report.ts';
 
 export const ENTRY = fileURLToPath(new URL('../../deploy/lockstep.mjs', import.meta.url));
@@ -21,7 +22,8 @@ export class LockstepProcess {
   readonly ended: Promise<Ended>;
   stdout = '';
   stderr = '';
-  private watchers: { pattern: RegExp; resolve: (match: RegExpExecArray) => void; reject: (error: Error) => void }[] = [];
+  private watchers: { pattern: RegExp; resolve: (match: RegExpExecArray) => void; reject: (error: Error) => void }[] =
+    [];
 
   constructor(args: readonly string[], options: { env?: Record<string, string>; cwd?: string; node?: string } = {}) {
     this.child = spawn(options.node ?? process.execPath, [ENTRY, ...args], {
@@ -65,8 +67,22 @@ export class LockstepProcess {
   }
 }
 
-export function lockstep(args: readonly string[], options?: ConstructorParameters<typeof LockstepProcess>[1]): LockstepProcess {
-  return new LockstepProcess(args, options);
+const started: LockstepProcess[] = [];
+afterEach(async () => {
+  // A test that failed in the middle leaves nothing running.
+  for (const { child, ended } of started.splice(0)) {
+    if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
+    await ended;
+  }
+});
+
+export function lockstep(
+  args: readonly string[],
+  options?: ConstructorParameters<typeof LockstepProcess>[1],
+): LockstepProcess {
+  const process = new LockstepProcess(args, options);
+  started.push(process);
+  return process;
 }
 
 /** A directory that is removed when the test is over. */

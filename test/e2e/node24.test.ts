@@ -14,18 +14,7 @@ afterAll(() => {
 
 async function digestOf(name: string, node: string): Promise<string | null> {
   const directory = scratch.dir(name);
-  const small = [
-    '--workers',
-    '2',
-    '--max-steps',
-    '5',
-    '--train-samples',
-    '640',
-    '--test-samples',
-    '100',
-    '--seed',
-    '7',
-  ];
+  const small = '--workers 2 --max-steps 5 --train-samples 640 --test-samples 100 --seed 7'.split(' ');
   const place = ['--listen', '127.0.0.1:0', '--run-dir', directory];
   const { code, stderr } = await lockstep(['train', 'cifar10-cnn', ...small, ...place], { node }).ended;
   expect(stderr).toBe('');

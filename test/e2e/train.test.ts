@@ -25,11 +25,26 @@ describe('the same bits', () => {
   it('come from 1, 2, 3 and 4 workers, with augmentation on, and twice from the same number', async () => {
     const one = await trainSmall('w1', '--workers', '1', '--max-steps', String(STEPS));
     expect(one.digest).toMatch(/^[0-9a-f]{64}$/);
-    for (const [name, workers] of [['w2', 2], ['w2-again', 2], ['w3', 3], ['w4', 4]] as const) {
+    for (const [name, workers] of [
+      ['w2', 2],
+      ['w2-again', 2],
+      ['w3', 3],
+      ['w4', 4],
+    ] as const) {
       const report = await trainSmall(name, '--workers', String(workers), '--max-steps', String(STEPS));
       expect([name, report.digest]).toEqual([name, one.digest]);
-      expect([report.testLoss, report.testAccuracy, report.finalLoss]).toEqual([one.testLoss, one.testAccuracy, one.finalLoss]);
-      expect(report).toMatchObject({ workersStarted: workers, workersLost: 0, stepsLost: 0, steps: STEPS, augment: expect.stringContaining('flip') as string });
+      expect([report.testLoss, report.testAccuracy, report.finalLoss]).toEqual([
+        one.testLoss,
+        one.testAccuracy,
+        one.finalLoss,
+      ]);
+      expect(report).toMatchObject({
+        workersStarted: workers,
+        workersLost: 0,
+        stepsLost: 0,
+        steps: STEPS,
+        augment: expect.stringContaining('flip') as string,
+      });
     }
     const other = await trainSmall('w2-seed', '--workers', '2', '--max-steps', String(STEPS), '--seed', '8');
     expect(other.digest).not.toBe(one.digest);
@@ -55,13 +70,28 @@ describe('the same bits', () => {
     expect(existsSync(join(directory, 'checkpoints', `step-${stopped.steps}`))).toBe(true);
     expect(existsSync(join(directory, 'endpoint.json'))).toBe(false);
 
-    const resumed = await lockstep(['train', 'cifar10-cnn', '--listen', '127.0.0.1:0', '--workers', '3', '--resume', '--run-dir', directory]).ended;
+    const resumed = await lockstep([
+      'train',
+      'cifar10-cnn',
+      '--listen',
+      '127.0.0.1:0',
+      '--workers',
+      '3',
+      '--resume',
+      '--run-dir',
+      directory,
+    ]).ended;
     expect(resumed.code).toBe(0);
     const report = reportIn(directory);
     expect(report.digest).toBe(whole.digest);
     expect(report).toMatchObject({ steps: 32, resumedFromStep: stopped.steps, stepsLost: 0 });
-    expect(report.byEpoch.map((e) => [e.epoch, e.loss, e.testLoss])).toEqual(whole.byEpoch.map((e) => [e.epoch, e.loss, e.testLoss]));
-    const steps = readFileSync(join(directory, 'metrics.jsonl'), 'utf8').trim().split('\n').map((line) => (JSON.parse(line) as { step: number }).step);
+    expect(report.byEpoch.map((e) => [e.epoch, e.loss, e.testLoss])).toEqual(
+      whole.byEpoch.map((e) => [e.epoch, e.loss, e.testLoss]),
+    );
+    const steps = readFileSync(join(directory, 'metrics.jsonl'), 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as { step: number }).step);
     expect(steps).toEqual(Array.from({ length: 32 }, (_, i) => i + 1));
   });
 });
@@ -70,7 +100,15 @@ describe('what a run leaves', () => {
   it('is the run directory of the contract, and a model that evaluate agrees with', async () => {
     const report = await trainSmall('left', '--workers', '2', '--max-steps', '4', '--report', scratch.dir('copy.json'));
     const directory = scratch.dir('left');
-    expect(readdirSync(directory).toSorted()).toEqual(['checkpoints', 'journal.jsonl', 'logs', 'metrics.jsonl', 'model', 'report.json', 'token']);
+    expect(readdirSync(directory).toSorted()).toEqual([
+      'checkpoints',
+      'journal.jsonl',
+      'logs',
+      'metrics.jsonl',
+      'model',
+      'report.json',
+      'token',
+    ]);
     expect(statSync(join(directory, 'token')).mode & 0o077).toBe(0);
     expect(JSON.parse(readFileSync(scratch.dir('copy.json'), 'utf8'))).toEqual(JSON.parse(JSON.stringify(report)));
     expect(report).toMatchObject({
@@ -84,24 +122,44 @@ describe('what a run leaves', () => {
     });
     expect(report.peakRssBytes.workers).toHaveLength(2);
     for (const bytes of report.peakRssBytes.workers) expect(bytes).toBeLessThan(700e6);
-    const journal = readFileSync(join(directory, 'journal.jsonl'), 'utf8').trim().split('\n').map((line) => (JSON.parse(line) as { kind: string }).kind);
+    const journal = readFileSync(join(directory, 'journal.jsonl'), 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as { kind: string }).kind);
     expect(journal).toEqual(['run', 'generation', 'checkpoint', 'finished']);
 
     const evaluated = await lockstep(['evaluate', directory]).ended;
     expect(evaluated.code).toBe(0);
-    expect(evaluated.stdout).toContain('confusion');
+    expect(evaluated.stderr).toBe('');
+    expect(evaluated.stdout).toMatch(/^true \\ said/m);
     expect(evaluated.stdout).toContain(report.digest);
   });
 
   it('is served while it runs: page, metrics, health and the run as JSON', async () => {
-    const run = lockstep(['train', 'cifar10-cnn', ...SMALL, '--workers', '2', '--epochs', '50', '--run-dir', scratch.dir('served')]);
+    const run = lockstep([
+      'train',
+      'cifar10-cnn',
+      ...SMALL,
+      '--workers',
+      '2',
+      '--epochs',
+      '50',
+      '--run-dir',
+      scratch.dir('served'),
+    ]);
     const [, url = ''] = await run.wrote(/watch it\s+(\S+)/);
     expect((await fetch(`${url}/healthz`)).status).toBe(200);
     await run.wrote(/epoch {2}1\/50/);
     expect(await (await fetch(`${url}/readyz`)).json()).toMatchObject({ ready: true });
     const view = (await (await fetch(`${url}/api/run`)).json()) as RunView;
-    expect(view).toMatchObject({ job: 'cifar10-cnn', generation: 1, coordinator: { pid: expect.any(Number) as number } });
-    expect(view.workers.map((w) => [w.id, w.rank]).toSorted()).toEqual(view.workers.map((w) => [w.id, w.rank]).toSorted());
+    expect(view).toMatchObject({
+      job: 'cifar10-cnn',
+      generation: 1,
+      coordinator: { pid: expect.any(Number) as number },
+    });
+    expect(view.workers.map((w) => [w.id, w.rank]).toSorted()).toEqual(
+      view.workers.map((w) => [w.id, w.rank]).toSorted(),
+    );
     expect(view.workers.map((w) => w.rank).toSorted()).toEqual([0, 1]);
     const metrics = await (await fetch(`${url}/metrics`)).text();
     expect(metrics).toMatch(/lockstep_images_total\{run="served"\} [1-9]/);
@@ -118,7 +176,17 @@ describe('what a run leaves', () => {
 describe('a failure', () => {
   it('of a worker is shown as one root cause, ends the run with 1, and leaves no process', async () => {
     const directory = scratch.dir('killed');
-    const run = lockstep(['train', 'cifar10-cnn', ...SMALL, '--workers', '2', '--epochs', '50', '--run-dir', directory]);
+    const run = lockstep([
+      'train',
+      'cifar10-cnn',
+      ...SMALL,
+      '--workers',
+      '2',
+      '--epochs',
+      '50',
+      '--run-dir',
+      directory,
+    ]);
     const [, url = ''] = await run.wrote(/watch it\s+(\S+)/);
     await run.wrote(/epoch {2}1\/50/);
     const view = (await (await fetch(`${url}/api/run`)).json()) as RunView;
@@ -131,20 +199,42 @@ describe('a failure', () => {
     expect(ended.stdout).toContain('killed by SIGKILL');
     expect(reportIn(directory)).toMatchObject({ state: 'failed', workersLost: 1 });
     expect(processesNaming(directory)).toEqual([]);
-    const resumed = await lockstep(['train', 'cifar10-cnn', '--listen', '127.0.0.1:0', '--resume', '--run-dir', directory, '--epochs', '2']).ended;
+    const resumed = await lockstep([
+      'train',
+      'cifar10-cnn',
+      '--listen',
+      '127.0.0.1:0',
+      '--resume',
+      '--run-dir',
+      directory,
+      '--epochs',
+      '2',
+    ]).ended;
     expect(resumed.code === 0 || resumed.stderr.includes('has done its')).toBe(true);
   });
 
   it('of the launcher itself leaves no process and no lock', async () => {
     const directory = scratch.dir('launcher-killed');
-    const run = lockstep(['train', 'cifar10-cnn', ...SMALL, '--workers', '2', '--epochs', '50', '--run-dir', directory]);
+    const run = lockstep([
+      'train',
+      'cifar10-cnn',
+      ...SMALL,
+      '--workers',
+      '2',
+      '--epochs',
+      '50',
+      '--run-dir',
+      directory,
+    ]);
     const [, url = ''] = await run.wrote(/watch it\s+(\S+)/);
     await run.wrote(/epoch {2}1\/50/);
     const view = (await (await fetch(`${url}/api/run`)).json()) as RunView;
     run.child.kill('SIGKILL');
     await run.ended;
     const gone = (pid: number): boolean => !existsSync(`/proc/${pid}`);
-    await expect.poll(() => [view.coordinator.pid, ...view.workers.map((w) => w.pid)].every(gone), { timeout: 30_000 }).toBe(true);
+    await expect
+      .poll(() => [view.coordinator.pid, ...view.workers.map((w) => w.pid)].every(gone), { timeout: 30_000 })
+      .toBe(true);
     expect(existsSync(join(directory, '.lock'))).toBe(false);
     expect(reportIn(directory).state).toBe('stopped');
   });
@@ -157,7 +247,19 @@ describe('a failure', () => {
     const bytes = readFileSync(weights);
     bytes[100] = (bytes[100] ?? 0) ^ 1;
     writeFileSync(weights, bytes);
-    const resumed = await lockstep(['train', 'cifar10-cnn', '--listen', '127.0.0.1:0', '--workers', '1', '--resume', '--run-dir', directory, '--max-steps', '10']).ended;
+    const resumed = await lockstep([
+      'train',
+      'cifar10-cnn',
+      '--listen',
+      '127.0.0.1:0',
+      '--workers',
+      '1',
+      '--resume',
+      '--run-dir',
+      directory,
+      '--max-steps',
+      '10',
+    ]).ended;
     expect(resumed.code).toBe(0);
     expect(resumed.stdout).toMatch(/step-8 is damaged: weights\.bin was altered.*the one before it is used/);
     expect(reportIn(directory)).toMatchObject({ digest: whole.digest, resumedFromStep: 4, stepsLost: 4 });
@@ -167,7 +269,7 @@ describe('a failure', () => {
 describe('bad input', () => {
   const refused = async (args: string[], code: string, ...words: (string | RegExp)[]): Promise<void> => {
     const ended = await lockstep(args).ended;
-    expect(ended.stderr).toContain(`[${code}]`);
+    expect(ended.stderr).toContain(code);
     for (const word of words) expect(ended.stderr).toMatch(word);
     expect(ended.code).toBe(2);
   };
@@ -177,7 +279,7 @@ describe('bad input', () => {
     const train = ['train', 'cifar10-cnn', '--run-dir', directory, '--listen', '127.0.0.1:0'];
     await refused([...train, '--wrokers', '2'], 'E_USAGE', '--wrokers', '--workers');
     await refused([...train, '--workers', '0'], 'E_USAGE', '--workers', '0');
-    await refused([...train, '--batch-size', '66'], 'E_BATCH_SIZE', '66', '4', '64|68');
+    await refused([...train, '--batch-size', '66'], 'E_BATCH_SIZE', '66', '4', /64 or 68/);
     await refused([...train, '--microbatches', '3'], 'E_USAGE', '--microbatches', 'power of two');
     await refused([...train, '--transport', 'nats'], 'E_NOT_SUPPORTED', 'nats');
     await refused(['train', 'cifar10-cn'], 'E_JOB_NOT_FOUND', 'cifar10-cn', 'cifar10-cnn');
@@ -188,7 +290,7 @@ describe('bad input', () => {
   it('of a job file that throws names the file, the error and its line', async () => {
     const file = scratch.dir('broken-job.ts');
     writeFileSync(file, 'const a: number = 1;\nthrow new Error(`no good ${a}`);\n');
-    await refused(['train', file], 'E_JOB_INVALID', 'broken-job.ts', 'no good 1', 'line 2');
+    await refused(['train', file], 'E_JOB_INVALID', 'broken-job.ts:2', 'no good 1');
   });
 
   it('of a directory that holds a run, or in use, touches nothing in it', async () => {
@@ -196,14 +298,33 @@ describe('bad input', () => {
     await trainSmall('used', '--workers', '1', '--max-steps', '1');
     const before = readFileSync(join(directory, 'report.json'), 'utf8');
     await refused(['train', 'cifar10-cnn', ...SMALL, '--run-dir', directory], 'E_RUN_DIR_NOT_EMPTY', '--resume');
-    const run = lockstep(['train', 'cifar10-cnn', ...SMALL, '--workers', '1', '--epochs', '50', '--resume', '--run-dir', directory]);
+    const run = lockstep([
+      'train',
+      'cifar10-cnn',
+      ...SMALL,
+      '--workers',
+      '1',
+      '--epochs',
+      '50',
+      '--resume',
+      '--run-dir',
+      directory,
+    ]);
     const [, url = ''] = await run.wrote(/watch it\s+(\S+)/);
-    await refused(['train', 'cifar10-cnn', ...SMALL, '--resume', '--run-dir', directory], 'E_RUN_DIR_IN_USE', 'in use by process');
+    await refused(
+      ['train', 'cifar10-cnn', ...SMALL, '--resume', '--run-dir', directory],
+      'E_RUN_DIR_IN_USE',
+      'in use by process',
+    );
     const { port } = new URL(url);
-    await refused(['train', 'cifar10-cnn', '--run-dir', scratch.dir('port'), '--listen', `127.0.0.1:${port}`], 'E_PORT_IN_USE', port, '--listen 127.0.0.1:0');
+    await refused(
+      ['train', 'cifar10-cnn', '--run-dir', scratch.dir('port'), '--listen', `127.0.0.1:${port}`],
+      'E_PORT_IN_USE',
+      port,
+      '--listen 127.0.0.1:0',
+    );
     expect(readFileSync(join(directory, 'report.json'), 'utf8')).toBe(before);
     run.child.kill('SIGINT');
     expect((await run.ended).code).toBe(130);
   });
 });
-

@@ -115,7 +115,10 @@ interface Outcome {
   readonly keptSteps: number[];
 }
 
-async function trainAll(worldSize: number, change: (rank: number) => Partial<TrainingContext> = () => ({})): Promise<Outcome[]> {
+async function trainAll(
+  worldSize: number,
+  change: (rank: number) => Partial<TrainingContext> = () => ({}),
+): Promise<Outcome[]> {
   return Promise.all(
     exchanges(worldSize).map(async (collective, rank) => {
       const state: ReplicaState = { step: 0, weights: new Float32Array([0.5, 0.25, 0]), slots: [] };
@@ -166,14 +169,20 @@ describe('train', () => {
   it('averages over the samples of the batch, also in the short last one', async () => {
     // One step by hand on batch 0; w = (0.5, 0.25), so error(x) = 0.5 x + 0.25 - y.
     const seen: number[] = [];
-    const spy = { ...split(TRAIN), read: (index: number, into: Float32Array) => (seen.push(index), split(TRAIN).read(index, into)) };
+    const spy = {
+      ...split(TRAIN),
+      read: (index: number, into: Float32Array) => (seen.push(index), split(TRAIN).read(index, into)),
+    };
     const loader = new BatchLoader({ plan, split: spy, inputShape: SHAPE, augment: null });
     const [outcome] = await trainAll(1, () => ({ steps: 1, loader }));
     const samples = seen.slice(0, 4);
     expect(new Set(samples).size).toBe(4);
     const errors = samples.map((x) => 0.5 * x + 0.25 - (x % 2));
     const mean = (values: number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
-    expect(outcome?.state.weights[0]).toBeCloseTo(0.5 - 0.001 * mean(errors.map((e, i) => 2 * e * (samples[i] ?? 0))), 6);
+    expect(outcome?.state.weights[0]).toBeCloseTo(
+      0.5 - 0.001 * mean(errors.map((e, i) => 2 * e * (samples[i] ?? 0))),
+      6,
+    );
     expect(outcome?.state.weights[1]).toBeCloseTo(0.25 - 0.001 * mean(errors.map((e) => 2 * e)), 6);
     expect(outcome?.state.weights[2]).toBeCloseTo(0.1 * mean(samples), 6);
 
@@ -214,7 +223,10 @@ describe('train', () => {
 
   it('refuses to apply a gradient that is not finite, naming the step', async () => {
     const engine = toyEngine();
-    const broken = { ...engine, gradient: (_: unknown, out: Float32Array) => out.fill(Number.NaN) } as unknown as Engine;
+    const broken = {
+      ...engine,
+      gradient: (_: unknown, out: Float32Array) => out.fill(Number.NaN),
+    } as unknown as Engine;
     await expect(trainAll(1, () => ({ engine: broken }))).rejects.toMatchObject({
       code: 'E_NOT_FINITE',
       message: expect.stringContaining('step 1') as string,

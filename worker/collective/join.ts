@@ -102,6 +102,8 @@ export async function openCollective(options: {
       const startedAt = performance.now();
       const [outBefore, inBefore] = [bytes('bytesOut'), bytes('bytesIn')];
       send(core.begin(step, fold.partials(), out));
+      // Once a step at least the process listens to others than its peers: a lone worker has nobody else to wait for.
+      await nextTurn();
       await until(() => core.everyoneHeard || core.done);
       const heardAt = performance.now();
       await until(() => core.done);
@@ -122,6 +124,12 @@ export async function openCollective(options: {
       await Promise.all([...links.values()].map((link) => link.closed));
     },
   };
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
 }
 
 function nameOf(members: readonly Member[], rank: number): string {

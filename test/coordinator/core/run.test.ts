@@ -82,7 +82,11 @@ const report = (step: number, change: Partial<Extract<WorkerMessage, { kind: 're
   ...change,
 });
 
-const evaluation = (step: number, chunks: { index: number; samples: number; lossSum: number; correct: number }[], digest = DIGEST_A): WorkerMessage => ({
+const evaluation = (
+  step: number,
+  chunks: { index: number; samples: number; lossSum: number; correct: number }[],
+  digest = DIGEST_A,
+): WorkerMessage => ({
   kind: 'evaluation',
   generation: 1,
   step,
@@ -140,10 +144,12 @@ class Story {
 }
 
 const kinds = (effects: readonly Effect[]): string[] =>
-  effects.map((e) => (e.kind === 'tell' ? `tell ${e.event.kind}` : e.kind === 'send' ? `send ${e.message.kind} to ${e.worker}` : e.kind));
+  effects.map((e) =>
+    e.kind === 'tell' ? `tell ${e.event.kind}` : e.kind === 'send' ? `send ${e.message.kind} to ${e.worker}` : e.kind,
+  );
 
 describe('gathering', () => {
-  it('waits, saying for whom, until every expected worker is ready; then opens generation 1 with the launcher\'s ranks', () => {
+  it("waits, saying for whom, until every expected worker is ready; then opens generation 1 with the launcher's ranks", () => {
     const story = new Story();
     expect(kinds(story.say('w0', hello(100, 1)))).toEqual(['send welcome to w0', 'tell worker-joined']);
     story.say('w1', hello(101, 0));
@@ -152,9 +158,23 @@ describe('gathering', () => {
     expect(story.run.because).toBe('1 of 2 workers ready');
 
     const effects = story.say('w1', ready());
-    expect(kinds(effects)).toEqual(['tell worker-ready', 'send generation to w1', 'send generation to w0', 'tell generation', 'journal']);
+    expect(kinds(effects)).toEqual([
+      'tell worker-ready',
+      'send generation to w1',
+      'send generation to w0',
+      'tell generation',
+      'journal',
+    ]);
     expect(effects.find((e) => e.kind === 'send')).toMatchObject({
-      message: { generation: 1, rank: 0, worldSize: 2, members: [{ worker: 'w1', rank: 0 }, { worker: 'w0', rank: 1 }] },
+      message: {
+        generation: 1,
+        rank: 0,
+        worldSize: 2,
+        members: [
+          { worker: 'w1', rank: 0 },
+          { worker: 'w0', rank: 1 },
+        ],
+      },
     });
   });
 
@@ -183,10 +203,21 @@ describe('gathering', () => {
     story.say('w0', hello(100, 0));
     story.say('w1', hello(101, 1));
     story.say('w0', ready());
-    const other = { name: 'tensorflow', library: 'TensorFlow 2.20.0', device: 'CPU', threads: 2, settings: { oneDNN: '1' } };
+    const other = {
+      name: 'tensorflow',
+      library: 'TensorFlow 2.20.0',
+      device: 'CPU',
+      threads: 2,
+      settings: { oneDNN: '1' },
+    };
     const effects = story.say('w1', ready({ fingerprint: DIGEST_B, engine: other }));
-    expect(effects[0]).toMatchObject({ kind: 'send', worker: 'w1', message: { kind: 'refused', code: 'E_FINGERPRINT' } });
-    const because = effects[0]?.kind === 'send' && effects[0].message.kind === 'refused' ? effects[0].message.because : '';
+    expect(effects[0]).toMatchObject({
+      kind: 'send',
+      worker: 'w1',
+      message: { kind: 'refused', code: 'E_FINGERPRINT' },
+    });
+    const because =
+      effects[0]?.kind === 'send' && effects[0].message.kind === 'refused' ? effects[0].message.because : '';
     expect(because).toContain('library: TensorFlow 2.21.0 | TensorFlow 2.20.0');
     expect(because).toContain('threads: 1 | 2');
     expect(because).not.toContain('oneDNN');
@@ -219,7 +250,7 @@ describe('gathering', () => {
 });
 
 describe('training', () => {
-  it('commits a step with its first report and checks the others\' against it', () => {
+  it("commits a step with its first report and checks the others' against it", () => {
     const story = new Story().begun();
     expect(kinds(story.say('w1', report(1)))).toEqual(['worker-step', 'tell step']);
     expect(kinds(story.say('w0', report(1)))).toEqual(['worker-step']);
@@ -250,12 +281,15 @@ describe('training', () => {
     });
   });
 
-  it('holds an epoch\'s checkpoint until its evaluation is in, so that the record is whole', () => {
+  it("holds an epoch's checkpoint until its evaluation is in, so that the record is whole", () => {
     const story = new Story().begun();
     story.steps(1, 3);
     expect(kinds(story.say('w0', state(3)))).toEqual([]);
     const written = story.evaluate(3).find((e) => e.kind === 'write-checkpoint');
-    expect(written).toMatchObject({ state: { step: 3, digest: DIGEST_A }, progress: { byEpoch: [{ epoch: 1, testAccuracy: 0.6 }] } });
+    expect(written).toMatchObject({
+      state: { step: 3, digest: DIGEST_A },
+      progress: { byEpoch: [{ epoch: 1, testAccuracy: 0.6 }] },
+    });
     expect(written?.kind === 'write-checkpoint' && [...(written.state.vectors[0]?.data ?? [])]).toEqual([1.5, -2]);
   });
 
@@ -273,7 +307,12 @@ describe('training', () => {
     const story = new Story().begun();
     const part = { ...state(1), length: 3 } as WorkerMessage;
     expect(story.say('w0', part)).toEqual([
-      { kind: 'disconnect', worker: 'w0', code: 'E_PROTOCOL', because: 'a part of vector "weights" of step 1 of 3 floats, which is not its length' },
+      {
+        kind: 'disconnect',
+        worker: 'w0',
+        code: 'E_PROTOCOL',
+        because: 'a part of vector "weights" of step 1 of 3 floats, which is not its length',
+      },
     ]);
   });
 });
@@ -290,7 +329,14 @@ describe('ending', () => {
     expect(kinds(story.say('w1', finished(6)))).toEqual([]);
     const written = { kind: 'checkpoint-written', step: 6, digest: DIGEST_A, directory: 'd', seconds: 0.1 } as const;
     const effects = story.run.receive(written, story.now);
-    expect(kinds(effects)).toEqual(['tell checkpoint', 'journal', 'journal', 'send dismissed to w0', 'send dismissed to w1', 'end']);
+    expect(kinds(effects)).toEqual([
+      'tell checkpoint',
+      'journal',
+      'journal',
+      'send dismissed to w0',
+      'send dismissed to w1',
+      'end',
+    ]);
     expect(effects.at(-1)).toEqual({ kind: 'end', outcome: 'done' });
     expect(story.run.digest).toBe(DIGEST_A);
   });
@@ -319,7 +365,10 @@ describe('ending', () => {
     expect(story.say('w0', state(2))).toMatchObject([{ kind: 'write-checkpoint', final: true }]);
     story.say('w0', finished(2));
     story.say('w1', finished(2));
-    const effects = story.run.receive({ kind: 'checkpoint-written', step: 2, digest: DIGEST_A, directory: 'd', seconds: 0 }, story.now);
+    const effects = story.run.receive(
+      { kind: 'checkpoint-written', step: 2, digest: DIGEST_A, directory: 'd', seconds: 0 },
+      story.now,
+    );
     expect(effects.at(-1)).toEqual({ kind: 'end', outcome: 'stopped' });
   });
 
@@ -338,11 +387,18 @@ describe('ending', () => {
 describe('a lost worker', () => {
   const end = { exitCode: null, signal: 'SIGKILL', lastLines: ['step 1'], logFile: 'worker-1.log' };
 
-  it('is the root cause even when its peer\'s complaint about the lost link arrives first', () => {
+  it("is the root cause even when its peer's complaint about the lost link arrives first", () => {
     const story = new Story().begun();
     story.say('w0', { kind: 'failed', code: 'E_PEER_LOST', message: 'rank 1 is gone', stack: '' });
     story.run.receive({ kind: 'disconnected', worker: 'w0', because: 'closed' }, story.now);
-    expect(kinds(story.run.receive({ kind: 'process-ended', pid: 100, localRank: 0, end: { ...end, exitCode: 1, signal: null } }, story.now))).toEqual([]);
+    expect(
+      kinds(
+        story.run.receive(
+          { kind: 'process-ended', pid: 100, localRank: 0, end: { ...end, exitCode: 1, signal: null } },
+          story.now,
+        ),
+      ),
+    ).toEqual([]);
     story.run.receive({ kind: 'disconnected', worker: 'w1', because: 'closed' }, story.now);
     const effects = story.run.receive({ kind: 'process-ended', pid: 101, localRank: 1, end }, story.now);
     expect(kinds(effects)).toContain('tell failed');
@@ -364,8 +420,15 @@ describe('a lost worker', () => {
     const story = new Story().begun();
     story.say('w1', { kind: 'failed', code: 'E_NOT_FINITE', message: 'the gradient is not finite', stack: '' });
     expect(story.run.rootCause).toBeNull();
-    story.run.receive({ kind: 'process-ended', pid: 101, localRank: 1, end: { ...end, exitCode: 1, signal: null } }, story.now);
-    expect(story.run.rootCause).toMatchObject({ code: 'E_NOT_FINITE', exitCode: 1, message: 'the gradient is not finite' });
+    story.run.receive(
+      { kind: 'process-ended', pid: 101, localRank: 1, end: { ...end, exitCode: 1, signal: null } },
+      story.now,
+    );
+    expect(story.run.rootCause).toMatchObject({
+      code: 'E_NOT_FINITE',
+      exitCode: 1,
+      message: 'the gradient is not finite',
+    });
   });
 
   it('is concluded after a grace when nobody tells how its process ended', () => {
@@ -395,7 +458,14 @@ describe('the view', () => {
 
   it('counts epochs from 1 and stays in an epoch until the next one has a step', () => {
     const story = new Story().begun();
-    expect(viewOf(story.run, place)).toMatchObject({ epoch: 1, epochStep: 0, epochSteps: 3, step: 0, steps: 6, loss: null });
+    expect(viewOf(story.run, place)).toMatchObject({
+      epoch: 1,
+      epochStep: 0,
+      epochSteps: 3,
+      step: 0,
+      steps: 6,
+      loss: null,
+    });
     story.steps(1, 3);
     expect(viewOf(story.run, place)).toMatchObject({ epoch: 1, epochStep: 3, phase: 'evaluating' });
     story.evaluate(3);

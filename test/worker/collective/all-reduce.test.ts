@@ -13,7 +13,10 @@ function frameOf(outgoing: Outgoing): Frame {
   const header = encodeFrameHeader(outgoing.header);
   const bytes = new Uint8Array(header.byteLength + outgoing.payload.byteLength);
   bytes.set(header);
-  bytes.set(new Uint8Array(outgoing.payload.buffer, outgoing.payload.byteOffset, outgoing.payload.byteLength), header.byteLength);
+  bytes.set(
+    new Uint8Array(outgoing.payload.buffer, outgoing.payload.byteOffset, outgoing.payload.byteLength),
+    header.byteLength,
+  );
   return decodeFrame(bytes);
 }
 
@@ -100,9 +103,15 @@ describe('AllReduce', () => {
           const microbatches = 2 ** power;
           const worldSize = Math.min(world, microbatches);
           const steps = [0, 1, 2].map((step) =>
-            Array.from({ length: microbatches }, (_, m) => (absence.next().value === 0 ? null : spreadFloats(length, seed + 100 * step + m))),
+            Array.from({ length: microbatches }, (_, m) =>
+              absence.next().value === 0 ? null : spreadFloats(length, seed + 100 * step + m),
+            ),
           );
-          const sums = runWorld({ worldSize, microbatches, length, bucketFloats }, steps, (n) => order.next().value % n);
+          const sums = runWorld(
+            { worldSize, microbatches, length, bucketFloats },
+            steps,
+            (n) => order.next().value % n,
+          );
           for (const [step, vectors] of steps.entries()) {
             const expected = bitsOf(canonicalSum(vectors) ?? new Float32Array(length));
             expect(sums[step]).toHaveLength(worldSize);
@@ -116,14 +125,16 @@ describe('AllReduce', () => {
 
   it('differs from a left fold in the order of the ranks, which is why the tree is there', () => {
     const vectors = Array.from({ length: 4 }, (_, m) => spreadFloats(1000, m));
-    const [sum] = runWorld({ worldSize: 2, microbatches: 4, length: 1000, bucketFloats: 1000 }, [vectors], () => 0)[0] ?? [];
+    const [sum] =
+      runWorld({ worldSize: 2, microbatches: 4, length: 1000, bucketFloats: 1000 }, [vectors], () => 0)[0] ?? [];
     const left = vectors.reduce((a, b) => Float32Array.from(a, (x, i) => Math.fround(x + (b[i] ?? 0))));
     expect(bitsOf(sum as Float32Array)).not.toEqual(bitsOf(left));
   });
 
   it('conserves the mass: close to the sum in float64', () => {
     const vectors = Array.from({ length: 8 }, (_, m) => spreadFloats(200, m).map((x) => Math.abs(x)));
-    const [sum] = runWorld({ worldSize: 3, microbatches: 8, length: 200, bucketFloats: 64 }, [vectors], () => 0)[0] ?? [];
+    const [sum] =
+      runWorld({ worldSize: 3, microbatches: 8, length: 200, bucketFloats: 64 }, [vectors], () => 0)[0] ?? [];
     for (let i = 0; i < 200; i++) {
       const exact = vectors.reduce((a, v) => a + (v[i] ?? 0), 0);
       expect(Math.abs((sum?.[i] ?? 0) - exact)).toBeLessThanOrEqual(exact * 2 ** -21);
@@ -160,10 +171,10 @@ describe('a frame out of place', () => {
     ['a step after the next', { step: 2 }, 'rank 1 sent step 2 while this rank is at 0'],
     ['another rank', { rank: 0 }, 'rank 1 sent rank 0 in its frame'],
     ['a bucket that is not there', { bucket: 7 }, 'rank 1 sent bucket 7'],
-    ['a node that is not the sender\'s', { node: { start: 0, size: 1 } }, 'rank 1 sent node 0+1, which is not its own'],
+    ["a node that is not the sender's", { node: { start: 0, size: 1 } }, 'rank 1 sent node 0+1, which is not its own'],
     ['another slice', { offset: 2 }, 'rank 1 sent floats 2+2 of a slice 0+2'],
     ['another length', { count: 1, payload: new Uint8Array(4) }, 'rank 1 sent floats 0+1 of a slice 0+2'],
-    ['the receiver\'s slice as a gather', { kind: 'gather' as const }, 'rank 1 sent floats 0+2 of its slice 2+2'],
+    ["the receiver's slice as a gather", { kind: 'gather' as const }, 'rank 1 sent floats 0+2 of its slice 2+2'],
   ])('of %s is refused by name', (_what, change, message) => {
     expect(() => begun().receive(1, frame(change))).toThrow(message);
   });

@@ -44,16 +44,26 @@ describe('BatchLoader', () => {
   });
 
   it('augments a sample with chance that depends on the seed, the epoch and the sample alone', () => {
-    const jitter: Augmentation = { name: 'jitter', apply: (from, to, _shape, random) => void (to[0] = (from[0] ?? 0) + random.uniform()) };
+    const jitter: Augmentation = {
+      name: 'jitter',
+      apply: (from, to, _shape, random) => void (to[0] = (from[0] ?? 0) + random.uniform()),
+    };
     const chance = (seed: number, microbatches: number, epoch: number): Map<number, number> => {
-      const loader = new BatchLoader({ plan: { ...plan, seed, microbatches }, split, inputShape: [1], augment: jitter });
+      const loader = new BatchLoader({
+        plan: { ...plan, seed, microbatches },
+        split,
+        inputShape: [1],
+        augment: jitter,
+      });
       const found = new Map<number, number>();
       for (let batch = 0; batch < 3; batch++) {
-        for (let m = 0; m < microbatches; m++) for (const x of loader.load(epoch, batch, m).inputs) found.set(Math.floor(x), x);
+        for (let m = 0; m < microbatches; m++)
+          for (const x of loader.load(epoch, batch, m).inputs) found.set(Math.floor(x), x);
       }
       return found;
     };
-    const sorted = (found: Map<number, number>): number[] => [...found].toSorted((a, b) => a[0] - b[0]).map(([, x]) => x);
+    const sorted = (found: Map<number, number>): number[] =>
+      [...found].toSorted((a, b) => a[0] - b[0]).map(([, x]) => x);
     expect(sorted(chance(5, 4, 0))).toEqual(sorted(chance(5, 1, 0)));
     expect(sorted(chance(5, 4, 1))).not.toEqual(sorted(chance(5, 4, 0)));
     expect(sorted(chance(6, 4, 0))).not.toEqual(sorted(chance(5, 4, 0)));
