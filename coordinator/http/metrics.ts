@@ -1,5 +1,5 @@
 // The run's metrics for Prometheus, made from the catalogue (protocol/metrics.ts) and fed by events, reports and the present
-// view. A registry of its own: nothing global. Cost: a few microseconds a report.
+// view. A registry of its own: nothing global, no metric that is not in the catalogue. Cost: a few microseconds a report.
 
 import { Counter, Gauge, Histogram, Registry, type Metric } from 'prom-client';
 import { METRICS, PHASES, WORKER_STATES, type MetricDefinition, type MetricName } from '../../protocol/metrics.ts';
@@ -51,16 +51,23 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
     if (metric instanceof Histogram) metric.observe({ ...labels, ...more }, value);
   };
   // Counters are there from the start: a rate over a counter that appears with its first event misses that event.
-  for (const name of [
-    'lockstep_images_total',
-    'lockstep_workers_lost_total',
-    'lockstep_steps_lost_total',
-    'lockstep_microbatches_recomputed_total',
-    'lockstep_digest_mismatches_total',
-  ] as const) {
-    add(name, 0);
+  for (const [name, definition] of Object.entries<MetricDefinition>(METRICS)) {
+    const metric = made.get(name);
+    if (metric instanceof Counter && definition.labels.length === 1) metric.inc(labels, 0);
   }
-  let lost = 0;
+  /** Totals that the view has: the counter follows them. */
+  const totals = new Map<MetricName, number>();
+  const follow = (name: MetricName, total: number): void => {
+    add(name, Math.max(0, total - (totals.get(name) ?? 0)));
+    totals.set(name, total);
+  };
+  /** Workers whose mismatch is counted: a refusal and the failure that it becomes are one. */
+  const mismatched = new Set<string>();
+  const countMismatch = (worker: string, code: string | null): void => {
+    if (code !== 'E_DIGEST' || mismatched.has(worker)) return;
+    mismatched.add(worker);
+    add('lockstep_digest_mismatches_total', 1);
+  };
 
   return {
     observe: (event) => {
@@ -79,12 +86,20 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
           return;
         }
         case 'worker-refused':
-          if (event.code === 'E_DIGEST') add('lockstep_digest_mismatches_total', 1);
+          countMismatch(event.worker, event.code);
           return;
         case 'failed':
-          if (event.cause.code === 'E_DIGEST') add('lockstep_digest_mismatches_total', 1);
+          countMismatch(event.cause.who, event.cause.code);
           return;
-        default:
+        case 'listening':
+        case 'resumed':
+        case 'warning':
+        case 'worker-joined':
+        case 'generation':
+        case 'epoch':
+        case 'stopping':
+        case 'finished':
+          return;
       }
     },
     observeWorkerStep: (worker, report) => {
@@ -96,7 +111,8 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
       add('lockstep_allreduce_bytes_total', report.bytesOut, place);
       set('lockstep_worker_resident_memory_bytes', report.rssBytes, { worker });
     },
-    countRefusal: (code) => add('lockstep_workers_refused_total', 1, { code: REFUSAL_CODES.has(code) ? code : 'other' }),
+    countRefusal: (code) =>
+      add('lockstep_workers_refused_total', 1, { code: REFUSAL_CODES.has(code) ? code : 'other' }),
     setView: (view) => {
       set('lockstep_step', view.step);
       set('lockstep_steps', view.steps);
@@ -112,8 +128,9 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
       for (const state of WORKER_STATES) {
         set('lockstep_workers', view.workers.filter((w) => w.state === state).length, { state });
       }
-      add('lockstep_workers_lost_total', view.workersLost - lost);
-      lost = view.workersLost;
+      follow('lockstep_workers_lost_total', view.workersLost);
+      follow('lockstep_steps_lost_total', view.stepsLost);
+      follow('lockstep_microbatches_recomputed_total', view.microbatchesRecomputed);
     },
     render: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
   };

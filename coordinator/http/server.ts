@@ -1,11 +1,12 @@
 // What the coordinator shows over HTTP, read-only: the page, metrics, health, the run as JSON. The control endpoint for workers
-// is attached to the same port by control.ts.
+// is attached to the same port by control.ts. No request changes anything, so none needs a token.
 
-import fastify from 'fastify';
+import { createHash } from 'node:crypto';
 import type { Server } from 'node:http';
+import fastify from 'fastify';
 import { LockstepError } from '../../protocol/errors.ts';
 import type { RunView } from '../../protocol/run-view.ts';
-import { PAGE } from './page.ts';
+import { PAGE, PAGE_SCRIPT, PAGE_STYLE } from './page.ts';
 
 export interface HttpOptions {
   readonly listen: { readonly host: string; readonly port: number };
@@ -15,21 +16,61 @@ export interface HttpOptions {
 }
 
 export interface Http {
+  /** An address that processes of this machine reach it at: loopback when it listens on all. */
   readonly url: string;
+  readonly port: number;
   readonly server: Server;
   close(): Promise<void>;
 }
 
+const MAX_BODY_BYTES = 1024;
+const REQUEST_TIMEOUT_MS = 30_000;
+
+const hashOf = (text: string): string => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+
 const HEADERS = {
-  'content-security-policy': "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src 'self' data:",
+  'content-security-policy': [
+    "default-src 'none'",
+    `script-src ${hashOf(PAGE_SCRIPT)}`,
+    `style-src ${hashOf(PAGE_STYLE)}`,
+    "connect-src 'self'",
+    'img-src data:',
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ].join('; '),
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
   'cache-control': 'no-store',
 };
 
+/** Listening on all addresses is not an address; loopback is one of them. */
+function reachable(host: string): string {
+  if (host === '0.0.0.0') return '127.0.0.1';
+  if (host === '::') return '[::1]';
+  return host.includes(':') ? `[${host}]` : host;
+}
+
 /** Listens. Throws E_PORT_IN_USE or E_LISTEN. */
 export async function startHttp(options: HttpOptions): Promise<Http> {
-  const app = fastify({ logger: false, forceCloseConnections: true });
+  const app = fastify({
+    logger: false,
+    forceCloseConnections: true,
+    bodyLimit: MAX_BODY_BYTES,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    // A path that can't be decoded comes to no handler.
+    frameworkErrors: (error, _request, reply) => {
+      reply.hijack();
+      reply.raw.writeHead(400, { ...HEADERS, 'content-type': 'application/json; charset=utf-8' });
+      reply.raw.end(JSON.stringify({ code: 'E_REQUEST', message: error.message }));
+    },
+  });
+  // Nothing takes a body: what is sent is not looked at.
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', (_request, payload, done) => {
+    payload.resume();
+    done(null);
+  });
   app.addHook('onSend', async (_request, reply) => {
     void reply.headers(HEADERS);
   });
@@ -47,28 +88,42 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
   // Workers have no /metrics of their own yet: the coordinator's tells of them all.
   app.get('/sd', async () => []);
   app.setNotFoundHandler(async (request, reply) => {
-    const isRead = request.method === 'GET' || request.method === 'HEAD';
+    if (request.method === 'GET' || request.method === 'HEAD') {
+      return reply.code(404).send({ code: 'E_NOT_FOUND', message: `there is no ${request.url} here` });
+    }
     return reply
-      .code(isRead ? 404 : 405)
-      .send({ code: isRead ? 'E_NOT_FOUND' : 'E_METHOD', message: `${request.method} ${request.url} is not served here` });
+      .code(405)
+      .header('allow', 'GET, HEAD')
+      .send({ code: 'E_METHOD', message: `${request.method} is not allowed: nothing can be changed here` });
   });
+  app.setErrorHandler(async (error, _request, reply) =>
+    reply.code(500).send({ code: 'E_INTERNAL', message: error instanceof Error ? error.message : String(error) }),
+  );
   const { host, port } = options.listen;
   try {
     await app.listen({ host, port });
   } catch (cause) {
-    if (cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE') {
+    await app.close();
+    const code = cause instanceof Error && 'code' in cause ? cause.code : null;
+    if (code === 'EADDRINUSE') {
       throw new LockstepError('E_PORT_IN_USE', `port ${port} on ${host} is in use`, {
-        remedy: 'Stop what listens there (another run?), or pick a port: --listen 127.0.0.1:0 takes a free one.',
+        remedy: 'Stop what listens there (another run?), or let one be picked: --listen 127.0.0.1:0',
         cause,
       });
     }
-    throw new LockstepError('E_LISTEN', `cannot listen on ${host}:${port}: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      remedy: 'Give an address of this machine with --listen.',
-      cause,
-    });
+    throw new LockstepError(
+      'E_LISTEN',
+      `cannot listen on ${host}:${port}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      {
+        remedy:
+          code === 'EACCES'
+            ? 'Give a port from 1024 on with --listen.'
+            : 'Give an address of this machine with --listen.',
+        cause,
+      },
+    );
   }
   const address = app.server.address();
   const bound = typeof address === 'object' && address !== null ? address.port : port;
-  const shown = host.includes(':') ? `[${host}]` : host;
-  return { url: `http://${shown}:${bound}`, server: app.server, close: () => app.close() };
+  return { url: `http://${reachable(host)}:${bound}`, port: bound, server: app.server, close: () => app.close() };
 }

@@ -1,0 +1,296 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { connect, type AddressInfo } from 'node:net';
+import { Packr, unpack } from 'msgpackr';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { WebSocket, type ClientOptions } from 'ws';
+import { openControl, type ControlConnection, type ControlOptions } from '../../../coordinator/http/control.ts';
+import type { WorkerMessage } from '../../../protocol/messages.ts';
+
+const HELLO: WorkerMessage = {
+  kind: 'hello',
+  protocol: 1,
+  lockstep: '0.1.0',
+  node: 'v20',
+  host: 'h',
+  pid: 7,
+  localRank: null,
+};
+// Not the codec under test: a peer of another make.
+const pack = (value: unknown): Buffer => new Packr({ useRecords: false }).pack(value);
+
+interface Rig {
+  readonly url: string;
+  readonly port: number;
+  readonly refused: string[];
+  readonly warnings: string[];
+  readonly received: [string, WorkerMessage][];
+  /** The next connection that was let in. */
+  arrival(): Promise<ControlConnection>;
+  close(): Promise<void>;
+}
+
+async function start(change: Partial<ControlOptions> = {}): Promise<Rig> {
+  const server = createServer((_request, response) => response.end());
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const arrived: ControlConnection[] = [];
+  const waiting: ((connection: ControlConnection) => void)[] = [];
+  const rig = { refused: [] as string[], warnings: [] as string[], received: [] as [string, WorkerMessage][] };
+  const control = openControl({
+    server,
+    token: 'secret',
+    onConnect: (connection) => {
+      connection.onMessage((message) => rig.received.push([connection.id, message]));
+      const wanted = waiting.shift();
+      if (wanted === undefined) arrived.push(connection);
+      else wanted(connection);
+    },
+    onRefused: (code) => rig.refused.push(code),
+    onWarning: (message) => rig.warnings.push(message),
+    ...change,
+  });
+  const close = async (): Promise<void> => {
+    await control.close();
+    server.closeAllConnections();
+    server.close();
+  };
+  onTestFinished(close);
+  return {
+    ...rig,
+    port,
+    url: `ws://127.0.0.1:${port}/control`,
+    arrival: () => {
+      const connection = arrived.shift();
+      if (connection !== undefined) return Promise.resolve(connection);
+      return new Promise((resolve) => {
+        waiting.push(resolve);
+      });
+    },
+    close,
+  };
+}
+
+function dial(url: string, options: ClientOptions = {}): WebSocket {
+  const socket = new WebSocket(url, { headers: { authorization: 'Bearer secret' }, ...options });
+  onTestFinished(() => {
+    socket.on('error', () => {});
+    socket.terminate();
+  });
+  return socket;
+}
+
+async function join(rig: Rig): Promise<{ socket: WebSocket; connection: ControlConnection }> {
+  const socket = dial(rig.url);
+  await once(socket, 'open');
+  return { socket, connection: await rig.arrival() };
+}
+
+async function statusOf(socket: WebSocket): Promise<number | undefined> {
+  const [, response] = (await once(socket, 'unexpected-response')) as [unknown, { statusCode?: number }];
+  return response.statusCode;
+}
+
+async function ending(socket: WebSocket): Promise<[number, string]> {
+  const [code, reason] = (await once(socket, 'close')) as [number, Buffer];
+  return [code, reason.toString()];
+}
+
+describe('who is let in', () => {
+  it('a peer with the token is, and is named in the order of arrival', async () => {
+    const rig = await start();
+    expect((await join(rig)).connection.id).toBe('w0');
+    expect((await join(rig)).connection.id).toBe('w1');
+    expect(rig.refused).toEqual([]);
+  });
+
+  it.each<[string, ClientOptions]>([
+    ['no token', { headers: {} }],
+    ['a wrong token', { headers: { authorization: 'Bearer secrex' } }],
+    ['a longer token', { headers: { authorization: 'Bearer secret2' } }],
+    ['an empty token', { headers: { authorization: 'Bearer ' } }],
+    ['another scheme', { headers: { authorization: 'Basic secret' } }],
+  ])('%s is 401', async (_, options) => {
+    const rig = await start();
+    expect(await statusOf(dial(rig.url, options))).toBe(401);
+    expect(rig.refused).toEqual(['E_UNAUTHORIZED']);
+  });
+
+  it('a browser is not, whatever it knows: 403 for any Origin', async () => {
+    const rig = await start();
+    expect(await statusOf(dial(rig.url, { origin: `http://127.0.0.1:${rig.port}` }))).toBe(403);
+    expect(rig.refused).toEqual(['E_ORIGIN']);
+  });
+
+  it('another path is 404', async () => {
+    const rig = await start();
+    expect(await statusOf(dial(`${rig.url}s`))).toBe(404);
+  });
+
+  it('more than the limit are 503, and one that leaves makes room', async () => {
+    const rig = await start({ connectionsMax: 1 });
+    const { socket, connection } = await join(rig);
+    expect(await statusOf(dial(rig.url))).toBe(503);
+    expect(rig.refused).toEqual(['E_TOO_MANY']);
+    socket.close();
+    await connection.closed;
+    await join(rig);
+  });
+
+  it('a refused peer’s connection is closed, also when the peer does not close its side', async () => {
+    const rig = await start();
+    const socket = connect({ port: rig.port, host: '127.0.0.1', allowHalfOpen: true });
+    onTestFinished(() => {
+      socket.destroy();
+    });
+    socket.resume();
+    socket.write(
+      'GET /control HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n',
+    );
+    await once(socket, 'end');
+    // The other side is gone entirely: what is still sent is answered by a reset.
+    const reset = once(socket, 'error');
+    const writing = setInterval(() => socket.write('x'), 1);
+    onTestFinished(() => clearInterval(writing));
+    const [error] = (await reset) as [Error & { code?: string }];
+    expect(error.code).toMatch(/^(?:ECONNRESET|EPIPE)$/);
+  });
+
+  it('compression is not agreed to', async () => {
+    const rig = await start();
+    const socket = dial(rig.url, { perMessageDeflate: true });
+    await once(socket, 'open');
+    expect(socket.extensions).toBe('');
+  });
+
+  it('a peer that says nothing in time is closed', async () => {
+    const rig = await start({ timing: { helloMs: 5 } });
+    const { socket, connection } = await join(rig);
+    expect(await ending(socket)).toEqual([1008, 'E_HANDSHAKE: no "hello" within 0.005 s']);
+    expect((await connection.closed).because).toBe('no "hello" within 0.005 s');
+    expect(rig.refused).toEqual(['E_HANDSHAKE']);
+  });
+});
+
+describe('messages', () => {
+  it('come in order, parsed, under the name of who sent them', async () => {
+    const rig = await start();
+    const { socket, connection } = await join(rig);
+    socket.send(pack(HELLO));
+    socket.send(pack({ kind: 'linked', generation: 3 }));
+    socket.close();
+    await connection.closed;
+    expect(rig.received).toEqual([
+      ['w0', HELLO],
+      ['w0', { kind: 'linked', generation: 3 }],
+    ]);
+  });
+
+  it('go out as MessagePack', async () => {
+    const rig = await start();
+    const { socket, connection } = await join(rig);
+    connection.send({ kind: 'stop', because: 'Ctrl-C' });
+    const [data] = (await once(socket, 'message')) as [Buffer];
+    expect(unpack(data)).toEqual({ kind: 'stop', because: 'Ctrl-C' });
+  });
+
+  it.each([
+    ['not MessagePack', Buffer.from([0xc1])],
+    ['of no known kind', pack({ kind: 'gossip' })],
+    ['with a field of the wrong type', pack({ ...HELLO, pid: 'seven' })],
+    ['text', 'hello'],
+  ])('one that is %s closes that peer with E_MESSAGE; others go on', async (_, message) => {
+    const rig = await start();
+    const good = await join(rig);
+    const bad = await join(rig);
+    const end = ending(bad.socket);
+    bad.socket.send(message);
+    bad.socket.send(pack(HELLO));
+    const [code, reason] = await end;
+    expect(code).toBe(1008);
+    expect(reason).toMatch(/^E_MESSAGE: /);
+    expect(reason.length).toBeLessThanOrEqual(123);
+    await bad.connection.closed;
+    // Nothing that came after it was heard.
+    expect(rig.received).toEqual([]);
+    expect(rig.refused).toEqual(['E_MESSAGE']);
+    expect(rig.warnings).toHaveLength(1);
+    expect(rig.warnings[0]).toMatch(/^w1 sent a /);
+    good.socket.send(pack(HELLO));
+    good.socket.close();
+    await good.connection.closed;
+    expect(rig.received).toEqual([['w0', HELLO]]);
+  });
+
+  it('one that is too long closes that peer with 1009', async () => {
+    const rig = await start();
+    const { socket, connection } = await join(rig);
+    const end = ending(socket);
+    socket.send(Buffer.alloc(16 * 1024 * 1024 + 1));
+    expect((await end)[0]).toBe(1009);
+    expect((await connection.closed).because).toContain('exceeded');
+  });
+});
+
+describe('the end of a connection', () => {
+  it('is told with the code and reason that the core gave', async () => {
+    const rig = await start();
+    const { socket, connection } = await join(rig);
+    connection.close('E_FINGERPRINT', 'other bits');
+    expect(await ending(socket)).toEqual([1008, 'E_FINGERPRINT: other bits']);
+    expect((await connection.closed).because).toBe('other bits');
+  });
+
+  it('a reason too long for a close frame is cut at a character', async () => {
+    const rig = await start();
+    const { socket, connection } = await join(rig);
+    connection.close('E_X', 'é'.repeat(100));
+    // "E_X: " has 5 bytes; 59 two-byte characters make 123.
+    expect(await ending(socket)).toEqual([1008, `E_X: ${'é'.repeat(59)}`]);
+  });
+
+  it('a peer that ignores its closing is cut off', async () => {
+    const rig = await start({ timing: { closeGraceMs: 5 } });
+    const { socket, connection } = await join(rig);
+    socket.pause();
+    connection.close('E_X', 'go');
+    expect((await connection.closed).because).toBe('go');
+  });
+
+  it('a peer that dies without a word is known by its connection', async () => {
+    const rig = await start();
+    const { socket, connection } = await join(rig);
+    socket.terminate();
+    expect((await connection.closed).because).toBe('its link closed (code 1006)');
+  });
+
+  it('a peer that no longer answers pings is dead', async () => {
+    const rig = await start({ timing: { pingEveryMs: 5, silenceMs: 20 } });
+    const { socket, connection } = await join(rig);
+    socket.pause();
+    expect((await connection.closed).because).toContain('nothing was heard of it');
+  });
+
+  it('a peer that answers pings lives, however long it says nothing', async () => {
+    const rig = await start({ timing: { pingEveryMs: 10, silenceMs: 2000 } });
+    const { socket, connection } = await join(rig);
+    socket.send(pack(HELLO));
+    let open = true;
+    void connection.closed.then(() => {
+      open = false;
+    });
+    for (let i = 0; i < 10; i++) await once(socket, 'ping');
+    expect(open).toBe(true);
+  });
+
+  it('at the end of the run all are closed with 1000, and new ones find nobody', async () => {
+    const rig = await start();
+    const { socket } = await join(rig);
+    const end = ending(socket);
+    await rig.close();
+    expect(await end).toEqual([1000, 'the run is over']);
+    const [error] = (await once(dial(rig.url), 'error')) as [Error & { code?: string }];
+    expect(error.code).toBe('ECONNREFUSED');
+  });
+});

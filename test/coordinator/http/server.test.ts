@@ -1,0 +1,196 @@
+import { once } from 'node:events';
+import { request as httpRequest } from 'node:http';
+import { connect, createServer, type AddressInfo } from 'node:net';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import { startHttp, type Http, type HttpOptions } from '../../../coordinator/http/server.ts';
+import { VIEW } from './view.ts';
+
+async function start(change: Partial<HttpOptions> = {}): Promise<Http> {
+  const http = await startHttp({
+    listen: { host: '127.0.0.1', port: 0 },
+    view: () => VIEW,
+    metrics: () =>
+      Promise.resolve({ contentType: 'text/plain; version=0.0.4; charset=utf-8', text: 'lockstep_step{run="r"} 7\n' }),
+    ready: () => ({ ok: true, because: 'all members step' }),
+    ...change,
+  });
+  onTestFinished(() => http.close());
+  return http;
+}
+
+/** A path as it is, which fetch would tidy up. */
+async function rawStatus(http: Http, path: string): Promise<number | undefined> {
+  const request = httpRequest({ host: '127.0.0.1', port: http.port, path });
+  request.end();
+  const [response] = (await once(request, 'response')) as [{ statusCode?: number; resume(): void }];
+  response.resume();
+  return response.statusCode;
+}
+
+describe('what the coordinator serves', () => {
+  it('/api/run: the run as JSON with all that the contract names', async () => {
+    const { url } = await start();
+    const answer = await fetch(`${url}/api/run`);
+    expect(answer.headers.get('content-type')).toContain('application/json');
+    const run = (await answer.json()) as Record<string, unknown>;
+    expect(run).toMatchObject({
+      job: 'cifar10-cnn',
+      epoch: 2,
+      step: 1000,
+      generation: 1,
+      loss: 1.0625,
+      imagesPerSecond: 4321.5,
+      coordinator: { pid: 4711 },
+    });
+    expect((run['workers'] as object[])[1]).toMatchObject({
+      id: 'w1',
+      rank: 1,
+      state: 'training',
+      pid: 12,
+      host: 'blue',
+      device: 'CPU (AMD EPYC)',
+    });
+  });
+
+  it('/api/run shows the present, not the start', async () => {
+    let step = 1;
+    const { url } = await start({ view: () => ({ ...VIEW, step: step++ }) });
+    const steps = [];
+    for (let i = 0; i < 2; i++) steps.push(((await (await fetch(`${url}/api/run`)).json()) as { step: number }).step);
+    expect(steps).toEqual([1, 2]);
+  });
+
+  it('/metrics: the text and content type of the registry', async () => {
+    const { url } = await start();
+    const answer = await fetch(`${url}/metrics`);
+    expect(answer.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
+    expect(await answer.text()).toBe('lockstep_step{run="r"} 7\n');
+  });
+
+  it('/healthz is 200 while it lives; /readyz is 503 with the reason until it is ready', async () => {
+    let ok = false;
+    const { url } = await start({ ready: () => ({ ok, because: ok ? 'all members step' : '1 of 2 workers ready' }) });
+    expect((await fetch(`${url}/healthz`)).status).toBe(200);
+    const waiting = await fetch(`${url}/readyz`);
+    expect([waiting.status, await waiting.json()]).toEqual([503, { ready: false, because: '1 of 2 workers ready' }]);
+    ok = true;
+    const ready = await fetch(`${url}/readyz`);
+    expect([ready.status, await ready.json()]).toEqual([200, { ready: true, because: 'all members step' }]);
+  });
+
+  it('/sd: a list for Prometheus, empty while workers have no metrics of their own', async () => {
+    const { url } = await start();
+    expect(await (await fetch(`${url}/sd`)).json()).toEqual([]);
+  });
+
+  it('/: an HTML page that loads nothing from elsewhere', async () => {
+    const { url } = await start();
+    const answer = await fetch(url);
+    expect(answer.headers.get('content-type')).toBe('text/html; charset=utf-8');
+    expect(await answer.text()).not.toMatch(/(?:src|href)="(?:https?:)?\/\//);
+  });
+});
+
+describe('what it does not serve', () => {
+  it('an unknown path is 404 with a code', async () => {
+    const { url } = await start();
+    const answer = await fetch(`${url}/nothing?x=1`);
+    expect([answer.status, await answer.json()]).toEqual([
+      404,
+      { code: 'E_NOT_FOUND', message: 'there is no /nothing?x=1 here' },
+    ]);
+  });
+
+  it.each([['POST'], ['PUT'], ['DELETE'], ['PATCH'], ['OPTIONS']])(
+    '%s is 405 on a path that exists and on one that does not',
+    async (method) => {
+      const { url } = await start();
+      for (const path of ['/api/run', '/nothing']) {
+        const body = method === 'OPTIONS' ? {} : { body: '{broken', headers: { 'content-type': 'application/json' } };
+        const answer = await fetch(`${url}${path}`, { method, ...body });
+        expect([answer.status, answer.headers.get('allow')]).toEqual([405, 'GET, HEAD']);
+        expect(await answer.json()).toMatchObject({ code: 'E_METHOD' });
+      }
+    },
+  );
+
+  it('a path that can’t be decoded is 400', async () => {
+    expect(await rawStatus(await start(), '/%zz')).toBe(400);
+  });
+
+  it('a view that throws is 500 with a code, and the next request is answered', async () => {
+    const { url } = await start({
+      view: () => {
+        throw new Error('planted');
+      },
+    });
+    const answer = await fetch(`${url}/api/run`);
+    expect([answer.status, await answer.json()]).toEqual([500, { code: 'E_INTERNAL', message: 'planted' }]);
+    expect((await fetch(`${url}/healthz`)).status).toBe(200);
+  });
+
+  it.each([['/'], ['/api/run'], ['/metrics'], ['/nothing']])(
+    '%s: no sniffing, no caching, no framing, no script but its own',
+    async (path) => {
+      const { url } = await start();
+      const { headers } = await fetch(`${url}${path}`);
+      expect(headers.get('x-content-type-options')).toBe('nosniff');
+      expect(headers.get('cache-control')).toBe('no-store');
+      const policy = headers.get('content-security-policy') ?? '';
+      expect(policy).toContain("default-src 'none'");
+      expect(policy).toContain("frame-ancestors 'none'");
+      expect(policy).not.toContain('unsafe');
+    },
+  );
+});
+
+describe('where it listens', () => {
+  it('port 0 picks one, and the url says which', async () => {
+    const http = await start();
+    expect(http.url).toBe(`http://127.0.0.1:${http.port}`);
+    expect(http.port).toBeGreaterThan(0);
+  });
+
+  it('on all addresses, the url is loopback’s, which can be reached', async () => {
+    const http = await start({ listen: { host: '0.0.0.0', port: 0 } });
+    expect(http.url).toBe(`http://127.0.0.1:${http.port}`);
+    expect((await fetch(`${http.url}/healthz`)).status).toBe(200);
+  });
+
+  it('a port in use is named, with the remedy', async () => {
+    const other = createServer().listen(0, '127.0.0.1');
+    onTestFinished(() => {
+      other.close();
+    });
+    await once(other, 'listening');
+    const { port } = other.address() as AddressInfo;
+    await expect(start({ listen: { host: '127.0.0.1', port } })).rejects.toMatchObject({
+      code: 'E_PORT_IN_USE',
+      message: expect.stringContaining(String(port)),
+      remedy: expect.stringContaining('--listen 127.0.0.1:0'),
+    });
+  });
+
+  it('an address of another machine can’t be listened on', async () => {
+    // 192.0.2.0/24 is kept for documentation (RFC 5737): no machine has it.
+    await expect(start({ listen: { host: '192.0.2.1', port: 0 } })).rejects.toMatchObject({
+      code: 'E_LISTEN',
+      message: expect.stringContaining('192.0.2.1'),
+    });
+  });
+
+  it('closing does not wait for a connection that somebody keeps open', async () => {
+    const http = await startHttp({
+      listen: { host: '127.0.0.1', port: 0 },
+      view: () => VIEW,
+      metrics: () => Promise.resolve({ contentType: 'text/plain', text: '' }),
+      ready: () => ({ ok: true, because: '' }),
+    });
+    const socket = connect(http.port, '127.0.0.1');
+    await once(socket, 'connect');
+    const end = once(socket, 'close');
+    await http.close();
+    await end;
+    expect(http.server.listening).toBe(false);
+  });
+});
