@@ -4,21 +4,55 @@
 import type { DataSetDefinition } from '../jobs/contract.ts';
 import { exitCodeOf, LockstepError } from '../protocol/errors.ts';
 import { DEFAULT_PORT } from './options/flags.ts';
-import { parseCommand, type ParsedCommand } from './options.ts';
-import { renderError } from './terminal/error.ts';
+import { parseCommand, type ParsedCommand, type TrainOptions } from './options.ts';
+import { errorRecord, renderError } from './terminal/error.ts';
+import { plain, wantsColor } from './terminal/text.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
 
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Help is set for a terminal of at least and at most so many columns. */
+const HELP_WIDTH = { least: 60, most: 100 } as const;
+
 /** Runs one command line; returns the exit code of the contract. Errors are told on stderr. */
-export async function main(
-  argv: readonly string[],
-  env: Readonly<Record<string, string | undefined>>,
-): Promise<number> {
-  try {
-    return await act(parseCommand(argv, env, LOCKSTEP_VERSION), argv);
-  } catch (error) {
-    process.stderr.write(renderError(error, { color: process.stderr.isTTY && env['NO_COLOR'] === undefined }));
+export async function main(argv: readonly string[], env: Environment): Promise<number> {
+  const tell = (error: unknown): 1 | 2 => {
+    process.stderr.write(errorText(error, isJson(argv, env), env));
     return exitCodeOf(error);
+  };
+  // A reader that went away (`| head`) is no reason to stop training.
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') throw error;
+    });
   }
+  process.on('uncaughtException', (error) => process.exit(tell(error)));
+  try {
+    const width = Math.max(HELP_WIDTH.least, Math.min(HELP_WIDTH.most, process.stdout.columns || HELP_WIDTH.most));
+    return await act(parseCommand(argv, env, LOCKSTEP_VERSION, width), argv);
+  } catch (error) {
+    return tell(error);
+  }
+}
+
+/** Whether --log-format json is wished; asked of the bare words, since what failed may be their parse. */
+function isJson(argv: readonly string[], env: Environment): boolean {
+  const at = argv.lastIndexOf('--log-format');
+  const given = at >= 0 ? argv[at + 1] : argv.find((word) => word.startsWith('--log-format='))?.split('=', 2)[1];
+  return (given ?? env['LOCKSTEP_LOG_FORMAT']) === 'json';
+}
+
+function errorText(error: unknown, json: boolean, env: Environment): string {
+  if (json) return `${JSON.stringify({ level: 'error', time: new Date().toISOString(), ...errorRecord(error) })}\n`;
+  return renderError(error, { color: wantsColor(env, process.stderr.isTTY) });
+}
+
+/** The first sign of life: the next one comes when the data are checked and the coordinator has started. */
+function announce({ job, flags }: TrainOptions): void {
+  if (flags.logLevel !== 'debug' && flags.logLevel !== 'info') return;
+  const msg = `checking the engine and the data of ${plain(job)}`;
+  const line = { level: 'info', time: new Date().toISOString(), kind: 'set-up', msg };
+  process.stdout.write(flags.logFormat === 'json' ? `${JSON.stringify(line)}\n` : `set-up     ${msg}\n`);
 }
 
 async function act(command: ParsedCommand, argv: readonly string[]): Promise<number> {
@@ -27,6 +61,7 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
       process.stdout.write(command.text);
       return 0;
     case 'train':
+      announce(command.options);
       return (await import('./train.ts')).train(command.options, argv.slice(1));
     case 'coordinator':
       return (await import('./run-coordinator.ts')).runCoordinatorCommand(command.options);
