@@ -26,6 +26,11 @@ import { exportModel } from './record/model-export.ts';
 import { writeReport } from './record/report.ts';
 import type { RunDirectory } from './record/run-directory.ts';
 
+// The launcher comes in by this door: it opens the record before it starts a coordinator on it.
+export { latestCheckpoint, type Checkpoint } from './record/checkpoint.ts';
+export { lastStepOf } from './record/metrics-log.ts';
+export { holdsRun, latestRun, openRunDirectory, type RunDirectory } from './record/run-directory.ts';
+
 /** How often the core is told that time has passed, and observers are shown the present view. */
 const TICK_MS = 250;
 

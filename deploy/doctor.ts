@@ -3,8 +3,7 @@
 // native parts, so that it works where half of the rest does not.
 
 import { spawn, spawnSync } from 'node:child_process';
-import { connect } from 'node:net';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { statfsSync } from 'node:fs';
 import type { DataSetDefinition } from '../jobs/contract.ts';

@@ -4,12 +4,10 @@
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { latestCheckpoint } from '../coordinator/record/checkpoint.ts';
+import { latestCheckpoint } from '../coordinator/main.ts';
 import { LockstepError } from '../protocol/errors.ts';
-import { chunkCount } from '../worker/data/evaluation-chunks.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
-import { openEngine } from '../worker/engine/tensorflow.ts';
-import { evaluateChunk } from '../worker/train.ts';
+import { evaluateWeights, openEngine } from '../worker/main.ts';
 import { isEngineNoise } from './engine-noise.ts';
 import { loadJob, resolveReference } from './job-file.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
@@ -62,22 +60,8 @@ async function evaluateHere(runDirectory: string): Promise<number> {
     precision: 'float32',
   });
   const weights = checkpoint.vectors.find((v) => v.name === 'weights')?.data ?? new Float32Array(0);
-  engine.loadWeights(weights);
   const data = job.definition.data.open(dataSetDirectory(job.definition.data));
-  const samples = data.test.size;
-  const confusion = data.classes.map(() => data.classes.map(() => 0));
-  let lossSum = 0;
-  let correct = 0;
-  for (let chunk = 0; chunk < chunkCount(samples); chunk++) {
-    const { labels, result } = evaluateChunk(engine, data.test, data.inputShape, samples, chunk);
-    lossSum += result.lossSum;
-    correct += result.correct;
-    for (const [i, label] of labels.entries()) {
-      const row = confusion[label];
-      const predicted = result.predictions[i] ?? 0;
-      if (row !== undefined) row[predicted] = (row[predicted] ?? 0) + 1;
-    }
-  }
+  const { samples, loss, correct, confusion } = evaluateWeights(engine, data, weights);
   engine.close();
   data.train.close?.();
   data.test.close?.();
@@ -86,7 +70,7 @@ async function evaluateHere(runDirectory: string): Promise<number> {
       `${job.definition.name} after step ${checkpoint.step} (${directory})`,
       `engine         ${engine.info.name}: ${engine.info.library} on ${engine.info.device}`,
       `test set       ${job.definition.data.name}, ${samples} samples`,
-      `test loss      ${(lossSum / samples).toFixed(4)}`,
+      `test loss      ${loss.toFixed(4)}`,
       `test accuracy  ${percent(correct / samples)} (${correct} of ${samples})`,
       `digest         ${checkpoint.digest}`,
       '',

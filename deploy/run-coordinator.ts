@@ -6,10 +6,16 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
-import { startCoordinator } from '../coordinator/main.ts';
-import { latestCheckpoint, type Checkpoint } from '../coordinator/record/checkpoint.ts';
-import { lastStepOf } from '../coordinator/record/metrics-log.ts';
-import { holdsRun, latestRun, openRunDirectory, type RunDirectory } from '../coordinator/record/run-directory.ts';
+import {
+  holdsRun,
+  lastStepOf,
+  latestCheckpoint,
+  latestRun,
+  openRunDirectory,
+  startCoordinator,
+  type Checkpoint,
+  type RunDirectory,
+} from '../coordinator/main.ts';
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';

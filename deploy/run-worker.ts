@@ -3,8 +3,7 @@
 
 import { LockstepError } from '../protocol/errors.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
-import { openEngine } from '../worker/engine/tensorflow.ts';
-import { runWorker } from '../worker/main.ts';
+import { openEngine, runWorker } from '../worker/main.ts';
 import { loadJob, resolveReference } from './job-file.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import { findTensorflow } from './setup/tensorflow.ts';

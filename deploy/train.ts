@@ -3,7 +3,6 @@
 // training: it tells the coordinator when a worker process ends or somebody wants to stop, and sees that no process is left.
 
 import { spawn, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import { loadJob } from './job-file.ts';
@@ -91,8 +90,10 @@ async function supervise(launch: {
 }
 
 async function exitCodeOfRun(coordinator: ChildProcess, interrupted: () => boolean): Promise<number> {
-  const [code, signal]: unknown[] = await once(coordinator, 'exit');
-  if (typeof code === 'number') return code;
+  const { code, signal } = await new Promise<{ code: number | null; signal: string | null }>((resolve) => {
+    coordinator.once('exit', (exitCode, exitSignal) => resolve({ code: exitCode, signal: exitSignal }));
+  });
+  if (code !== null) return code;
   if (interrupted()) return 130;
   process.stderr.write(
     `lockstep: the coordinator was killed by ${String(signal)}; \`--resume\` goes on from its last checkpoint\n`,

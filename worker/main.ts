@@ -18,6 +18,10 @@ import { fingerprintOf } from './engine/fingerprint.ts';
 import { statePartsOf, takeStatePart } from './state-transfer.ts';
 import { train, type ReplicaState } from './train.ts';
 
+// The launcher comes in by this door and by engine/environment.ts, which must be known before a worker starts.
+export { openEngine } from './engine/tensorflow.ts';
+export { evaluateWeights } from './evaluate.ts';
+
 export interface WorkerOptions {
   readonly coordinatorUrl: string;
   readonly token: string | null;

@@ -199,7 +199,7 @@ async function downloadHttps(url: string, path: string, progress: Progress): Pro
   const file = await open(part, isResumed ? 'a' : 'w');
   let bytes = isResumed ? have : 0;
   try {
-    for await (const chunk of response.body) {
+    for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
       await file.writeFile(chunk);
       bytes += chunk.byteLength;
       progress(bytes);

@@ -89,7 +89,13 @@ describe('withLock', () => {
     const lock = join(root, 'lock');
     const told: number[] = [];
     let release: () => void = () => {};
-    const first = withLock(lock, () => new Promise<void>((resolve) => (release = resolve)));
+    const first = withLock(
+      lock,
+      () =>
+        new Promise<void>((resolve) => {
+          release = resolve;
+        }),
+    );
     const second = withLock(
       lock,
       async () => 'in',

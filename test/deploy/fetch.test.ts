@@ -1,6 +1,7 @@
 // Fetching, against clients and servers of the test's own: nothing leaves this machine.
 
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -17,15 +18,23 @@ const hash = (algorithm: string, encoding: 'hex' | 'base64' = 'hex', content: Bu
 
 let root = '';
 let server: Server | undefined;
+
+async function closeServer(): Promise<void> {
+  if (server === undefined) return;
+  const end = once(server, 'close');
+  server.closeAllConnections();
+  server.close();
+  await end;
+  server = undefined;
+}
+
 beforeEach(() => {
   root = mkdtempSync(join(tmpdir(), 'lockstep-fetch-'));
   mkdirSync(join(root, 'bin'));
 });
 afterEach(async () => {
   vi.unstubAllEnvs();
-  server?.closeAllConnections();
-  await new Promise<void>((resolve) => (server === undefined ? resolve() : server.close(() => resolve())));
-  server = undefined;
+  await closeServer();
   rmSync(root, { recursive: true, force: true });
 });
 
@@ -41,7 +50,8 @@ function onlyClients(clients: Readonly<Record<string, string>>): void {
 
 async function serve(answer: (request: IncomingMessage, response: ServerResponse) => void): Promise<string> {
   server = createServer(answer);
-  await new Promise<void>((resolve) => server?.listen(0, '127.0.0.1', resolve));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}/archive`;
 }
 

@@ -157,10 +157,7 @@ describe('what a run leaves', () => {
       generation: 1,
       coordinator: { pid: expect.any(Number) as number },
     });
-    expect(view.workers.map((w) => [w.id, w.rank]).toSorted()).toEqual(
-      view.workers.map((w) => [w.id, w.rank]).toSorted(),
-    );
-    expect(view.workers.map((w) => w.rank).toSorted()).toEqual([0, 1]);
+    expect(new Set(view.workers.map((w) => w.rank))).toEqual(new Set([0, 1]));
     const metrics = await (await fetch(`${url}/metrics`)).text();
     expect(metrics).toMatch(/lockstep_images_total\{run="served"\} [1-9]/);
     expect(metrics).toMatch(/lockstep_step_duration_seconds_count\{run="served",worker="w\d",phase="compute"\} [1-9]/);

@@ -1,5 +1,6 @@
 // The worker's end of the control link, against a coordinator's endpoint made of stock `ws`.
 
+import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { WebSocketServer, type WebSocket } from 'ws';
@@ -7,16 +8,24 @@ import { encodeMessage } from '../../protocol/messages.ts';
 import { connectControl } from '../../worker/control-link.ts';
 
 let server: WebSocketServer | undefined;
+
+async function closeServer(): Promise<void> {
+  if (server === undefined) return;
+  const end = once(server, 'close');
+  server.close();
+  await end;
+  server = undefined;
+}
+
 afterEach(async () => {
   for (const client of server?.clients ?? []) client.terminate();
-  await new Promise<void>((resolve) => (server === undefined ? resolve() : server.close(() => resolve())));
-  server = undefined;
+  await closeServer();
 });
 
 async function listen(onConnection: (socket: WebSocket, authorization: string | undefined) => void): Promise<string> {
   server = new WebSocketServer({ host: '127.0.0.1', port: 0, path: '/control' });
   server.on('connection', (socket, request) => onConnection(socket, request.headers.authorization));
-  await new Promise<void>((resolve) => server?.on('listening', resolve));
+  await once(server, 'listening');
   return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
@@ -48,7 +57,7 @@ describe('connectControl', () => {
 
   it('names the address when no coordinator can be joined there', async () => {
     const url = await listen(() => {});
-    await new Promise<void>((resolve) => server?.close(() => resolve()));
+    await closeServer();
     await expect(connectControl(url, null)).rejects.toMatchObject({
       code: 'E_COORDINATOR_LOST',
       message: expect.stringContaining(url) as string,
