@@ -1,7 +1,8 @@
 // The trained model as TensorFlow.js writes it: model.json with the topology and a weights manifest, and the weights in 4 MB
 // shards. `tf.loadLayersModel` opens it in Node and in a browser. No tensor is needed: the flat float32 vector in layout order
-// is the weight data.
+// is the weight data: its shards are cut anywhere, also within a weight, as TensorFlow.js's own savers do.
 
+import { existsSync } from 'node:fs';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { syncDirectory, writeDurable } from './atomic.ts';
@@ -16,8 +17,10 @@ export async function exportModel(
 ): Promise<void> {
   const { weights, layout } = model;
   const directory = join(runDirectory, 'model');
-  const aside = `${directory}.partial-${process.pid}`;
-  await rm(aside, { recursive: true, force: true });
+  // Fixed names: the directory has one holder, and what a killed one left is overwritten.
+  const aside = join(runDirectory, '.model.partial');
+  const replaced = join(runDirectory, '.model.replaced');
+  for (const path of [aside, replaced]) await rm(path, { recursive: true, force: true });
   await mkdir(aside, { recursive: true });
   const shards = Math.max(1, Math.ceil(weights.byteLength / SHARD_BYTES));
   const paths = Array.from({ length: shards }, (_, i) => `group1-shard${i + 1}of${shards}.bin`);
@@ -33,7 +36,9 @@ export async function exportModel(
     weightsManifest: [{ paths, weights: layout.map(({ name, shape }) => ({ name, shape, dtype: 'float32' })) }],
   };
   await writeDurable(join(aside, 'model.json'), `${JSON.stringify(manifest)}\n`);
-  await rm(directory, { recursive: true, force: true });
+  await syncDirectory(aside);
+  if (existsSync(directory)) await rename(directory, replaced);
   await rename(aside, directory);
   await syncDirectory(runDirectory);
+  await rm(replaced, { recursive: true, force: true });
 }

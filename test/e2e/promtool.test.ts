@@ -1,0 +1,48 @@
+// Prometheus's own opinion of /metrics, as a coordinator serves it.
+
+import { spawnSync } from 'node:child_process';
+import { expect, it } from 'vitest';
+import { createMetrics } from '../../coordinator/http/metrics.ts';
+import { startHttp } from '../../coordinator/http/server.ts';
+import { VIEW } from '../coordinator/http/view.ts';
+import { promtoolPath } from './programs.ts';
+
+it('promtool finds nothing to say about the metrics', async () => {
+  const metrics = createMetrics({ run: 'r "1"\n\\', transport: 'ws' });
+  metrics.setView(VIEW);
+  metrics.observe({ kind: 'checkpoint', step: 1, directory: 'd', seconds: 0.2 });
+  metrics.observe({
+    kind: 'worker-ready',
+    worker: 'w0',
+    engine: { name: 'tensorflow', library: 'TensorFlow 2.21.0', device: 'CPU "é"', threads: 1, settings: {} },
+    fingerprint: 'a'.repeat(64),
+  });
+  metrics.observeWorkerStep('w0', {
+    kind: 'report',
+    generation: 1,
+    step: 1,
+    samples: 64,
+    lossSum: 128,
+    correct: 16,
+    gradientNorm: 0.5,
+    seconds: 0.1,
+    phases: { data: 0.001, compute: 0.02, allreduce: 0.003, apply: 0.0002, wait: 0.004 },
+    bytesOut: 500,
+    bytesIn: 700,
+    rssBytes: 3e8,
+  });
+  metrics.countRefusal('E_MESSAGE');
+  const http = await startHttp({
+    listen: { host: '127.0.0.1', port: 0 },
+    view: () => VIEW,
+    metrics: () => metrics.render(),
+    ready: () => ({ ok: true, because: '' }),
+  });
+  const input = await (await fetch(`${http.url}/metrics`)).text();
+  await http.close();
+  const { status, stdout, stderr, error } = spawnSync(promtoolPath(), ['check', 'metrics'], {
+    input,
+    encoding: 'utf8',
+  });
+  expect({ status, stdout, stderr, error }).toEqual({ status: 0, stdout: '', stderr: '', error: undefined });
+});
