@@ -14,7 +14,6 @@ export interface MetricDefinition {
 const STEP_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 export const PHASES = ['data', 'compute', 'allreduce', 'apply', 'wait'] as const;
-export type Phase = (typeof PHASES)[number];
 
 export const WORKER_STATES = [
   'joining',

@@ -26,15 +26,6 @@ export async function damagedFiles(directory: string, files: readonly DataFile[]
   return (await Promise.all(checks)).filter((damage) => damage !== null);
 }
 
-/** True when all files are there with the right sizes; their content is not looked at. */
-export function seemsInstalled(data: DataSetDefinition): boolean {
-  const directory = dataSetDirectory(data);
-  return (data.source?.files ?? []).every(({ name, bytes }) => {
-    const path = join(directory, name);
-    return existsSync(path) && statSync(path).size === bytes;
-  });
-}
-
 /** Fetches or repairs the files, when needed. Throws E_DOWNLOAD, E_HASH, E_TOOL_MISSING or E_DATA_CORRUPT. */
 export async function ensureDataSet(
   data: DataSetDefinition,
