@@ -19,11 +19,12 @@ export const PAGE_STYLE = `
   progress::-webkit-progress-bar { background: var(--line); }
   progress::-webkit-progress-value { background: var(--accent); }
   progress::-moz-progress-bar { background: var(--accent); }
-  dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.25rem, 1fr)); gap: .75rem; margin: 1rem 0 0; }
+  dl { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .75rem; margin: 1rem 0 0; }
+  @media (max-width: 40rem) { dl { grid-template-columns: repeat(2, minmax(0, 1fr)); } }
   dl div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem; }
   dt { color: var(--soft); font-size: .85rem; }
-  dd { margin: 0; font-size: 1.35rem; line-height: 1.3; font-variant-numeric: tabular-nums; white-space: nowrap; }
-  dd small { font-size: .85rem; color: var(--soft); }
+  dd { margin: 0; font-size: 1.35rem; line-height: 1.3; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+  dd small { display: inline-block; font-size: .9rem; color: var(--soft); }
   .scroll { overflow-x: auto; margin-top: 2rem; }
   table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
   caption { text-align: left; font-weight: 600; padding-bottom: .35rem; }
@@ -91,8 +92,10 @@ export const PAGE_SCRIPT = `
     at('phase').dataset.tone = TONES[run.phase] || '';
     say('because', run.because);
     at('progress').value = run.steps === 0 ? 0 : run.step / run.steps;
-    say('epoch', run.epoch + ' of ' + run.epochs);
-    say('step', whole(run.step) + ' of ' + whole(run.steps));
+    say('epoch', String(run.epoch));
+    say('epochs', 'of ' + run.epochs);
+    say('step', whole(run.step));
+    say('steps', 'of ' + whole(run.steps));
     say('loss', number(run.epochLoss === null ? run.loss : run.epochLoss, 4));
     say('accuracy', percent(run.accuracy));
     say('testLoss', number(run.testLoss, 4));
@@ -107,7 +110,7 @@ export const PAGE_SCRIPT = `
       w.id, w.rank === null ? NONE : w.rank, w.state, w.device === null ? NONE : w.device,
       w.rssBytes === null ? NONE : whole(w.rssBytes / 1e6) + ' MB', w.host, w.pid,
     ]), 'No worker has joined yet.');
-    rows('epochs', run.byEpoch.map((e) => [
+    rows('byEpoch', run.byEpoch.map((e) => [
       e.epoch, number(e.loss, 4), number(e.testLoss, 4), percent(e.testAccuracy), whole(e.imagesPerSecond), time(e.seconds),
     ]).reverse(), 'No epoch is complete yet.');
   };
@@ -149,10 +152,10 @@ export const PAGE = `<!doctype html>
 <main>
   <progress id="progress" max="1" value="0" aria-label="Steps done"></progress>
   <dl>
-    <div><dt>Epoch</dt><dd id="epoch">–</dd></div>
-    <div><dt>Step</dt><dd id="step">–</dd></div>
-    <div><dt>Loss, this epoch</dt><dd id="loss">–</dd></div>
-    <div><dt>Accuracy, this epoch</dt><dd id="accuracy">–</dd></div>
+    <div><dt>Epoch</dt><dd><span id="epoch">–</span> <small id="epochs"></small></dd></div>
+    <div><dt>Step</dt><dd><span id="step">–</span> <small id="steps"></small></dd></div>
+    <div><dt>Epoch loss</dt><dd id="loss">–</dd></div>
+    <div><dt>Epoch accuracy</dt><dd id="accuracy">–</dd></div>
     <div><dt>Test loss</dt><dd id="testLoss">–</dd></div>
     <div><dt>Test accuracy</dt><dd id="testAccuracy">–</dd></div>
     <div><dt>Images a second</dt><dd id="speed">–</dd></div>
@@ -166,7 +169,7 @@ export const PAGE = `<!doctype html>
   <div class="scroll" role="region" aria-label="Epochs" tabindex="0"><table>
     <caption>Epochs</caption>
     <thead><tr><th scope="col">Epoch</th><th scope="col">Loss</th><th scope="col">Test loss</th><th scope="col">Test accuracy</th><th scope="col">Images a second</th><th scope="col">Time</th></tr></thead>
-    <tbody id="epochs"></tbody>
+    <tbody id="byEpoch"></tbody>
   </table></div>
 </main>
 <footer>
