@@ -67,7 +67,8 @@ export function summaryText(report: RunReport, remains: Remains, style: Style): 
   if (report.stepsLost > 0)
     say('steps lost', `${grouped(report.stepsLost)}: done after the resumed checkpoint, and done again`);
   if (report.digest !== null) {
-    say('digest', report.digest);
+    // Whole, however narrow the terminal: it is copied.
+    lines.push(`  ${colors.dim('digest'.padEnd(NAME_WIDTH))}${report.digest}`);
     if (report.reproducible)
       say(
         'reproducible',
@@ -75,7 +76,7 @@ export function summaryText(report: RunReport, remains: Remains, style: Style): 
       );
     else say('reproducible', colors.yellow('no: workers with different engines took part'));
   }
-  lines.push('', ...leftText(report, remains).map((line) => `  ${line}`));
+  lines.push('', ...leftText(report, remains, style.width - 2).map((line) => `  ${line}`));
   return lines.join('\n');
 }
 
@@ -85,7 +86,7 @@ function milliseconds(seconds: number): string {
 }
 
 /** What the run left behind, and what one can do with it. */
-function leftText(report: RunReport, { runDirectory, hasCheckpoint }: Remains): string[] {
+function leftText(report: RunReport, { runDirectory, hasCheckpoint }: Remains, width: number): string[] {
   const directory = runDirectory.replace(/\/+$/, '');
   const quoted = /^[\w./@%+=:,-]+$/.test(directory) ? directory : `'${directory}'`;
   const rows: (readonly [string, string])[] = [];
@@ -98,5 +99,6 @@ function leftText(report: RunReport, { runDirectory, hasCheckpoint }: Remains): 
     if (report.state !== 'done') rows.push([`... --resume --run-dir ${quoted}`, 'goes on from the last checkpoint']);
   }
   const wide = Math.max(...rows.map(([what]) => what.length));
-  return rows.map(([what, why]) => `${what.padEnd(wide)}  ${why}`);
+  const fits = wide + 2 + Math.max(...rows.map(([, why]) => why.length)) <= width;
+  return rows.flatMap(([what, why]) => (fits ? [`${what.padEnd(wide)}  ${why}`] : [what, `    ${why}`]));
 }

@@ -30,7 +30,7 @@ async function lockstep(args: readonly string[], env: Readonly<Record<string, st
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^(LOCKSTEP_|npm_|NO_COLOR|FORCE_COLOR)/.test(name),
   );
-  const child = spawn(process.execPath, ['--import', TSX, join(HERE, 'run-cli.ts'), ...args], {
+  const child = spawn(process.execPath, ['--import', TSX, join(HERE, 'cli-process.ts'), ...args], {
     cwd: place,
     env: { ...Object.fromEntries(inherited), ...env },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -192,6 +192,23 @@ describe('the closing summary', () => {
     expect(text).not.toMatch(/digest|reproducible|evaluate|resume|model\.json/);
   });
 
+  test('a model is promised by no run that failed, whatever else is known', () => {
+    expect(summaryText(report({ state: 'failed' }), remains, at(80))).not.toContain('model.json');
+  });
+
+  test('in a narrow terminal the digest and the files stay in one piece', () => {
+    const lines = summaryText(report(), remains, at(50)).split('\n');
+    expect(lines).toContain('  digest         9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08');
+    expect(lines.slice(-6)).toEqual([
+      '  runs/r/model/model.json',
+      '      the model: tf.loadLayersModel opens it',
+      '  runs/r/report.json',
+      '      all of the above, for programs',
+      '  npx lockstep evaluate runs/r',
+      '      accuracy by class',
+    ]);
+  });
+
   test.each([60, 80, 200])('no line of it is wider than %i columns but those that are copied', (width) => {
     const long = summaryText(report(), remains, at(width))
       .split('\n')
