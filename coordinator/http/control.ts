@@ -55,6 +55,8 @@ export interface ControlOptions {
   readonly onWarning: (message: string) => void;
   readonly timing?: Partial<ControlTiming>;
   readonly connectionsMax?: number;
+  /** Monotonic milliseconds. */
+  readonly now?: () => number;
 }
 
 function refuseUpgrade(socket: Duplex, status: string): void {
@@ -81,6 +83,7 @@ function isAuthorized(request: IncomingMessage, token: string | null): boolean {
 export function openControl(options: ControlOptions): { close(): Promise<void> } {
   const { server } = options;
   const timing = { ...TIMING, ...options.timing };
+  const now = options.now ?? (() => performance.now());
   const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES });
   let arrivals = 0;
 
@@ -108,7 +111,7 @@ export function openControl(options: ControlOptions): { close(): Promise<void> }
     const id = `w${arrivals++}`;
     let handler: (message: WorkerMessage) => void = () => {};
     let reason: string | null = null;
-    let heardAtMs = performance.now();
+    let heardAtMs = now();
     let graceTimer: NodeJS.Timeout | undefined;
     const close = (code: string, because: string): void => {
       reason ??= because;
@@ -120,17 +123,17 @@ export function openControl(options: ControlOptions): { close(): Promise<void> }
       close('E_HANDSHAKE', `no "hello" within ${timing.helloMs / 1000} s`);
     }, timing.helloMs);
     const pingTimer = setInterval(() => {
-      const silentMs = performance.now() - heardAtMs;
+      const silentMs = now() - heardAtMs;
       if (silentMs < timing.silenceMs) return socket.ping();
       reason ??= `nothing was heard of it for ${Math.round(silentMs / 1000)} s`;
       return socket.terminate();
     }, timing.pingEveryMs);
     pingTimer.unref();
     socket.on('pong', () => {
-      heardAtMs = performance.now();
+      heardAtMs = now();
     });
     socket.on('message', (data: Buffer) => {
-      heardAtMs = performance.now();
+      heardAtMs = now();
       if (reason !== null) return;
       clearTimeout(helloTimer);
       let message: WorkerMessage;
