@@ -276,18 +276,14 @@ describe('the end of a connection', () => {
   it('a peer that answers pings lives, however long it says nothing', async () => {
     let clockMs = 0;
     const rig = await start({ timing: { pingEveryMs: 1, silenceMs: 1000 }, now: () => clockMs });
-    const { socket, connection } = await join(rig);
+    const { socket } = await join(rig);
     socket.send(pack(HELLO));
-    let because = 'it lives';
-    void connection.closed.then((end) => {
-      because = end.because;
-    });
     // The clock moves with the pings: three times the silence that is allowed, in 100 steps.
     for (let i = 0; i < 100 && socket.readyState === WebSocket.OPEN; i++) {
       await Promise.race([once(socket, 'ping'), once(socket, 'close')]);
       clockMs += 30;
     }
-    expect(because).toBe('it lives');
+    expect(socket.readyState).toBe(WebSocket.OPEN);
   });
 
   it('at the end of the run all are closed with 1000, and new ones find nobody', async () => {
