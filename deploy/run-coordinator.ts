@@ -165,6 +165,8 @@ function withCheckpoint(flags: TrainFlags, config: RunConfig | null): TrainFlags
   return {
     ...flags,
     epochs: flags.epochs ?? config.epochs,
+    // An end that was set and not reached still holds, unless another one is given.
+    maxSteps: flags.maxSteps ?? (flags.epochs === undefined ? config.steps : undefined),
     batchSize: flags.batchSize ?? config.globalBatch,
     microbatches: flags.microbatches ?? config.microbatches,
     learningRate: flags.learningRate ?? config.learningRate,
@@ -176,6 +178,9 @@ function withCheckpoint(flags: TrainFlags, config: RunConfig | null): TrainFlags
       flags.checkpointEvery ?? (config.checkpointEverySteps > 0 ? config.checkpointEverySteps : undefined),
   };
 }
+
+/** What `withCheckpoint` takes from the checkpoint where no flag says otherwise. */
+const RESUMED = ['epochs', 'maxSteps', 'batchSize', 'microbatches', 'learningRate', 'seed', 'augment'] as const;
 
 async function openResume(directory: string, reference: JobReference): Promise<Resume> {
   const found = await latestCheckpoint(directory);
@@ -232,10 +237,12 @@ function settingsOf(
   directory: string,
 ): Setting[] {
   const origin = (key: keyof TrainFlags): Origin => options.origins.get(key) ?? 'default';
+  // What a resumed run does not say anew is as it was, which is not the same as the default.
+  const kept: ReadonlySet<keyof TrainFlags> = new Set(options.flags.resume ? RESUMED : []);
   const setting = (name: string, value: string, key: keyof TrainFlags): Setting => ({
     name,
     value,
-    isDefault: origin(key) === 'default',
+    isDefault: origin(key) === 'default' && !kept.has(key),
   });
   const optimizer = Object.entries(job.optimizer.settings).filter(([k]) => k !== 'learningRate');
   const active = Math.min(workers, config.microbatches);

@@ -24,7 +24,7 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   const { definition } = await loadJob(options.job);
   // Before anything is fetched; a run that is resumed has its own batch.
   if (!options.flags.resume) resolveBatch(options.flags, definition);
-  await setUp({ dataSet: definition.data });
+  await setUp({ dataSet: definition.data, json: options.flags.logFormat === 'json' });
   return supervise({ args, job: options.job, engine: options.flags.engine });
 }
 

@@ -16,7 +16,11 @@ interface Step {
 }
 
 /** Sets up what is missing for training with these. Throws what the step that failed throws. */
-export async function setUp(wish: { readonly dataSet: DataSetDefinition | null }): Promise<void> {
+export async function setUp(wish: {
+  readonly dataSet: DataSetDefinition | null;
+  /** One JSON object a line instead of text. */
+  readonly json?: boolean;
+}): Promise<void> {
   const steps: Step[] = [];
   if (tensorflowDamage() !== null) {
     steps.push({
@@ -35,8 +39,8 @@ export async function setUp(wish: { readonly dataSet: DataSetDefinition | null }
     }
   }
   if (steps.length === 0) return;
-  if (process.stdout.isTTY) await showTasks(steps);
-  else await showLines(steps);
+  if (process.stdout.isTTY && wish.json !== true) await showTasks(steps);
+  else await showLines(steps, wish.json === true);
 }
 
 function amount(bytes: number, total: number | null): string {
@@ -65,10 +69,13 @@ async function showTasks(steps: readonly Step[]): Promise<void> {
   await new Listr(tasks, { rendererOptions: { showErrorMessage: false } }).run();
 }
 
-async function showLines(steps: readonly Step[]): Promise<void> {
+async function showLines(steps: readonly Step[], json: boolean): Promise<void> {
   for (const step of steps) {
     const startedAt = performance.now();
-    const say = (line: string): void => void process.stdout.write(`setup: ${step.title}: ${line}\n`);
+    const say = (line: string): void => {
+      const record = { level: 30, time: new Date().toISOString(), kind: 'setup', step: step.title, msg: line };
+      process.stdout.write(json ? `${JSON.stringify(record)}\n` : `setup: ${step.title}: ${line}\n`);
+    };
     let toldAt = startedAt;
     say('started');
     await step.run(say, (bytes) => {
