@@ -73,7 +73,7 @@ async function showLines(steps: readonly Step[], json: boolean): Promise<void> {
   for (const step of steps) {
     const startedAt = performance.now();
     const say = (line: string): void => {
-      const record = { level: 30, time: new Date().toISOString(), kind: 'setup', step: step.title, msg: line };
+      const record = { level: 'info', time: new Date().toISOString(), kind: 'set-up', step: step.title, msg: line };
       process.stdout.write(json ? `${JSON.stringify(record)}\n` : `setup: ${step.title}: ${line}\n`);
     };
     let toldAt = startedAt;

@@ -190,6 +190,16 @@ describe('train', () => {
     expect(reports.map((r) => r.samples)).toEqual([4, 4, 2, 4, 4, 2]);
   });
 
+  it('divides a short batch by its own number of samples', async () => {
+    // Two samples in all, x = 0 and x = 1: errors 0.25 and 0.5 * 1 + 0.25 - 1 = -0.25.
+    const short = { ...plan, samples: 2 };
+    const loader = new BatchLoader({ plan: short, split: split(2), inputShape: SHAPE, augment: null });
+    const [outcome] = await trainAll(1, () => ({ plan: short, steps: 1, loader }));
+    expect(outcome?.state.weights[0]).toBeCloseTo(0.5 - 0.001 * ((2 * -0.25 * 1) / 2), 7);
+    expect(outcome?.state.weights[1]).toBeCloseTo(0.25, 7);
+    expect(outcome?.state.weights[2]).toBeCloseTo(0.1 * 0.5, 7);
+  });
+
   it('evaluates every chunk of the test set once, whatever the world size, after each epoch', async () => {
     for (const worldSize of [1, 2, 4]) {
       const outcomes = await trainAll(worldSize);
