@@ -1,5 +1,6 @@
 // `npm test`: types, lint, format, dead code, then all of vitest, each as a child process; every part runs even when one before it
-// fails. Ends with `N passed, N failed` over everything. With arguments, which vitest takes as filters, only vitest runs.
+// fails. Ends with `N passed, N failed` over everything, also when it is interrupted: the part under way is then told and has failed,
+// and so has each that did not run. With arguments, which vitest takes as filters, only vitest runs.
 
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -17,6 +18,8 @@ interface Tool {
   readonly args: readonly string[];
 }
 
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
 /** The same as `npm run check`. */
 const CHECKS: Readonly<Record<string, Tool>> = {
   types: { package: 'typescript', script: 'bin/tsc', args: ['--noEmit'] },
@@ -27,17 +30,24 @@ const CHECKS: Readonly<Record<string, Tool>> = {
 
 /** Runs the suite, or with `argv` the vitest tests that match it. Resolves to the exit code: 0, or 1 on any failure. */
 export async function runTests(argv: readonly string[]): Promise<number> {
+  const interrupted = new AbortController();
+  const interrupt = (): void => {
+    interrupted.abort();
+  };
+  for (const signal of SIGNALS) process.on(signal, interrupt);
+
   const tallies: Tally[] = [];
   if (argv.length === 0) {
-    for (const [name, tool] of Object.entries(CHECKS)) tallies.push(await runCheck(name, tool));
+    for (const [name, tool] of Object.entries(CHECKS)) tallies.push(await runCheck(name, tool, interrupted.signal));
   } else {
     say('Only vitest, with these arguments; types, lint, format and dead code are skipped.');
   }
-  tallies.push(await runVitest(argv));
+  tallies.push(await runVitest(argv, interrupted.signal));
 
   const sum = total(tallies);
   for (const note of sum.notes) say(note);
   say(lastLine(sum));
+  for (const signal of SIGNALS) process.off(signal, interrupt);
   return sum.failed === 0 ? 0 : 1;
 }
 
@@ -45,9 +55,9 @@ function say(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-async function runCheck(name: string, tool: Tool): Promise<Tally> {
+async function runCheck(name: string, tool: Tool, interrupted: AbortSignal): Promise<Tally> {
   const startedMs = performance.now();
-  const { end, output } = await runTool(tool, 'kept');
+  const { end, output } = await runTool(tool, 'kept', interrupted);
   const tally = tallyOfCheck(name, end);
   if (tally.failed > 0) process.stdout.write(output);
   say(
@@ -56,15 +66,13 @@ async function runCheck(name: string, tool: Tool): Promise<Tally> {
   return tally;
 }
 
-async function runVitest(argv: readonly string[]): Promise<Tally> {
+async function runVitest(argv: readonly string[], interrupted: AbortSignal): Promise<Tally> {
   const directory = mkdtempSync(join(tmpdir(), 'lockstep-test-'));
   const report = join(directory, 'report.json');
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
   try {
-    const { end } = await runTool(
-      { package: 'vitest', script: 'vitest.mjs', args: ['run', ...reporters, ...argv] },
-      'shown',
-    );
+    const vitest: Tool = { package: 'vitest', script: 'vitest.mjs', args: ['run', ...reporters, ...argv] };
+    const { end } = await runTool(vitest, 'shown', interrupted);
     return tallyOfVitest(end, readIfThere(report));
   } finally {
     rmSync(directory, { recursive: true, force: true });
@@ -80,7 +88,12 @@ function readIfThere(file: string): string | null {
 }
 
 /** Never rejects: a tool that cannot even be started has ended with code 127. */
-async function runTool(tool: Tool, output: 'kept' | 'shown'): Promise<{ end: End; output: string }> {
+async function runTool(
+  tool: Tool,
+  output: 'kept' | 'shown',
+  interrupted: AbortSignal,
+): Promise<{ end: End; output: string }> {
+  if (interrupted.aborted) return { end: { signal: 'SIGINT' }, output: '' };
   const script = join(CHECKOUT, 'node_modules', tool.package, tool.script);
   const child = spawn(process.execPath, [script, ...tool.args], {
     cwd: CHECKOUT,
@@ -93,10 +106,15 @@ async function runTool(tool: Tool, output: 'kept' | 'shown'): Promise<{ end: End
   child.stdout?.on('data', keep);
   child.stderr?.on('data', keep);
   return new Promise((resolve) => {
+    const tell = (): void => {
+      child.kill('SIGINT');
+    };
+    interrupted.addEventListener('abort', tell, { once: true });
     child.on('error', () => {
       resolve({ end: { code: 127 }, output: '' });
     });
     child.on('close', (code, signal) => {
+      interrupted.removeEventListener('abort', tell);
       resolve({ end: code === null ? { signal: String(signal) } : { code }, output: Buffer.concat(chunks).toString() });
     });
   });

@@ -20,6 +20,7 @@ export const TARGETS = [
   'worker/main.ts',
   'worker/engine/environment.ts',
   'worker/train.ts',
+  'worker/engine/tensorflow.ts',
   'worker/collective/tree.ts',
   'worker/collective/links/ws.ts',
   'jobs/contract.ts',
@@ -55,6 +56,7 @@ const FORBIDDEN: Readonly<Record<string, readonly Target[]>> = {
   'deploy/shell-file.ts': [
     'coordinator/core/run.ts',
     'worker/train.ts',
+    'worker/engine/tensorflow.ts',
     'dashboards/page.ts',
     'test/oracles/formula.ts',
     'bench/table.ts',
