@@ -12,7 +12,7 @@ import type { RunEvent } from '../protocol/run-event.ts';
 import type { RunView } from '../protocol/run-view.ts';
 import { reportOf } from './core/report.ts';
 import { NO_PROGRESS } from './core/progress.ts';
-import { Run, type Effect, type Input, type Outcome } from './core/run.ts';
+import { Run, type Effect, type Input, type JournalEntry, type Outcome } from './core/run.ts';
 import type { ReplicaState } from './core/state-assembly.ts';
 import { viewOf } from './core/view.ts';
 import { openControl, type ControlConnection } from './http/control.ts';
@@ -20,6 +20,7 @@ import { createMetrics } from './http/metrics.ts';
 import { startHttp } from './http/server.ts';
 import { pruneCheckpoints } from './record/checkpoint-directory.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
+import type { RunRecord } from './record/journal-schema.ts';
 import { openJournal } from './record/journal.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
@@ -104,8 +105,6 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     keepSteps: resume?.checkpoint.step ?? 0,
     warn: (message) => options.onEvent({ kind: 'warning', message }),
   });
-  await runDirectory.writeEndpoint({ url: http.url, pid: process.pid });
-
   const connections = new Map<string, ControlConnection>();
   let finalState: ReplicaState | null = null;
   let writes: Promise<unknown> = Promise.resolve();
@@ -125,6 +124,13 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     for (const effect of run.receive(input, performance.now())) perform(effect);
   };
 
+  /** A disk that fails is an alarm, not the end of training. */
+  const record = (entry: JournalEntry | RunRecord): void => {
+    journal.append({ t: new Date().toISOString(), ...entry }).catch((error: unknown) => {
+      tell({ kind: 'warning', message: `journal.jsonl could not be written: ${String(error)}` });
+    });
+  };
+
   const perform = (effect: Effect): void => {
     switch (effect.kind) {
       case 'send':
@@ -142,9 +148,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         tell(effect.event);
         return;
       case 'journal':
-        void journal.append({ t: new Date().toISOString(), ...effect.record }).catch((error: unknown) => {
-          tell({ kind: 'warning', message: `journal.jsonl could not be written: ${String(error)}` });
-        });
+        record(effect.record);
         return;
       case 'worker-step':
         metrics.observeWorkerStep(effect.worker, effect.report);
@@ -222,7 +226,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await writes;
     if (finalState !== null && outcome !== 'failed') {
       const weights = finalState.vectors.find((v) => v.name === 'weights')?.data;
-      if (weights !== undefined) await exportModel(runDirectory.path, { ...modelOf(), weights });
+      try {
+        if (weights !== undefined) await exportModel(runDirectory.path, { ...modelOf(), weights });
+      } catch (error) {
+        tell({ kind: 'warning', message: `model/ could not be written: ${String(error)}` });
+      }
     }
     const report = reportOf(run, outcome, {
       lockstep: options.lockstepVersion,
@@ -257,13 +265,13 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     },
   });
 
-  void journal.append({
-    t: new Date().toISOString(),
+  record({
     kind: 'run',
     lockstep: options.lockstepVersion,
     config,
     resumedFromStep: resume?.checkpoint.step ?? null,
   });
+  await runDirectory.writeEndpoint({ url: http.url, pid: process.pid });
   for (const message of runDirectory.notices) tell({ kind: 'warning', message });
   tell({ kind: 'listening', url: http.url });
   if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint.step, from: resume.directory });

@@ -183,7 +183,7 @@ function withCheckpoint(flags: TrainFlags, config: RunConfig | null): TrainFlags
 const RESUMED = ['epochs', 'maxSteps', 'batchSize', 'microbatches', 'learningRate', 'seed', 'augment'] as const;
 
 async function openResume(directory: string, reference: JobReference): Promise<Resume> {
-  const found = await latestCheckpoint(directory);
+  const found = await latestCheckpoint(directory, { setAside: true });
   if (found.checkpoint.config.job.sha256 !== reference.sha256) {
     throw new LockstepError(
       'E_JOB_CHANGED',

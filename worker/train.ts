@@ -157,7 +157,7 @@ function applyUpdate(context: TrainingContext, state: ReplicaState, sum: Float32
     sum[i] = mean;
     squares += mean * mean;
   }
-  if (!Number.isFinite(squares)) {
+  if (!Number.isFinite(squares) || !Number.isFinite(sum[size] ?? Number.NaN)) {
     throw new LockstepError(
       'E_NOT_FINITE',
       `the gradient of step ${state.step + 1} is not finite (loss sum ${sum[size]})`,

@@ -55,3 +55,6 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
   z.object({ ...at, kind: z.literal('failed'), step: count, cause: rootCause }),
 ]);
 export type JournalRecord = z.infer<typeof journalRecordSchema>;
+
+/** The first record of a run, and of each resumed part of it. */
+export type RunRecord = Omit<Extract<JournalRecord, { kind: 'run' }>, 't'>;

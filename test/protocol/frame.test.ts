@@ -75,13 +75,13 @@ describe('a frame', () => {
       .map(([at, value]) => changed(at, value));
     fc.assert(
       fc.property(fc.oneof(anyBytes, nearly), (bytes) => {
+        let outcome: unknown;
         try {
-          const frame = decodeFrame(bytes);
-          expect(frame.payload.byteLength).toBeLessThanOrEqual(bytes.byteLength);
+          outcome = decodeFrame(bytes).payload.byteLength <= bytes.byteLength;
         } catch (error) {
-          expect(error).toBeInstanceOf(LockstepError);
-          expect(error).toMatchObject({ code: 'E_FRAME' });
+          outcome = error instanceof LockstepError && error.code === 'E_FRAME';
         }
+        expect(outcome).toBe(true);
       }),
       { numRuns: 20_000 },
     );
