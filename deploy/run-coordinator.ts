@@ -24,7 +24,7 @@ import { fromLauncher, type Listening } from './launch-messages.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import type { Setting } from './terminal/account.ts';
-import { createDisplay, type Display } from './terminal/display.ts';
+import { createDisplay } from './terminal/display.ts';
 import { readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
 
@@ -123,7 +123,7 @@ async function coordinate(
     onEvent: (event) => display.event(event),
     onView: (view) => display.view(view),
   });
-  if (!supervised) sayHowToJoin(display, coordinator.url, tokenFile, options.job);
+  if (!supervised && flags.logFormat === 'pretty') sayHowToJoin(coordinator.url, tokenFile, options.job);
 
   const stop = (signal: NodeJS.Signals): void => coordinator.stop(signal === 'SIGINT' ? 'Ctrl-C' : signal);
   process.on('SIGINT', stop);
@@ -277,12 +277,8 @@ function settingsOf(
   ];
 }
 
-function sayHowToJoin(display: Display, url: string, tokenFile: string, job: string): void {
-  display.configuration('Workers join with', [
-    {
-      name: '',
-      value: `npx lockstep worker --coordinator ${url} --token-file ${tokenFile} --job ${job}`,
-      isDefault: false,
-    },
-  ]);
+/** The exact line to paste on a worker's terminal: whole, however narrow this one is. */
+function sayHowToJoin(url: string, tokenFile: string, job: string): void {
+  const line = `npx lockstep worker --coordinator ${url} --token-file ${tokenFile} --job ${job}`;
+  process.stdout.write(`workers join with:\n${line}\n`);
 }

@@ -1,0 +1,81 @@
+// A user's own job, and workers that are started by hand.
+
+import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { afterAll, describe, expect, it } from 'vitest';
+import { lockstep, reportIn, Scratch } from './lockstep.ts';
+
+const scratch = new Scratch();
+afterAll(() => {
+  scratch.remove();
+});
+
+const JOB = fileURLToPath(new URL('jobs/two-moons.ts', import.meta.url));
+const PORT = ['--listen', '127.0.0.1:0'];
+
+describe("a user's own job", () => {
+  it('learns, to the same bits with 1, 3 and 8 workers, dropout and batch normalisation included', async () => {
+    const digests = [];
+    for (const workers of ['1', '3', '8']) {
+      const directory = scratch.dir(`moons-${workers}`);
+      const ended = await lockstep(['train', JOB, ...PORT, '--workers', workers, '--run-dir', directory]).ended;
+      expect([ended.stderr, ended.code]).toEqual(['', 0]);
+      const report = reportIn(directory);
+      expect(report).toMatchObject({ job: 'two-moons', microbatches: 8, steps: 96, augment: 'jitter' });
+      expect(report.testAccuracy).toBeGreaterThan(0.8);
+      digests.push(report.digest);
+    }
+    expect(new Set(digests).size).toBe(1);
+  });
+
+  it('that is changed is not resumed, and its workers have the same source or are refused', async () => {
+    const directory = scratch.dir('changed');
+    const copy = scratch.dir('copy.ts');
+    const source = readFileSync(JOB, 'utf8').replaceAll("'../../../jobs/", `'${join(JOB, '../../../../jobs/')}`);
+    writeFileSync(copy, source);
+    const train = ['train', copy, ...PORT, '--workers', '1', '--run-dir', directory];
+    expect((await lockstep([...train, '--max-steps', '3']).ended).code).toBe(0);
+    writeFileSync(copy, source.replace('units: 16', 'units: 17'));
+    const resumed = await lockstep([...train, '--resume', '--epochs', '6']).ended;
+    expect(resumed.code).toBe(2);
+    expect(resumed.stderr).toContain('E_JOB_CHANGED');
+  });
+});
+
+describe('workers that are started by hand', () => {
+  it('join by the line that the coordinator prints; one whose engine computes other bits is refused, both side by side', async () => {
+    const directory = scratch.dir('by-hand');
+    const coordinator = lockstep([
+      'coordinator',
+      JOB,
+      ...PORT,
+      '--workers',
+      '2',
+      '--epochs',
+      '1',
+      '--run-dir',
+      directory,
+    ]);
+    const [, line = ''] = await coordinator.wrote(/npx lockstep (worker --coordinator \S+ --token-file \S+ --job \S+)/);
+    const join = (env: Record<string, string> = {}): ReturnType<typeof lockstep> => lockstep(line.split(' '), { env });
+
+    const first = join();
+    await coordinator.wrote(/1 of 2 workers\s+ready/);
+    const other = await join({ TF_ENABLE_ONEDNN_OPTS: '0' }).ended;
+    expect(other.code).toBe(1);
+    expect(other.stderr).toMatch(/E_FINGERPRINT/);
+    expect(other.stderr).toMatch(/oneDNN: on \| off/);
+
+    const wrongToken = scratch.dir('wrong-token');
+    writeFileSync(wrongToken, 'not the token');
+    const stranger = await lockstep([...line.split(' ').slice(0, 4), wrongToken]).ended;
+    expect(stranger.code).toBe(1);
+    expect(stranger.stderr).toMatch(/E_COORDINATOR_LOST|401/);
+
+    const second = join();
+    expect((await coordinator.ended).code).toBe(0);
+    expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
+    expect(reportIn(directory)).toMatchObject({ state: 'done', reproducible: true, steps: 16 });
+  });
+});
