@@ -43,7 +43,9 @@ export async function setUp(wish: {
   else await showLines(steps, wish.json === true);
 }
 
-function amount(bytes: number, total: number | null): string {
+function amount(fetched: number, total: number | null): string {
+  // A client may hold what it fetched twice for a moment: in its temporary files and in place.
+  const bytes = total === null ? fetched : Math.min(fetched, total);
   const megabytes = `${(bytes / 1e6).toFixed(0)} MB`;
   return total === null
     ? megabytes

@@ -171,7 +171,8 @@ async function build(staging: string, tell: Tell, progress: Progress): Promise<v
       remedy: `Install them, e.g. \`apt-get install g++ python3-pip\`. ${NEXT_RUNG}`,
     });
   }
-  const downloads = `${staging}.download`;
+  // One place for all tries: what a killed one has fetched is used or cleared by the next.
+  const downloads = join(dirname(staging), '.tensorflow.download');
   try {
     const archive = await withNextRung(() => fetchArchive([wheel], downloads, progress, tell));
     tell('unpacking the library');
