@@ -22,11 +22,12 @@ export function paint(color: boolean): Paint {
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Colours: FORCE_COLOR and NO_COLOR decide, else whether the stream is a terminal that knows them. */
-export function wantsColor(env: Environment, isTerminal: boolean): boolean {
+export function wantsColor(env: Environment, isTerminal: boolean | undefined): boolean {
   const { FORCE_COLOR: forced, NO_COLOR: none } = env;
   if (forced !== undefined && forced !== '') return forced !== '0' && forced !== 'false';
   if (none !== undefined && none !== '') return false;
-  return isTerminal && env['TERM'] !== 'dumb';
+  // Node leaves `isTTY` undefined on a stream that is no terminal; undefined would let picocolors guess for itself.
+  return isTerminal === true && env['TERM'] !== 'dumb';
 }
 
 /** Everything but the Linux console and locales that say otherwise is taken to show Unicode. */

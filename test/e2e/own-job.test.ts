@@ -58,11 +58,11 @@ describe('workers that are started by hand', () => {
       directory,
     ]);
     const [, line = ''] = await coordinator.wrote(/npx lockstep (worker --coordinator \S+ --token-file \S+ --job \S+)/);
-    const join = (env: Record<string, string> = {}): ReturnType<typeof lockstep> => lockstep(line.split(' '), { env });
+    const start = (env: Record<string, string> = {}): ReturnType<typeof lockstep> => lockstep(line.split(' '), { env });
 
-    const first = join();
+    const first = start();
     await coordinator.wrote(/1 of 2 workers\s+ready/);
-    const other = await join({ TF_ENABLE_ONEDNN_OPTS: '0' }).ended;
+    const other = await start({ TF_ENABLE_ONEDNN_OPTS: '0' }).ended;
     expect(other.code).toBe(1);
     expect(other.stderr).toMatch(/E_FINGERPRINT/);
     expect(other.stderr).toMatch(/oneDNN: on \| off/);
@@ -73,7 +73,7 @@ describe('workers that are started by hand', () => {
     expect(stranger.code).toBe(1);
     expect(stranger.stderr).toMatch(/E_COORDINATOR_LOST|401/);
 
-    const second = join();
+    const second = start();
     expect((await coordinator.ended).code).toBe(0);
     expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
     expect(reportIn(directory)).toMatchObject({ state: 'done', reproducible: true, steps: 16 });

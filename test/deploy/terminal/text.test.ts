@@ -95,6 +95,8 @@ test('a box is as wide as its longest line, and never wider than it may be', () 
 test.each([
   [{}, true, true],
   [{}, false, false],
+  [{}, undefined, false],
+  [{ CI: 'true' }, undefined, false],
   [{ NO_COLOR: '1' }, true, false],
   [{ NO_COLOR: '' }, true, true],
   [{ FORCE_COLOR: '1' }, false, true],
