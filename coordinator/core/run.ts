@@ -580,6 +580,11 @@ export class Run {
   private processEnded(input: Extract<Input, { kind: 'process-ended' }>, nowMs: number): Effect[] {
     const worker = [...this.workers.values()].find((w) => w.pid === input.pid && w.localRank === input.localRank);
     if (worker?.state === 'finished') return [];
+    // The launcher may be quicker than the link: the worker is lost once, whoever tells first.
+    if (worker !== undefined && worker.state !== 'lost') {
+      worker.state = 'lost';
+      this.workersLost++;
+    }
     this.inquiry ??= new FailureInquiry(nowMs, this.options.supervised);
     const who = worker?.id ?? `worker process ${input.localRank}`;
     this.inquiry.processEnded(who, worker ?? { rank: null, host: 'this host', pid: input.pid }, input.end);

@@ -438,6 +438,20 @@ describe('a lost worker', () => {
     expect(kinds(story.run.receive({ kind: 'tick' }, FAILURE_GRACE_MS))).toContain('end');
   });
 
+  it('is counted once, whether its link or its process is seen to end first', () => {
+    const ended = { kind: 'process-ended', pid: 101, localRank: 1, end } as const;
+    const closed = { kind: 'disconnected', worker: 'w1', because: 'closed' } as const;
+    for (const order of [
+      [ended, closed],
+      [closed, ended],
+    ]) {
+      const story = new Story().begun();
+      for (const input of order) story.run.receive(input, story.now);
+      expect(story.run.workersLost).toBe(1);
+      expect(story.run.phase).toBe('failed');
+    }
+  });
+
   it('does not matter once it has finished', () => {
     const story = new Story({ steps: 1 }).begun();
     story.say('w1', finished(1));
