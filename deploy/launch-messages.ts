@@ -1,6 +1,7 @@
 // What the launcher and the coordinator process that it started say to each other over their IPC channel. Both are started
 // from one checkout, so these are plain types with a light check; nothing of the network passes here.
 
+import type { ChildProcess } from 'node:child_process';
 import type { WorkerEnd } from './worker-processes.ts';
 
 /** The coordinator listens: workers can be started. */
@@ -27,4 +28,12 @@ export function fromCoordinator(raw: unknown): Listening | null {
 export function fromLauncher(raw: unknown): ToCoordinator | null {
   const kind = kindOf(raw);
   return kind === 'stop' || kind === 'worker-ended' ? (raw as ToCoordinator) : null;
+}
+
+/**
+ * Sends to the coordinator what it may no longer be there to hear. A coordinator that is ending closes its end of the channel
+ * before this process learns of it; what is lost then is lost on nobody, and must not become an 'error' of the launcher.
+ */
+export function tellCoordinator(coordinator: ChildProcess, message: ToCoordinator): void {
+  if (coordinator.connected) coordinator.send(message, () => undefined);
 }

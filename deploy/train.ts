@@ -6,7 +6,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import { loadJob } from './job-file.ts';
-import { fromCoordinator, type ToCoordinator } from './launch-messages.ts';
+import { fromCoordinator, tellCoordinator, type ToCoordinator } from './launch-messages.ts';
 import { resolveBatch, type TrainOptions } from './options.ts';
 import { setUp } from './setup/steps.ts';
 import { WorkerProcesses } from './worker-processes.ts';
@@ -40,9 +40,7 @@ async function supervise(launch: {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env: process.env,
   });
-  const tell = (message: ToCoordinator): void => {
-    if (coordinator.connected) coordinator.send(message);
-  };
+  const tell = (message: ToCoordinator): void => tellCoordinator(coordinator, message);
 
   let firstSignalMs: number | null = null;
   const onSignal = (signal: NodeJS.Signals): void => {
