@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { latestCheckpoint } from '../coordinator/main.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
-import { evaluateWeights, openEngine } from '../worker/main.ts';
+import { evaluateWeights, openTensorflow } from '../worker/main.ts';
 import { isEngineNoise } from './engine-noise.ts';
 import { loadJob, resolveReference } from './job-file.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
@@ -52,16 +52,17 @@ async function evaluateHere(runDirectory: string): Promise<number> {
   }
   await setUp({ dataSet: job.definition.data });
   const { bindingPath, libraryVersion } = findTensorflow();
-  const engine = await openEngine({
+  const engine = await openTensorflow({
     job: job.definition,
     bindingPath,
     libraryVersion,
     seed: config.seed,
+    mode: 'graph',
     precision: 'float32',
   });
   const weights = checkpoint.vectors.find((v) => v.name === 'weights')?.data ?? new Float32Array(0);
   const data = job.definition.data.open(dataSetDirectory(job.definition.data));
-  const { samples, loss, correct, confusion } = evaluateWeights(engine, data, weights);
+  const { samples, loss, correct, confusion } = await evaluateWeights(engine, data, weights);
   engine.close();
   data.train.close?.();
   data.test.close?.();

@@ -3,7 +3,7 @@
 
 import { LockstepError } from '../protocol/errors.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
-import { openEngine, runWorker } from '../worker/main.ts';
+import { openTensorflow, runWorker } from '../worker/main.ts';
 import { loadJob, resolveReference } from './job-file.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import { findTensorflow } from './setup/tensorflow.ts';
@@ -43,7 +43,14 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
     },
     openEngine: async (job, config) => {
       const { bindingPath, libraryVersion } = findTensorflow();
-      return openEngine({ job, bindingPath, libraryVersion, seed: config.seed, precision: 'float32' });
+      return openTensorflow({
+        job,
+        bindingPath,
+        libraryVersion,
+        seed: config.seed,
+        mode: 'graph',
+        precision: 'float32',
+      });
     },
     openData: async (job) => job.data.open(dataSetDirectory(job.data)),
     log: (line) => process.stdout.write(`${line}\n`),

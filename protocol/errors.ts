@@ -17,6 +17,7 @@ export type ErrorCode =
   | 'E_LISTEN' // an address that can't be listened on, or not without a token
   | 'E_TOOL_MISSING' // pip, a compiler
   | 'E_ENGINE_UNAVAILABLE'
+  | 'E_TRACE' // a model that cannot be traced into a graph
   | 'E_NOT_SUPPORTED' // a contract flag whose capability is absent
   // files and downloads
   | 'E_DOWNLOAD' // every source failed
@@ -66,6 +67,7 @@ const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'E_LISTEN',
   'E_TOOL_MISSING',
   'E_ENGINE_UNAVAILABLE',
+  'E_TRACE',
   'E_NOT_SUPPORTED',
   'E_NO_CHECKPOINT',
 ]);

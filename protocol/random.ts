@@ -68,11 +68,11 @@ export type RandomUseId = (typeof RandomUse)[keyof typeof RandomUse];
 
 export interface RandomStream {
   /** The next unsigned 32-bit integer. */
-  uint32(): number;
+  readonly uint32: () => number;
   /** The next number in [0, 1), with 32 random bits. */
-  uniform(): number;
+  readonly uniform: () => number;
   /** The next integer in [0, bound), without bias; bound in 1 .. 2^32. */
-  below(bound: number): number;
+  readonly below: (bound: number) => number;
 }
 
 /** The stream keyed by (seed, use, a, b): e.g. (seed, augment, epoch, sample). Independent of every other key's. */

@@ -14,14 +14,14 @@ export interface TestResult {
   readonly confusion: readonly (readonly number[])[];
 }
 
-export function evaluateWeights(engine: Engine, data: DataSet, weights: Float32Array): TestResult {
+export async function evaluateWeights(engine: Engine, data: DataSet, weights: Float32Array): Promise<TestResult> {
   engine.loadWeights(weights);
   const samples = data.test.size;
   const confusion = data.classes.map(() => data.classes.map(() => 0));
   let lossSum = 0;
   let correct = 0;
   for (let chunk = 0; chunk < chunkCount(samples); chunk++) {
-    const { labels, result } = evaluateChunk(engine, data.test, data.inputShape, samples, chunk);
+    const { labels, result } = await evaluateChunk(engine, data.test, data.inputShape, samples, chunk);
     lossSum += result.lossSum;
     correct += result.correct;
     for (const [i, label] of labels.entries()) {

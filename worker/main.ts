@@ -19,7 +19,7 @@ import { statePartsOf, takeStatePart } from './state-transfer.ts';
 import { train, type ReplicaState } from './train.ts';
 
 // The launcher comes in by this door and by engine/environment.ts, which must be known before a worker starts.
-export { openEngine } from './engine/tensorflow.ts';
+export { openTensorflow } from './engine/tensorflow/open.ts';
 export { evaluateWeights } from './evaluate.ts';
 
 export interface WorkerOptions {
@@ -113,11 +113,11 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
     seed: config.seed,
   };
   const microbatchSize = Math.ceil(config.globalBatch / config.microbatches);
-  const proof = fingerprintOf(engine, data.inputShape, data.classes.length, microbatchSize);
+  const proof = await fingerprintOf(engine, data.inputShape, data.classes.length, microbatchSize);
 
   const state: ReplicaState = {
     step: welcome.resumeStep ?? 0,
-    weights: engine.initialWeights(config.seed),
+    weights: await engine.initialWeights(config.seed),
     slots: job.optimizer.slots.map(() => new Float32Array(engine.layout.trainableSize)),
   };
   const vectors = new Map<string, Float32Array>([

@@ -11,12 +11,11 @@
 
 import type { Optimizer, Split } from '../jobs/contract.ts';
 import { batchRange, placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
-import { LockstepError } from '../protocol/errors.ts';
 import type { PhaseSeconds, WorkerMessage } from '../protocol/messages.ts';
 import type { BatchLoader } from './data/batch-loader.ts';
 import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
 import { digestOf } from './engine/digest.ts';
-import { contributionOf, type Engine } from './engine/engine.ts';
+import { contributionOf, type Engine, type Evaluation } from './engine/engine.ts';
 
 /** The part of the collective that a step needs. */
 export interface Collective {
@@ -97,7 +96,7 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
         collective.push(m, null);
       } else {
         const random = { seed: plan.seed, step: state.step, microbatch: m };
-        engine.gradient({ ...data, random }, vector.subarray(0, place.size));
+        await engine.gradient({ ...data, random }, vector.subarray(0, place.size));
         vector[stopIndex] = context.stopWanted() ? 1 : 0;
         collective.push(m, vector);
       }
@@ -109,9 +108,16 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
 
     const applyStart = clock();
     const lossSum = sum[place.loss] ?? Number.NaN;
-    const gradientNorm = applyUpdate(context, state, sum, samples);
+    const gradientNorm = engine.apply({
+      sum,
+      samples,
+      step: state.step + 1,
+      learningRate: context.learningRate,
+      optimizer: context.optimizer,
+      weights: state.weights,
+      slots: state.slots,
+    });
     state.step++;
-    engine.loadWeights(state.weights);
     const applySeconds = clock() - applyStart;
 
     const phases: PhaseSeconds = {
@@ -139,7 +145,7 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
     const stopAgreed = (sum[stopIndex] ?? 0) > 0;
     const epochEnds = state.step % perEpoch === 0;
     const last = state.step === context.steps;
-    if (epochEnds || last) evaluateShare(context, state);
+    if (epochEnds || last) await evaluateShare(context, state);
     const checkpointDue = context.checkpointEverySteps > 0 && state.step % context.checkpointEverySteps === 0;
     if (collective.rank === 0 && (epochEnds || last || stopAgreed || checkpointDue)) await context.keep(state);
     if (stopAgreed && !last) return 'stopped';
@@ -147,47 +153,14 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
   return 'done';
 }
 
-/** Turns sums into means, once, and applies them; returns the gradient's Euclidean norm. Throws E_NOT_FINITE. */
-function applyUpdate(context: TrainingContext, state: ReplicaState, sum: Float32Array, samples: number): number {
-  const { engine, optimizer } = context;
-  const { trainableSize, size } = engine.layout;
-  let squares = 0;
-  for (let i = 0; i < trainableSize; i++) {
-    const mean = (sum[i] ?? 0) / samples;
-    sum[i] = mean;
-    squares += mean * mean;
-  }
-  if (!Number.isFinite(squares) || !Number.isFinite(sum[size] ?? Number.NaN)) {
-    throw new LockstepError(
-      'E_NOT_FINITE',
-      `the gradient of step ${state.step + 1} is not finite (loss sum ${sum[size]})`,
-      {
-        remedy: 'Lower --learning-rate, or look for a division by zero or a logarithm of zero in the model or loss.',
-      },
-    );
-  }
-  const gradient = sum.subarray(0, trainableSize);
-  optimizer.update(
-    state.weights.subarray(0, trainableSize),
-    gradient,
-    state.slots,
-    state.step + 1,
-    context.learningRate,
-  );
-  for (let i = trainableSize; i < size; i++) {
-    state.weights[i] = (state.weights[i] ?? 0) + (sum[i] ?? 0) / samples;
-  }
-  return Math.sqrt(squares);
-}
-
 /** Evaluates this rank's chunks of the test set and tells the sums, with the digest of the weights that were used. */
-function evaluateShare(context: TrainingContext, state: ReplicaState): void {
+async function evaluateShare(context: TrainingContext, state: ReplicaState): Promise<void> {
   const startedAt = context.clock();
   const { engine, collective, testSamples } = context;
   const mine = rankChunks(testSamples, collective.worldSize, collective.rank);
   const chunks: { index: number; samples: number; lossSum: number; correct: number }[] = [];
   for (let index = mine.start; index < mine.end; index++) {
-    const { samples, result } = evaluateChunk(engine, context.test, context.inputShape, testSamples, index);
+    const { samples, result } = await evaluateChunk(engine, context.test, context.inputShape, testSamples, index);
     chunks.push({ index, samples, lossSum: result.lossSum, correct: result.correct });
   }
   context.tell({
@@ -201,13 +174,13 @@ function evaluateShare(context: TrainingContext, state: ReplicaState): void {
 }
 
 /** Evaluates one chunk of the test set with the weights that the engine holds. */
-export function evaluateChunk(
+export async function evaluateChunk(
   engine: Engine,
   test: Split,
   inputShape: readonly number[],
   testSamples: number,
   index: number,
-): { samples: number; labels: Int32Array; result: ReturnType<Engine['evaluate']> } {
+): Promise<{ samples: number; labels: Int32Array; result: Evaluation }> {
   const range = chunkRange(testSamples, index);
   const samples = range.end - range.start;
   const floats = inputShape.reduce((a, b) => a * b, 1);
@@ -216,5 +189,5 @@ export function evaluateChunk(
   for (let i = 0; i < samples; i++) {
     labels[i] = test.read(range.start + i, inputs.subarray(i * floats, (i + 1) * floats));
   }
-  return { samples, labels, result: engine.evaluate(samples, inputs, labels) };
+  return { samples, labels, result: await engine.evaluate(samples, inputs, labels) };
 }

@@ -22,7 +22,7 @@ test("the model is the tutorial's: 122,570 weights in ten tensors, ending in ten
 
 test('it starts as Keras would start it: kernels uniform up to sqrt(6 / (fan in + fan out)), biases zero', async () => {
   const engine = await openTensorflow(job, 1);
-  const weights = engine.initialWeights(1);
+  const weights = await engine.initialWeights(1);
   const tensors = engine.layout.entries.map(({ shape, offset, length }) => ({
     shape,
     length,

@@ -5,7 +5,8 @@ import type { Optimizer, Split } from '../../jobs/contract.ts';
 import type { BatchPlan } from '../../protocol/batch-plan.ts';
 import type { WorkerMessage } from '../../protocol/messages.ts';
 import { BatchLoader } from '../../worker/data/batch-loader.ts';
-import type { Engine } from '../../worker/engine/engine.ts';
+import { applyOnHost } from '../../worker/engine/apply.ts';
+import type { Engine, Update } from '../../worker/engine/engine.ts';
 import { train, type Collective, type ReplicaState, type TrainingContext } from '../../worker/train.ts';
 
 const SHAPE = [2];
@@ -37,9 +38,9 @@ function toyEngine(): Engine & { loaded: Float32Array } {
       trainableSize: 2,
     },
     topology: {},
-    initialWeights: () => new Float32Array(3),
+    initialWeights: async () => new Float32Array(3),
     loadWeights: (weights: Float32Array) => engine.loaded.set(weights),
-    gradient: (batch: { size: number; inputs: Float32Array; labels: Int32Array }, out: Float32Array) => {
+    gradient: async (batch: { size: number; inputs: Float32Array; labels: Int32Array }, out: Float32Array) => {
       out.fill(0);
       let mean = 0;
       for (let i = 0; i < batch.size; i++) {
@@ -53,7 +54,12 @@ function toyEngine(): Engine & { loaded: Float32Array } {
       }
       out[2] = 0.1 * (mean - (engine.loaded[2] ?? 0)) * batch.size;
     },
-    evaluate: (size: number) => ({ lossSum: size, correct: 1, predictions: new Int32Array(size) }),
+    evaluate: async (size: number) => ({ lossSum: size, correct: 1, predictions: new Int32Array(size) }),
+    apply: (update: Update) => {
+      const norm = applyOnHost(engine.layout, update);
+      engine.loaded.set(update.weights);
+      return norm;
+    },
     memory: () => ({ tensors: 0, bytes: 0 }),
     close: () => {},
   };

@@ -3,6 +3,8 @@
 //
 // Buffers belong to the caller; an engine copies in and out and keeps no view of them.
 
+import type { Optimizer } from '../../jobs/contract.ts';
+
 /** One weight tensor's place in the flat float32 vector of all weights. */
 export interface WeightEntry {
   readonly name: string;
@@ -78,19 +80,74 @@ export interface Evaluation {
   readonly predictions: Int32Array;
 }
 
+/** A contiguous run of the contribution vector. */
+export interface Bucket {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export const DEFAULT_BUCKET_BYTES = 1 << 20;
+
+/**
+ * Cuts the contribution vector into buckets of about `bytes`, in the order in which the backward pass finishes them: the last
+ * tensors of the model first, whole tensors only. What is not a gradient (state changes, loss, correct) is the last bucket.
+ * Together they cover the vector once.
+ */
+export function bucketsOf(layout: WeightLayout, bytes = DEFAULT_BUCKET_BYTES): Bucket[] {
+  const buckets: Bucket[] = [];
+  let end = layout.trainableSize;
+  for (const { offset, trainable } of layout.entries.toReversed()) {
+    if (!trainable || (end - offset) * Float32Array.BYTES_PER_ELEMENT < bytes) continue;
+    buckets.push({ offset, length: end - offset });
+    end = offset;
+  }
+  if (end > 0) buckets.push({ offset: 0, length: end });
+  const { trainableSize } = layout;
+  buckets.push({ offset: trainableSize, length: contributionOf(layout).size - trainableSize });
+  return buckets;
+}
+
+/** The mean gradient's way into the weights; all vectors are the caller's. */
+export interface Update {
+  /** The step's sums, at least `contributionOf(layout).size` floats; its gradient part is left holding the mean. */
+  readonly sum: Float32Array;
+  /** Samples in the global batch. */
+  readonly samples: number;
+  /** Counts from 1. */
+  readonly step: number;
+  readonly learningRate: number;
+  readonly optimizer: Optimizer;
+  /** All weights, in layout order: changed in place. */
+  readonly weights: Float32Array;
+  /** The optimizer's vectors, each as long as the trainable weights: changed in place. */
+  readonly slots: readonly Float32Array[];
+}
+
+/**
+ * Calls are made one after the other: the next one when the last one's promise is settled.
+ */
 export interface Engine {
   readonly info: EngineInfo;
   readonly layout: WeightLayout;
   /** The model's `model.json` topology (TensorFlow.js layers format), for export. */
   readonly topology: unknown;
   /** The initial weights: a function of the run's seed alone. */
-  initialWeights(seed: number): Float32Array;
+  initialWeights(seed: number): Promise<Float32Array>;
   /** Copies `weights` (all of them, in layout order) onto the device. */
   loadWeights(weights: Float32Array): void;
-  /** Computes one microbatch's contribution into `out` (of `contributionOf(layout).size` floats); leaves the weights as they were. */
-  gradient(microbatch: Microbatch, out: Float32Array): void;
+  /**
+   * Computes one microbatch's contribution into `out` (of `contributionOf(layout).size` floats); leaves the weights as they
+   * were. `ready` hears of each bucket, by its index, as soon as it lies in `out`.
+   */
+  gradient(
+    microbatch: Microbatch,
+    out: Float32Array,
+    buckets?: { readonly list: readonly Bucket[]; ready(index: number): void },
+  ): Promise<void>;
+  /** Divides by the sample count, updates the weights, and loads them; returns the gradient's Euclidean norm. Throws E_NOT_FINITE. */
+  apply(update: Update): number;
   /** Loss and predictions in inference mode. `inputs` float32 [size, ...inputShape]. */
-  evaluate(size: number, inputs: Float32Array, labels: Int32Array): Evaluation;
+  evaluate(size: number, inputs: Float32Array, labels: Int32Array): Promise<Evaluation>;
   /** Bytes of tensors held, for leak checks. */
   memory(): { tensors: number; bytes: number };
   close(): void;

@@ -22,11 +22,13 @@ export function engineEnvironment(threads = 1): Record<string, string> {
   return environment;
 }
 
+export interface EngineEnvironment {
+  readonly threads: number;
+  readonly oneDnn: boolean;
+}
+
 /** The thread count and the oneDNN setting that `environment` asks for; throws E_ENGINE_UNAVAILABLE when it asks for none. */
-export function readEngineEnvironment(environment: Readonly<Record<string, string | undefined>>): {
-  threads: number;
-  oneDnn: boolean;
-} {
+export function readEngineEnvironment(environment: Readonly<Record<string, string | undefined>>): EngineEnvironment {
   const asked = THREAD_VARIABLES.map((name) => environment[name] ?? 'unset');
   const threads = Number(asked[0]);
   if (!Number.isInteger(threads) || threads < 1 || asked.some((value) => value !== asked[0])) {

@@ -17,12 +17,12 @@ const PROBE_SEED = 0;
  * @param classes number of classes
  * @param microbatchSize samples in the probe: the job's own microbatch size, since kernels are chosen by shape
  */
-export function fingerprintOf(
+export async function fingerprintOf(
   engine: Engine,
   inputShape: readonly number[],
   classes: number,
   microbatchSize: number,
-): string {
+): Promise<string> {
   const random = randomStream(PROBE_SEED, RandomUse.probe);
   const weights = new Float32Array(engine.layout.size);
   for (const entry of engine.layout.entries) {
@@ -34,7 +34,10 @@ export function fingerprintOf(
   const labels = Int32Array.from({ length: microbatchSize }, () => random.below(classes));
   engine.loadWeights(weights);
   const out = new Float32Array(contributionOf(engine.layout).size);
-  engine.gradient({ size: microbatchSize, inputs, labels, random: { seed: PROBE_SEED, step: 0, microbatch: 0 } }, out);
+  await engine.gradient(
+    { size: microbatchSize, inputs, labels, random: { seed: PROBE_SEED, step: 0, microbatch: 0 } },
+    out,
+  );
   return digestOf(out);
 }
 

@@ -16,9 +16,9 @@ export type OpenEngine = (job: JobDefinition, seed: number) => Promise<Engine>;
 // Vectors are compared by digest: a difference of a hundred thousand floats would take minutes to print.
 const key = { seed: 1, step: 0, microbatch: 0 };
 
-function contribute(engine: Engine, microbatch: Microbatch): Float32Array {
+async function contribute(engine: Engine, microbatch: Microbatch): Promise<Float32Array> {
   const out = new Float32Array(contributionOf(engine.layout).size).fill(Number.NaN);
-  engine.gradient(microbatch, out);
+  await engine.gradient(microbatch, out);
   return out;
 }
 
@@ -93,7 +93,7 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
       test("a microbatch's gradient, loss and right answers are Keras's", async () => {
         const engine = await cnn();
         engine.loadWeights(formulaWeights(engine.layout.entries.map(({ shape }) => shape)));
-        const out = contribute(engine, {
+        const out = await contribute(engine, {
           size: gradient.samples,
           ...formulaBatch(gradient.samples, 0),
           random: key,
@@ -115,7 +115,7 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
         const losses: number[] = [];
         for (let step = 0; step <= steps; step++) {
           engine.loadWeights(weights);
-          const out = contribute(engine, {
+          const out = await contribute(engine, {
             size: samples,
             ...formulaBatch(samples, step * samples),
             random: key,
@@ -147,9 +147,10 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
           ),
         );
         engine.loadWeights(Float32Array.of(1, 0, 0, 0, 1, 0, 0, 0, 1));
-        const each = probabilities.map(
-          (row, i) => engine.evaluate(1, Float32Array.from(row), Int32Array.of(labels[i] ?? 0)).lossSum,
-        );
+        const each: number[] = [];
+        for (const [i, row] of probabilities.entries()) {
+          each.push((await engine.evaluate(1, Float32Array.from(row), Int32Array.of(labels[i] ?? 0))).lossSum);
+        }
         expect(relativeError(each, losses)).toBeLessThan(1e-6);
         // Relative to itself, the smallest is off by float32's spacing below 1.
         expect(Math.abs((each[1] ?? 0) - (losses[1] ?? 0))).toBeLessThan(1.3e-7);
@@ -184,11 +185,11 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
 
       test('at the start are a function of the seed, whatever chance was used before', async () => {
         const engine = await cnn();
-        const first = engine.initialWeights(5);
-        contribute(engine, noisyBatch(2, 3072, 10));
-        expect(digestOf(engine.initialWeights(5))).toBe(digestOf(first));
-        expect(digestOf(engine.initialWeights(6))).not.toBe(digestOf(first));
-        expect(digestOf((await cnn()).initialWeights(5))).toBe(digestOf(first));
+        const first = await engine.initialWeights(5);
+        await contribute(engine, noisyBatch(2, 3072, 10));
+        expect(digestOf(await engine.initialWeights(5))).toBe(digestOf(first));
+        expect(digestOf(await engine.initialWeights(6))).not.toBe(digestOf(first));
+        expect(digestOf(await (await cnn()).initialWeights(5))).toBe(digestOf(first));
         expect(new Set(first).size).toBeGreaterThan(100_000);
       });
 
@@ -196,11 +197,11 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
         const engine = await openHere(withState);
         // Many vectors: a native library may share memory only where it happens to be aligned.
         for (let seed = 0; seed < 24; seed++) {
-          const weights = engine.initialWeights(seed);
+          const weights = await engine.initialWeights(seed);
           engine.loadWeights(weights);
-          const before = contribute(engine, noisyBatch(3, 4, 2));
+          const before = await contribute(engine, noisyBatch(3, 4, 2));
           weights.fill(9);
-          expect(digestOf(contribute(engine, noisyBatch(3, 4, 2)))).toBe(digestOf(before));
+          expect(digestOf(await contribute(engine, noisyBatch(3, 4, 2)))).toBe(digestOf(before));
         }
       });
 
@@ -214,8 +215,9 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
       test('is the sum of its samples, also in a short microbatch', async () => {
         const engine = await cnn();
         const batch = noisyBatch(5, 3072, 10);
-        const whole = contribute(engine, batch);
-        const parts = [0, 1, 2, 3, 4].map((i) => contribute(engine, samplesOf(batch, i, i + 1)));
+        const whole = await contribute(engine, batch);
+        const parts: Float32Array[] = [];
+        for (let i = 0; i < 5; i++) parts.push(await contribute(engine, samplesOf(batch, i, i + 1)));
         const summed = whole.map((_, i) => parts.reduce((sum, part) => sum + (part[i] ?? 0), 0));
         expect(relativeError(whole, summed)).toBeLessThan(1e-5);
         expect(whole[contributionOf(engine.layout).correct]).toBe(summed[contributionOf(engine.layout).correct]);
@@ -224,10 +226,10 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
       test('has the same bits each time, and from another engine of the same kind', async () => {
         const [one, two] = [await cnn(), await cnn()];
         const batch = noisyBatch(16, 3072, 10);
-        const first = contribute(one, batch);
-        contribute(one, noisyBatch(7, 3072, 10));
-        expect(digestOf(contribute(one, batch))).toBe(digestOf(first));
-        expect(digestOf(contribute(two, batch))).toBe(digestOf(first));
+        const first = await contribute(one, batch);
+        await contribute(one, noisyBatch(7, 3072, 10));
+        expect(digestOf(await contribute(one, batch))).toBe(digestOf(first));
+        expect(digestOf(await contribute(two, batch))).toBe(digestOf(first));
       });
 
       test('of a frozen layer is left out, and the layer does not change', async () => {
@@ -243,7 +245,7 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
         );
         const { state, gradient } = contributionOf(engine.layout);
         expect([gradient.length, state.length]).toEqual([8, 15]);
-        const out = contribute(engine, noisyBatch(3, 4, 2));
+        const out = await contribute(engine, noisyBatch(3, 4, 2));
         expect([...out.subarray(state.offset, state.offset + state.length)]).toEqual(Array(15).fill(0));
         expect(out.subarray(0, 8).every((value) => value !== 0 && Number.isFinite(value))).toBe(true);
       });
@@ -263,10 +265,12 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
           });
         const weights = Float32Array.from(noise(Stream.weights, 8), (u) => u - 0.5);
         const [plain, regular] = [await openHere(jobOf(model(0))), await openHere(jobOf(model(0.5)))];
-        const [without, with_] = [plain, regular].map((engine) => {
+        const contributions: Float32Array[] = [];
+        for (const engine of [plain, regular]) {
           engine.loadWeights(weights);
-          return contribute(engine, noisyBatch(3, 4, 2));
-        });
+          contributions.push(await contribute(engine, noisyBatch(3, 4, 2)));
+        }
+        const [without, with_] = contributions;
         // 0.5 x sum of squares, for 3 samples; its slope is 2 x 0.5 x w.
         const penalty = weights.reduce((sum, w) => sum + 0.5 * w * w, 0);
         const expected = without?.map((value, i) => value + 3 * (weights[i] ?? 0)) ?? [];
@@ -290,7 +294,7 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
         };
         // Outputs 3 and -1; errors 2 and -1; d/dw = 2 (2 x 1 + -1 x -1) = 6, d/db = 2 (2 - 1) = 2; losses 4 + 1. Of the
         // outputs, 3 is above one half (class 1, right) and -1 below (class 0, right).
-        expect([...contribute(engine, batch)]).toEqual([6, 2, 5, 2]);
+        expect([...(await contribute(engine, batch))]).toEqual([6, 2, 5, 2]);
       });
     });
 
@@ -307,28 +311,37 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
 
       test('depends on seed, step and microbatch, and on nothing that ran before', async () => {
         const engine = await openHere(dropout);
-        const at = (seed: number, step: number, microbatch: number): string =>
-          contribute(engine, noisyBatch(4, 8, 2, { seed, step, microbatch })).join();
-        const first = at(1, 2, 3);
+        const at = async (seed: number, step: number, microbatch: number): Promise<string> =>
+          (await contribute(engine, noisyBatch(4, 8, 2, { seed, step, microbatch }))).join();
+        const first = await at(1, 2, 3);
         Math.random();
-        const others = [at(2, 2, 3), at(1, 3, 3), at(1, 2, 0)];
-        expect(at(1, 2, 3)).toBe(first);
+        const others = [await at(2, 2, 3), await at(1, 3, 3), await at(1, 2, 0)];
+        expect(await at(1, 2, 3)).toBe(first);
         expect(new Set([first, ...others]).size).toBe(4);
       });
 
       test('is off in an evaluation', async () => {
         const engine = await openHere(dropout);
         const { size, inputs, labels } = noisyBatch(4, 8, 2);
-        expect(engine.evaluate(size, inputs, labels)).toEqual(engine.evaluate(size, inputs, labels));
+        expect(await engine.evaluate(size, inputs, labels)).toEqual(await engine.evaluate(size, inputs, labels));
       });
 
       test('leaves Math.random as it was, even after a failure', async () => {
         const stock = Math.random;
         const engine = await openHere(dropout);
-        engine.initialWeights(3);
-        contribute(engine, noisyBatch(4, 8, 2));
-        const wrong = { ...noisyBatch(4, 8, 2), labels: Int32Array.of(0, 1, 2, 0) };
-        expect(() => contribute(engine, wrong)).toThrow('label value');
+        await engine.initialWeights(3);
+        await contribute(engine, noisyBatch(4, 8, 2));
+        const wrong = noisyBatch(4, 8, 2);
+        await expect(contribute(engine, { ...wrong, size: 3 })).rejects.toThrow(RangeError);
+        const failing = await openHere(
+          jobOf((tf) => tf.sequential({ layers: [tf.layers.dense({ inputShape: [8], units: 2 })] }), {
+            name: 'one that throws',
+            perSample: () => {
+              throw new Error('no loss today');
+            },
+          }),
+        );
+        await expect(contribute(failing, noisyBatch(4, 8, 2))).rejects.toThrow('no loss today');
         expect(Math.random).toBe(stock);
       });
     });
@@ -355,7 +368,7 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
         const engine = await openHere(normalized);
         engine.loadWeights(weights);
         const { state } = contributionOf(engine.layout);
-        const out = contribute(engine, batch);
+        const out = await contribute(engine, batch);
         // Means of the batch 2 and 4: (2 - 10) / 4 = -2 and (4 - 20) / 4 = -4, for two samples.
         expect(relativeError(out.subarray(state.offset, state.offset + 2), [-4, -8])).toBeLessThan(1e-6);
         // Variances of the batch 1 and 4: (1 - 1) / 4 and (4 - 1) / 4, for two samples.
@@ -366,10 +379,11 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
       test('are put back: the next microbatch and an evaluation see the loaded ones', async () => {
         const engine = await openHere(normalized);
         engine.loadWeights(weights);
-        const evaluate = (): number => engine.evaluate(batch.size, batch.inputs, batch.labels).lossSum;
-        const [loss, first] = [evaluate(), contribute(engine, batch)];
-        expect(digestOf(contribute(engine, batch))).toBe(digestOf(first));
-        expect(evaluate()).toBe(loss);
+        const evaluate = async (): Promise<number> =>
+          (await engine.evaluate(batch.size, batch.inputs, batch.labels)).lossSum;
+        const [loss, first] = [await evaluate(), await contribute(engine, batch)];
+        expect(digestOf(await contribute(engine, batch))).toBe(digestOf(first));
+        expect(await evaluate()).toBe(loss);
       });
     });
 
@@ -390,7 +404,7 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
           ),
         );
         engine.loadWeights(Float32Array.of(1, 0, 0, 1));
-        const result = engine.evaluate(3, Float32Array.of(2, 1, 0, 3, 1, 0), Int32Array.of(0, 1, 1));
+        const result = await engine.evaluate(3, Float32Array.of(2, 1, 0, 3, 1, 0), Int32Array.of(0, 1, 1));
         expect([...result.predictions]).toEqual([0, 1, 0]);
         expect(result.correct).toBe(2);
         // -log softmax: log(1 + e^-1) + log(1 + e^-3) + log(1 + e^1)
@@ -400,8 +414,8 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
 
     test('samples of the wrong size are refused', async () => {
       const engine = await cnn();
-      expect(() => contribute(engine, { ...noisyBatch(2, 3072, 10), size: 3 })).toThrow(RangeError);
-      expect(() => engine.evaluate(2, new Float32Array(5), new Int32Array(2))).toThrow(RangeError);
+      await expect(contribute(engine, { ...noisyBatch(2, 3072, 10), size: 3 })).rejects.toThrow(RangeError);
+      await expect(engine.evaluate(2, new Float32Array(5), new Int32Array(2))).rejects.toThrow(RangeError);
     });
 
     test('no tensor is left over by 300 gradients, evaluations and loads', async () => {
@@ -424,23 +438,23 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
           }),
         ),
       );
-      const weights = engine.initialWeights(1);
+      const weights = await engine.initialWeights(1);
       const batch = noisyBatch(4, 64, 3);
       const out = new Float32Array(contributionOf(engine.layout).size);
       const before = engine.memory();
       for (let step = 0; step < 300; step++) {
         engine.loadWeights(weights);
-        engine.gradient({ ...batch, random: { seed: 1, step, microbatch: 0 } }, out);
-        engine.evaluate(batch.size, batch.inputs, batch.labels);
+        await engine.gradient({ ...batch, random: { seed: 1, step, microbatch: 0 } }, out);
+        await engine.evaluate(batch.size, batch.inputs, batch.labels);
       }
       expect(engine.memory()).toEqual(before);
     });
 
     test('its fingerprint is the same from every engine of its kind, and tells models and microbatch sizes apart', async () => {
-      const fingerprint = fingerprintOf(await cnn(), [32, 32, 3], 10, 16);
+      const fingerprint = await fingerprintOf(await cnn(), [32, 32, 3], 10, 16);
       expect(fingerprint).toMatch(/^[0-9a-f]{64}$/);
-      expect(fingerprintOf(await cnn(), [32, 32, 3], 10, 16)).toBe(fingerprint);
-      expect(fingerprintOf(await cnn(), [32, 32, 3], 10, 15)).not.toBe(fingerprint);
+      expect(await fingerprintOf(await cnn(), [32, 32, 3], 10, 16)).toBe(fingerprint);
+      expect(await fingerprintOf(await cnn(), [32, 32, 3], 10, 15)).not.toBe(fingerprint);
     });
   });
 }

@@ -7,12 +7,12 @@ import { beforeAll, expect, test } from 'vitest';
 import { findTensorflow } from '../../../deploy/setup/tensorflow.ts';
 import type { Tf } from '../../../jobs/contract.ts';
 import { engineEnvironment } from '../../../worker/engine/environment.ts';
-import { useNativeGradients } from '../../../worker/engine/native-gradients.ts';
+import { useNativeGradients } from '../../../worker/engine/tensorflow/native-gradients.ts';
 import {
   type NativeBinding,
   registerBackend,
   type TensorflowLibrary,
-} from '../../../worker/engine/tensorflow-library.ts';
+} from '../../../worker/engine/tensorflow/library.ts';
 import { noise } from '../../oracles/formula.ts';
 
 type Tensor = TensorFlow.Tensor;

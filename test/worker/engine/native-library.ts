@@ -4,10 +4,11 @@ import { findTensorflow } from '../../../deploy/setup/tensorflow.ts';
 import type { JobDefinition } from '../../../jobs/contract.ts';
 import type { Engine } from '../../../worker/engine/engine.ts';
 import { engineEnvironment } from '../../../worker/engine/environment.ts';
-import { openEngine } from '../../../worker/engine/tensorflow.ts';
+import type { EngineMode } from '../../../worker/engine/tensorflow/device.ts';
+import { openTensorflow as open } from '../../../worker/engine/tensorflow/open.ts';
 
-export async function openTensorflow(job: JobDefinition, seed: number): Promise<Engine> {
-  // TensorFlow reads these when it loads, which openEngine does.
+export async function openTensorflow(job: JobDefinition, seed: number, mode: EngineMode = 'graph'): Promise<Engine> {
+  // TensorFlow reads these when it loads, which opening does.
   Object.assign(process.env, engineEnvironment(1));
-  return openEngine({ job, ...findTensorflow(), seed, precision: 'float32' });
+  return open({ job, ...findTensorflow(), seed, mode, precision: 'float32' });
 }

@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest';
 import type * as TensorFlow from '@tensorflow/tfjs';
 import type { Tf } from '../../../jobs/contract.ts';
 import { contributionOf } from '../../../worker/engine/engine.ts';
-import { openEngine } from '../../../worker/engine/tensorflow.ts';
+import { openTensorflow as open } from '../../../worker/engine/tensorflow/open.ts';
 import { noise, Stream } from '../../oracles/formula.ts';
 import { describeEngineContract } from './contract.ts';
 import { jobOf, tutorialCnn } from './models.ts';
@@ -13,6 +13,7 @@ import { findTensorflow } from '../../../deploy/setup/tensorflow.ts';
 import { openTensorflow } from './native-library.ts';
 
 describeEngineContract('tensorflow', openTensorflow);
+describeEngineContract('tensorflow eager', async (job, seed) => openTensorflow(job, seed, 'eager'));
 
 describe('a softmax at the end of a model is taken off for the loss, wherever it stands', () => {
   const inputs = Float32Array.from(noise(Stream.pixels, 12), (u) => 2 * u - 1);
@@ -22,7 +23,7 @@ describe('a softmax at the end of a model is taken off for the loss, wherever it
     const engine = await openTensorflow(jobOf(build), 1);
     engine.loadWeights(Float32Array.from(noise(Stream.weights, engine.layout.size), (u) => (2 * u - 1) * scale));
     const out = new Float32Array(contributionOf(engine.layout).size);
-    engine.gradient({ size: 3, inputs, labels, random: { seed: 1, step: 0, microbatch: 0 } }, out);
+    await engine.gradient({ size: 3, inputs, labels, random: { seed: 1, step: 0, microbatch: 0 } }, out);
     engine.close();
     return out;
   }
@@ -71,13 +72,13 @@ test('says what really runs: library, device, threads, and all that may change b
   expect(info.library).toBe('TensorFlow 2.21.0');
   expect(info.device).toMatch(/^CPU \(.+\)$/);
   expect(info.threads).toBe(1);
-  expect(info.settings).toMatchObject({ mode: 'eager', precision: 'float32', oneDNN: 'on' });
+  expect(info.settings).toMatchObject({ mode: 'graph', precision: 'float32', oneDNN: 'on' });
   expect(info.settings['instructionSet']).toMatch(/\w/);
 });
 
 test('its topology and weights make a model that TensorFlow.js loads, softmax and all', async () => {
   const engine = await openTensorflow(jobOf(tutorialCnn), 4);
-  const weights = engine.initialWeights(4);
+  const weights = await engine.initialWeights(4);
   engine.loadWeights(weights);
   const tf = createRequire(import.meta.url)('@tensorflow/tfjs') as Tf;
   const model = await tf.loadLayersModel(
@@ -95,7 +96,8 @@ test('its topology and weights make a model that TensorFlow.js loads, softmax an
   const output = model.predict(tf.tensor(inputs, [5, 32, 32, 3])) as TensorFlow.Tensor;
   const sums = output.sum(1).dataSync();
   for (const sum of sums) expect(sum).toBeCloseTo(1, 5);
-  expect([...output.argMax(1).dataSync()]).toEqual([...engine.evaluate(5, inputs, new Int32Array(5)).predictions]);
+  const { predictions } = await engine.evaluate(5, inputs, new Int32Array(5));
+  expect([...output.argMax(1).dataSync()]).toEqual([...predictions]);
 });
 
 describe('opening is refused', () => {
@@ -103,6 +105,7 @@ describe('opening is refused', () => {
     job: jobOf(tutorialCnn),
     ...findTensorflow(),
     seed: 1,
+    mode: 'graph' as const,
     precision: 'float32' as const,
   });
 
@@ -117,7 +120,7 @@ describe('opening is refused', () => {
       const kept = process.env[name];
       if (value === undefined) delete process.env[name];
       else process.env[name] = value;
-      await expect(openEngine(options())).rejects.toMatchObject({
+      await expect(open(options())).rejects.toMatchObject({
         code: 'E_ENGINE_UNAVAILABLE',
         message: expect.stringContaining(name) as string,
         remedy: expect.stringContaining('Set ') as string,
@@ -127,7 +130,7 @@ describe('opening is refused', () => {
   }
 
   test('when the library is not the version that was asked for', async () => {
-    await expect(openEngine({ ...options(), libraryVersion: '2.9.1' })).rejects.toMatchObject({
+    await expect(open({ ...options(), libraryVersion: '2.9.1' })).rejects.toMatchObject({
       code: 'E_ENGINE_UNAVAILABLE',
       message: expect.stringContaining('2.21.0, not 2.9.1') as string,
     });

@@ -1,12 +1,10 @@
-// The loss of each sample, and the model's forward pass up to it. Cross-entropy runs as TensorFlow's fused operation, which
-// gives the value and the gradient at once; without a softmax to take off, the model's output is taken for probabilities and
-// clipped as Keras clips them (keras.losses.sparse_categorical_crossentropy with from_logits=False, epsilon 1e-7).
+// The loss of each sample, and the model's forward pass up to it. Without a softmax to take off, the model's output is taken
+// for probabilities and clipped as Keras clips them (keras.losses.sparse_categorical_crossentropy with from_logits=False, epsilon 1e-7).
 
 import type * as TensorFlow from '@tensorflow/tfjs';
-import type { JobDefinition, Tf } from '../../jobs/contract.ts';
-import { LockstepError } from '../../protocol/errors.ts';
+import type { JobDefinition, Tf } from '../../../jobs/contract.ts';
+import { LockstepError } from '../../../protocol/errors.ts';
 import { findSoftmaxEnd } from './softmax-end.ts';
-import type { NativeBackend } from './tensorflow-library.ts';
 
 type Tensor = TensorFlow.Tensor;
 type Tensor1D = TensorFlow.Tensor1D;
@@ -20,12 +18,15 @@ export interface Forward {
   readonly losses: Tensor1D;
 }
 
+/** Logits float32 [n, classes], labels int32 [n], to float32 [n]; differentiable in the logits. */
+export type CrossEntropy = (logits: Tensor, labels: Tensor1D) => Tensor1D;
+
 export type ForwardPass = (inputs: Tensor, labels: Tensor1D, training: boolean) => Forward;
 
 /** Ties a model to its loss. Throws E_JOB_INVALID when the two don't fit. */
 export function createForwardPass(
   tf: Tf,
-  backend: NativeBackend,
+  crossEntropy: CrossEntropy,
   model: TensorFlow.LayersModel,
   loss: JobDefinition['loss'],
 ): ForwardPass {
@@ -56,7 +57,6 @@ export function createForwardPass(
       },
     );
   }
-  const crossEntropy = createCrossEntropy(tf, backend);
   const withLogits = findSoftmaxEnd(model);
   if (withLogits !== undefined) {
     return (inputs, labels, training) =>
@@ -72,27 +72,10 @@ export function createForwardPass(
   };
 }
 
-/** Softmax and cross-entropy in one native operation: logits float32 [n, classes], labels int32 [n], to float32 [n]. */
-function createCrossEntropy(tf: Tf, backend: NativeBackend): (logits: Tensor, labels: Tensor1D) => Tensor1D {
-  const { TF_ATTR_TYPE, TF_FLOAT, TF_INT32 } = backend.binding;
-  const attributes = [
-    { name: 'T', type: TF_ATTR_TYPE, value: TF_FLOAT },
-    { name: 'Tlabels', type: TF_ATTR_TYPE, value: TF_INT32 },
-  ];
+/** Softmax and cross-entropy, composed of operations that every backend has. */
+export function composedCrossEntropy(tf: Tf): CrossEntropy {
   return (logits, labels) => {
-    const op = tf.customGrad((x, save) => {
-      const [losses, slope] = backend.executeMultipleOutputs(
-        'SparseSoftmaxCrossEntropyWithLogits',
-        attributes,
-        [x as Tensor, labels],
-        2,
-      ) as [Tensor, Tensor];
-      (save as (tensors: Tensor[]) => void)([slope]);
-      return {
-        value: losses,
-        gradFunc: (dy: Tensor, saved: Tensor[]) => (saved[0] as Tensor).mul(dy.expandDims(1)),
-      };
-    });
-    return op(logits) as Tensor1D;
+    const chosen = tf.oneHot(labels, logits.shape[1] ?? 0).cast('float32');
+    return tf.neg(tf.sum(tf.logSoftmax(logits).mul(chosen), 1));
   };
 }

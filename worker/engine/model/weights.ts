@@ -1,12 +1,9 @@
 // A model's weights as one flat float32 vector, trainable ones first: the layout, and the way in and out of the device.
-//
-// Loading makes a new native tensor that takes the place of the variable's old one, with no TensorFlow.js tensor made on the
-// way. The addon does not always copy: memory that happens to be aligned to 64 bytes is shared with TensorFlow.
 
 import type * as TensorFlow from '@tensorflow/tfjs';
-import { LockstepError } from '../../protocol/errors.ts';
-import type { WeightEntry, WeightLayout } from './engine.ts';
-import type { NativeBackend } from './tensorflow-library.ts';
+import type { Tf } from '../../../jobs/contract.ts';
+import { LockstepError } from '../../../protocol/errors.ts';
+import type { WeightEntry, WeightLayout } from '../engine.ts';
 
 export function modelVariables(model: TensorFlow.LayersModel): {
   trainable: TensorFlow.Variable[];
@@ -41,37 +38,30 @@ export function layoutOf(model: TensorFlow.LayersModel): WeightLayout {
   return { entries, size: offset, trainableSize };
 }
 
-/**
- * Gives the variable the value `values`. TensorFlow may go on reading this very memory, so it must belong to the engine and
- * may only change together with the next write of the same variable.
- */
-export function writeVariable(backend: NativeBackend, variable: TensorFlow.Variable, values: Float32Array): void {
-  const { binding } = backend;
-  const held = backend.tensorMap.get(variable.dataId);
-  if (held === undefined) throw new TypeError(`the variable ${variable.name} was disposed`);
-  const id = binding.createTensor(variable.shape, binding.TF_FLOAT, values);
-  if (held.refCount === 1) {
-    if (held.id >= 0) binding.deleteTensor(held.id);
-    held.values = null;
-    held.id = id;
-    return;
-  }
-  // Someone else shares the old memory: leave it to them.
-  const own = backend.createOutputTensor({ id, shape: variable.shape, dtype: binding.TF_FLOAT });
-  variable.assign(own);
-  own.dispose();
+/** Gives `variables` (in layout order) the values of `weights`, which are copied. */
+export function writeVariables(
+  tf: Tf,
+  variables: readonly TensorFlow.Variable[],
+  layout: WeightLayout,
+  weights: Float32Array,
+): void {
+  layout.entries.forEach(({ offset, length, shape }, i) => {
+    // A copy: a backend may go on reading the memory that a tensor was made of.
+    const values = tf.tensor(weights.slice(offset, offset + length), [...shape]);
+    variables[i]?.assign(values);
+    values.dispose();
+  });
 }
 
 /** Copies all weights out, in layout order. */
-export function readVariables(
-  backend: NativeBackend,
+export async function readVariables(
   variables: readonly TensorFlow.Variable[],
   layout: WeightLayout,
-): Float32Array {
+): Promise<Float32Array> {
   const weights = new Float32Array(layout.size);
-  layout.entries.forEach((entry, i) => {
+  for (const [i, { offset }] of layout.entries.entries()) {
     const variable = variables[i];
-    if (variable !== undefined) weights.set(backend.readSync(variable.dataId), entry.offset);
-  });
+    if (variable !== undefined) weights.set(await variable.data<'float32'>(), offset);
+  }
   return weights;
 }

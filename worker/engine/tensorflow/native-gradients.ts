@@ -1,13 +1,14 @@
 // TensorFlow.js writes some gradients out as several small operations where TensorFlow has one. This puts TensorFlow's own
 // back: ReluGrad for relu, BiasAdd and BiasAddGrad for the addition of a bias vector. The mathematics is the same; what is
-// left to do per step is less, and a graph made of these operations is one that TensorFlow knows how to optimise.
+// left to do per step is less, and a graph made of these operations is one that TensorFlow knows how to optimise. A gather
+// leaves the check of its indices to TensorFlow, instead of reading them back first.
 //
 // Changes TensorFlow.js for the whole process, once. Higher-order gradients through relu and bias are given up: Lockstep
 // takes first derivatives only. Every replacement is held against stock TensorFlow.js in test/worker/engine.
 
 import type * as TensorFlow from '@tensorflow/tfjs';
-import type { Tf } from '../../jobs/contract.ts';
-import type { NativeBackend, OpAttribute } from './tensorflow-library.ts';
+import type { Tf } from '../../../jobs/contract.ts';
+import type { NativeBackend, OpAttribute } from './library.ts';
 
 type Tensor = TensorFlow.Tensor;
 
@@ -24,7 +25,7 @@ function isBiasAddition(a: Tensor, b: Tensor): boolean {
 }
 
 export function useNativeGradients(tf: Tf, backend: NativeBackend): void {
-  const { TF_ATTR_TYPE, TF_ATTR_STRING, TF_FLOAT } = backend.binding;
+  const { TF_ATTR_TYPE, TF_ATTR_STRING, TF_ATTR_INT, TF_FLOAT, TF_INT32, TF_BOOL } = backend.binding;
   const float: OpAttribute[] = [{ name: 'T', type: TF_ATTR_TYPE, value: TF_FLOAT }];
   const floatChannelsLast: OpAttribute[] = [...float, { name: 'data_format', type: TF_ATTR_STRING, value: 'NHWC' }];
 
@@ -45,6 +46,33 @@ export function useNativeGradients(tf: Tf, backend: NativeBackend): void {
       return isBiasAddition(a, b)
         ? backend.executeSingleOutput('BiasAdd', floatChannelsLast, [a, b])
         : stockKernel.kernelFunc(parameters);
+    },
+  });
+
+  const gather = tf.getKernel('GatherV2', 'tensorflow');
+  tf.unregisterKernel('GatherV2', 'tensorflow');
+  tf.registerKernel({
+    ...gather,
+    kernelFunc: ({ inputs, attrs }) => {
+      const { x, indices } = inputs as { x: Tensor; indices: Tensor };
+      const { axis, batchDims } = attrs as { axis: number; batchDims: number };
+      const typed = (name: string, dtype: string): OpAttribute => ({
+        name,
+        type: TF_ATTR_TYPE,
+        value: dtype === 'int32' ? TF_INT32 : dtype === 'bool' ? TF_BOOL : TF_FLOAT,
+      });
+      return tf.tidy(() =>
+        backend.executeSingleOutput(
+          'GatherV2',
+          [
+            { name: 'batch_dims', type: TF_ATTR_INT, value: batchDims },
+            typed('Tparams', x.dtype),
+            typed('Tindices', indices.dtype),
+            typed('Taxis', 'int32'),
+          ],
+          [x, indices, tf.scalar(axis, 'int32')],
+        ),
+      );
     },
   });
 

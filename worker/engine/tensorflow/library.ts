@@ -6,34 +6,62 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type * as TensorFlow from '@tensorflow/tfjs';
-import type { Tf } from '../../jobs/contract.ts';
-import { LockstepError } from '../../protocol/errors.ts';
+import type { Tf } from '../../../jobs/contract.ts';
+import { LockstepError } from '../../../protocol/errors.ts';
 import { useNativeGradients } from './native-gradients.ts';
+
+export type NativeArray = Float32Array | Int32Array | Uint8Array;
+
+/** What an operation returns for each of its outputs; the tensor is native and belongs to the caller. */
+export interface OutputTensor {
+  readonly id: number;
+  readonly shape: readonly number[];
+  readonly dtype: number;
+}
 
 /** The part of the native addon that Lockstep calls itself. */
 export interface NativeBinding {
   readonly TF_Version: string;
   readonly TF_FLOAT: number;
   readonly TF_INT32: number;
+  readonly TF_BOOL: number;
+  readonly TF_UINT8: number;
   readonly TF_ATTR_TYPE: number;
   readonly TF_ATTR_STRING: number;
+  readonly TF_ATTR_INT: number;
+  readonly TF_ATTR_FLOAT: number;
+  readonly TF_ATTR_BOOL: number;
+  readonly TF_ATTR_SHAPE: number;
   /** Makes a tensor of `values`, copied or, where aligned to 64 bytes, shared; returns its id. */
-  createTensor(shape: readonly number[], dtype: number, values: Float32Array | Int32Array): number;
+  createTensor(shape: readonly number[], type: number, values: NativeArray): number;
   deleteTensor(id: number): void;
+  /** A copy of the tensor's values. */
+  tensorDataSync(id: number): NativeArray;
+  executeOp(
+    operation: string,
+    attributes: readonly OpAttribute[],
+    inputs: readonly number[],
+    outputs: number,
+  ): OutputTensor[];
+  loadSavedModel(directory: string, tags: string): number;
+  runSavedModel(session: number, inputs: readonly number[], inputNames: string, outputNames: string): OutputTensor[];
+  deleteSavedModel(session: number): void;
 }
 
 export interface OpAttribute {
   readonly name: string;
   readonly type: number;
-  readonly value: number | string;
+  readonly value: number | string | boolean | ArrayLike<number>;
 }
 
 /** The part of tfjs-node's backend that Lockstep calls itself. */
 export interface NativeBackend {
-  readonly binding: NativeBinding;
+  binding: NativeBinding;
   readonly tensorMap: {
-    get(dataId: TensorFlow.DataId): { id: number; values: unknown; refCount: number } | undefined;
+    get(dataId: TensorFlow.DataId): { id: number; values: unknown; refCount: number; dtype: number } | undefined;
   };
+  /** Native ids; what JavaScript wrote and nobody used yet is sent to TensorFlow first. */
+  getInputTensorIds(tensors: readonly TensorFlow.Tensor[]): number[];
   executeSingleOutput(
     name: string,
     attributes: readonly OpAttribute[],
@@ -45,8 +73,6 @@ export interface NativeBackend {
     inputs: readonly TensorFlow.Tensor[],
     outputs: number,
   ): TensorFlow.Tensor[];
-  createOutputTensor(metadata: { id: number; shape: readonly number[]; dtype: number }): TensorFlow.Tensor;
-  readSync(dataId: TensorFlow.DataId): Float32Array;
 }
 
 export interface TensorflowLibrary {

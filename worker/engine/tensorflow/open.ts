@@ -1,0 +1,39 @@
+// Opens the `tensorflow` engine in this process: traced into graphs, or eager where that is asked for.
+
+import type { JobDefinition } from '../../../jobs/contract.ts';
+import { createEagerEngine } from '../eager-engine.ts';
+import type { Engine } from '../engine.ts';
+import { readEngineEnvironment } from '../environment.ts';
+import { describeEngine, type EngineMode, type Precision } from './device.ts';
+import { loadTensorflow } from './library.ts';
+import { nativeCrossEntropy, statelessDraws } from './operations.ts';
+import { createTracedEngine } from './traced-engine.ts';
+
+export interface TensorflowOptions {
+  readonly job: JobDefinition;
+  /** The compiled native addon (set-up makes it). */
+  readonly bindingPath: string;
+  /** The TensorFlow version that must really be loaded, e.g. `2.21.0`. */
+  readonly libraryVersion: string;
+  /** The run's seed: the model starts with `initialWeights(seed)`. */
+  readonly seed: number;
+  readonly mode: EngineMode;
+  readonly precision: Precision;
+}
+
+/**
+ * Opens the engine in this process; the environment must hold `engineEnvironment()`'s variables.
+ * Throws E_ENGINE_UNAVAILABLE or E_JOB_INVALID.
+ */
+export async function openTensorflow(options: TensorflowOptions): Promise<Engine> {
+  const { job, seed, mode, precision } = options;
+  const environment = readEngineEnvironment(process.env);
+  const library = await loadTensorflow(options.bindingPath, options.libraryVersion);
+  const info = describeEngine(library, environment, mode, precision);
+  if (mode === 'graph') return createTracedEngine(library, info, job, seed);
+  const { tf } = library;
+  const crossEntropy = nativeCrossEntropy(library);
+  const drawsFrom = (random: { uint32(): number }): ReturnType<typeof statelessDraws> =>
+    statelessDraws(library, tf.tensor1d(Int32Array.of(random.uint32(), random.uint32()), 'int32'));
+  return createEagerEngine({ tf, info, crossEntropy, drawsFrom }, job, seed);
+}

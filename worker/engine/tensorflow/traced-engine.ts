@@ -1,0 +1,194 @@
+// The `tensorflow` engine: a microbatch's losses and gradients as one TensorFlow graph, traced from the job's model once for
+// each shape and run as one native call; evaluation likewise. No TensorFlow.js runs in a step.
+//
+// Cost, tutorial CNN: bench/RESULTS.md, `npm run bench -- engine`. Memory: the weights twice (ours and TensorFlow's), a graph
+// a shape.
+
+import type * as TensorFlow from '@tensorflow/tfjs';
+import type { JobDefinition } from '../../../jobs/contract.ts';
+import { RandomUse, randomStream } from '../../../protocol/random.ts';
+import { applyOnHost } from '../apply.ts';
+import { checkContribution, checkSamples, checkWeights, countCorrect, sum } from '../checks.ts';
+import { contributionOf, type Engine, type EngineInfo, type Evaluation, type Microbatch } from '../engine.ts';
+import type { Program } from '../graph/program.ts';
+import { compile, type GraphPass, trace } from '../graph/trace.ts';
+import { withDraws } from '../model/chance.ts';
+import { createJobModel } from '../model/job-model.ts';
+import { tidily } from '../model/tidy.ts';
+import { readVariables } from '../model/weights.ts';
+import type { NativeArray, OutputTensor, TensorflowLibrary } from './library.ts';
+import { nativeCrossEntropy, statelessDraws } from './operations.ts';
+
+type Tensor = TensorFlow.Tensor;
+
+interface GradientProgram extends Program {
+  /** Places, in layout order, of the weights whose gradient is an output; the others' is zero. */
+  readonly gradients: readonly number[];
+  /** Places of the weights that the forward pass changed, whose new values are outputs. */
+  readonly updates: readonly number[];
+}
+
+/** Opens the engine with the initial weights of `seed` loaded. Throws E_JOB_INVALID; the first gradient may throw E_TRACE. */
+export async function createTracedEngine(
+  library: TensorflowLibrary,
+  info: EngineInfo,
+  job: JobDefinition,
+  seed: number,
+  pass?: GraphPass,
+): Promise<Engine> {
+  const { tf, backend } = library;
+  const { binding } = backend;
+  const model = createJobModel(tf, job, seed, nativeCrossEntropy(library));
+  const { layout, inputShape, inputSize } = model;
+  const contribution = contributionOf(layout);
+
+  // ---- weights
+
+  /** The weights as loaded: the engine's own, since native tensors may share this memory. */
+  const loaded = new Float32Array(layout.size);
+  const slices = layout.entries.map(({ offset, length }) => loaded.subarray(offset, offset + length));
+  let weightIds: number[] = [];
+
+  function loadWeights(weights: Float32Array): void {
+    checkWeights(layout, weights);
+    for (const id of weightIds) binding.deleteTensor(id);
+    loaded.set(weights);
+    weightIds = layout.entries.map(({ shape }, i) =>
+      binding.createTensor(shape, binding.TF_FLOAT, slices[i] as Float32Array),
+    );
+  }
+
+  // ---- programs, one a shape
+
+  const gradientPrograms = new Map<number, GradientProgram>();
+  const inferencePrograms = new Map<number, Program>();
+  const samples = (size: number): { inputs: Tensor; labels: TensorFlow.Tensor1D } => ({
+    inputs: tf.zeros([size, ...inputShape]),
+    labels: tf.zeros([size], 'int32'),
+  });
+
+  function gradientProgram(size: number): GradientProgram {
+    const known = gradientPrograms.get(size);
+    if (known !== undefined) return known;
+    const program = tidily(tf, (): GradientProgram => {
+      const { inputs, labels } = samples(size);
+      const key = tf.zeros<TensorFlow.Rank.R1>([2], 'int32');
+      let places: number[] = [];
+      const traced = trace(library, {
+        inputs: { inputs, labels, key },
+        variables: model.variables,
+        body: () => {
+          const { losses, predictions, gradients } = withDraws(tf, statelessDraws(library, key), () =>
+            model.gradients(inputs, labels),
+          );
+          places = gradients.flatMap((gradient, place) => (gradient === null ? [] : [place]));
+          return [losses, predictions, ...gradients.filter((gradient) => gradient !== null)];
+        },
+      });
+      const updates = traced.updates.map(({ variable }) => variable);
+      return { ...compile(binding, traced, pass), gradients: places, updates };
+    });
+    gradientPrograms.set(size, program);
+    return program;
+  }
+
+  function inferenceProgram(size: number): Program {
+    const known = inferencePrograms.get(size);
+    if (known !== undefined) return known;
+    const program = tidily(tf, () => {
+      const { inputs, labels } = samples(size);
+      const body = (): Tensor[] => {
+        const { losses, predictions } = model.infer(inputs, labels);
+        return [losses, predictions];
+      };
+      const traced = trace(library, { inputs: { inputs, labels }, variables: model.variables, body });
+      return compile(binding, traced, pass);
+    });
+    inferencePrograms.set(size, program);
+    return program;
+  }
+
+  /** Runs `program` on native copies of `inputs` and the weights; `take` reads the outputs. */
+  function run(
+    program: Program,
+    inputs: readonly { shape: readonly number[]; type: number; values: NativeArray }[],
+    take: (outputs: readonly OutputTensor[]) => void,
+  ): void {
+    const ids = inputs.map(({ shape, type, values }) => binding.createTensor(shape, type, values));
+    let outputs: readonly OutputTensor[] = [];
+    try {
+      outputs = program.run([...ids, ...weightIds]);
+      take(outputs);
+    } finally {
+      for (const id of ids) binding.deleteTensor(id);
+      for (const { id } of outputs) binding.deleteTensor(id);
+    }
+  }
+  const batchOf = (size: number, inputs: Float32Array, labels: Int32Array) => [
+    { shape: [size, ...inputShape], type: binding.TF_FLOAT, values: inputs },
+    { shape: [size], type: binding.TF_INT32, values: labels },
+  ];
+  const floats = (output?: OutputTensor): Float32Array => binding.tensorDataSync(output?.id ?? -1) as Float32Array;
+  const classesOf = (output?: OutputTensor): Int32Array => binding.tensorDataSync(output?.id ?? -1) as Int32Array;
+
+  loadWeights(await readVariables(model.variables, layout));
+  return {
+    info,
+    layout,
+    topology: model.topology,
+    initialWeights: model.initialWeights,
+    loadWeights,
+
+    async gradient({ size, inputs, labels, random }: Microbatch, out, buckets) {
+      checkSamples(size, inputSize, inputs, labels);
+      checkContribution(layout, out);
+      const program = gradientProgram(size);
+      const stream = randomStream(random.seed, RandomUse.layers, random.step, random.microbatch);
+      const key = Int32Array.of(stream.uint32(), stream.uint32());
+      const keyed = { shape: [2], type: binding.TF_INT32, values: key };
+      run(program, [...batchOf(size, inputs, labels), keyed], ([losses, predictions, ...rest]) => {
+        if (program.gradients.length + program.updates.length < layout.entries.length) out.fill(0);
+        program.gradients.forEach((place, i) => out.set(floats(rest[i]), layout.entries[place]?.offset));
+        program.updates.forEach((place, i) => {
+          const entry = layout.entries[place];
+          const before = slices[place];
+          if (entry === undefined || before === undefined) return;
+          const after = floats(rest[program.gradients.length + i]);
+          for (let k = 0; k < entry.length; k++) {
+            out[entry.offset + k] = ((after[k] as number) - (before[k] as number)) * size;
+          }
+        });
+        out[contribution.loss] = sum(floats(losses));
+        out[contribution.correct] = countCorrect(classesOf(predictions), labels);
+      });
+      buckets?.list.forEach((_, index) => buckets.ready(index));
+    },
+
+    apply(update) {
+      const norm = applyOnHost(layout, update);
+      loadWeights(update.weights);
+      return norm;
+    },
+
+    async evaluate(size, inputs, labels): Promise<Evaluation> {
+      checkSamples(size, inputSize, inputs, labels);
+      let result: Evaluation | undefined;
+      run(inferenceProgram(size), batchOf(size, inputs, labels), ([losses, classes]) => {
+        const predictions = classesOf(classes);
+        result = { lossSum: sum(floats(losses)), correct: countCorrect(predictions, labels), predictions };
+      });
+      return result as Evaluation;
+    },
+
+    memory: () => {
+      const { numTensors, numBytes } = tf.memory();
+      return { tensors: numTensors + weightIds.length, bytes: numBytes + loaded.byteLength };
+    },
+    close: () => {
+      for (const program of [...gradientPrograms.values(), ...inferencePrograms.values()]) program.close();
+      for (const id of weightIds) binding.deleteTensor(id);
+      weightIds = [];
+      model.dispose();
+    },
+  };
+}
