@@ -39,12 +39,34 @@ export interface GraphNode {
   readonly attributes: Readonly<Record<string, Attribute>>;
   /** The layer that asked for it, for messages; null outside of layers (losses, gradients). */
   readonly layer: string | null;
-  /** Data types of its outputs. */
-  readonly outputs: readonly number[];
+  readonly outputs: readonly OutputInfo[];
 }
 
-/** What a float32 tensor named `node:output` is, in the order of the graph. */
-export function outputType(nodes: ReadonlyMap<string, GraphNode>, reference: string): number {
-  const [name = '', index = '0'] = reference.split(':');
-  return nodes.get(name)?.outputs[Number(index)] ?? 0;
+export interface OutputInfo {
+  readonly type: number;
+  readonly shape: readonly number[];
+}
+
+/** A pass's view of a graph: what a reference (`node:output`) stands for. */
+export class Outputs {
+  private readonly nodes = new Map<string, GraphNode>();
+
+  constructor(nodes: readonly GraphNode[] = []) {
+    for (const node of nodes) this.add(node);
+  }
+
+  add(node: GraphNode): void {
+    this.nodes.set(node.name, node);
+  }
+
+  of(reference: string): OutputInfo {
+    const [name = '', index = '0'] = reference.split(':');
+    const output = this.nodes.get(name)?.outputs[Number(index)];
+    if (output === undefined) throw new TypeError(`the graph has no ${reference}`);
+    return output;
+  }
+
+  operationOf(reference: string): string {
+    return this.nodes.get(reference.split(':')[0] ?? '')?.operation ?? '';
+  }
 }

@@ -75,7 +75,10 @@ export function record(library: TensorflowLibrary, { inputs, variables, body }: 
       dtype: { kind: 'type', value: type },
       shape: { kind: 'shape', value: tensor.shape },
     };
-    sources.set(id, `${add({ operation: 'Placeholder', inputs: [], attributes, outputs: [type] }, name)}:0`);
+    sources.set(
+      id,
+      `${add({ operation: 'Placeholder', inputs: [], attributes, outputs: [{ type, shape: tensor.shape }] }, name)}:0`,
+    );
     types.set(id, type);
   };
   const constant = (id: number, value: TensorValue): void => {
@@ -83,7 +86,7 @@ export function record(library: TensorflowLibrary, { inputs, variables, body }: 
       dtype: { kind: 'type', value: value.type },
       value: { kind: 'tensor', value },
     };
-    sources.set(id, `${add({ operation: 'Const', inputs: [], attributes, outputs: [value.type] })}:0`);
+    sources.set(id, `${add({ operation: 'Const', inputs: [], attributes, outputs: [value] })}:0`);
     types.set(id, value.type);
   };
 
@@ -121,7 +124,7 @@ export function record(library: TensorflowLibrary, { inputs, variables, body }: 
         operation,
         inputs: ids.map((id) => sources.get(id) ?? ''),
         attributes: complete,
-        outputs: outputs.map(({ dtype }) => dtype),
+        outputs: outputs.map(({ dtype, shape }) => ({ type: dtype, shape: [...shape] })),
       });
       outputs.forEach(({ id, dtype }, i) => {
         sources.set(id, `${name}:${i}`);

@@ -5,7 +5,7 @@
 // A graph is for one shape of its inputs. Tracing costs two eager runs; loading and optimising the graph some 0.1 s more.
 
 import type { NativeBinding, TensorflowLibrary } from '../tensorflow/library.ts';
-import { type GraphNode, type TensorValue } from './nodes.ts';
+import { type GraphNode, Outputs, type TensorValue } from './nodes.ts';
 import { loadProgram, type Program } from './program.ts';
 import { type Recording, type RecordOptions, record, refuse, variableName } from './record.ts';
 
@@ -38,17 +38,16 @@ export function trace(library: TensorflowLibrary, options: RecordOptions): Trace
 export function compile(binding: NativeBinding, traced: Traced, pass: GraphPass = (nodes) => nodes): Program {
   const outputs = [...traced.results, ...traced.updates.map(({ result }) => result)];
   // The same tensor may be asked for twice, or be an input: each output is a node of its own.
-  const types = new Map(traced.nodes.map((node) => [node.name, node]));
+  const infos = new Outputs(traced.nodes);
   const named = outputs.map((reference, i): GraphNode => {
-    const [name = '', index = '0'] = reference.split(':');
-    const type = types.get(name)?.outputs[Number(index)] ?? 0;
+    const info = infos.of(reference);
     return {
       name: `output${i}`,
       operation: 'Identity',
       inputs: [reference],
-      attributes: { T: { kind: 'type', value: type } },
+      attributes: { T: { kind: 'type', value: info.type } },
       layer: null,
-      outputs: [type],
+      outputs: [info],
     };
   });
   const nodes = pass([...traced.nodes, ...named]);

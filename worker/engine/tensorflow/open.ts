@@ -1,6 +1,7 @@
 // Opens the `tensorflow` engine in this process: traced into graphs, or eager where that is asked for.
 
 import type { JobDefinition } from '../../../jobs/contract.ts';
+import { LockstepError } from '../../../protocol/errors.ts';
 import { createEagerEngine } from '../eager-engine.ts';
 import type { Engine } from '../engine.ts';
 import { readEngineEnvironment } from '../environment.ts';
@@ -30,7 +31,16 @@ export async function openTensorflow(options: TensorflowOptions): Promise<Engine
   const environment = readEngineEnvironment(process.env);
   const library = await loadTensorflow(options.bindingPath, options.libraryVersion);
   const info = describeEngine(library, environment, mode, precision);
-  if (mode === 'graph') return createTracedEngine(library, info, job, seed);
+  if (mode === 'graph') return createTracedEngine(library, info, job, seed, precision);
+  if (precision !== 'float32') {
+    throw new LockstepError(
+      'E_NOT_SUPPORTED',
+      `--precision ${precision} needs the traced graph: --engine-mode eager has float32 only`,
+      {
+        remedy: 'Leave out --engine-mode, or --precision.',
+      },
+    );
+  }
   const { tf } = library;
   const crossEntropy = nativeCrossEntropy(library);
   const drawsFrom = (random: { uint32(): number }): ReturnType<typeof statelessDraws> =>

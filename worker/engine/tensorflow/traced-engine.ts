@@ -10,12 +10,16 @@ import { RandomUse, randomStream } from '../../../protocol/random.ts';
 import { applyOnHost } from '../apply.ts';
 import { checkContribution, checkSamples, checkWeights, countCorrect, sum } from '../checks.ts';
 import { contributionOf, type Engine, type EngineInfo, type Evaluation, type Microbatch } from '../engine.ts';
+import { plainMatrixProducts } from '../graph/matrix-products.ts';
+import { mixedBfloat16 } from '../graph/mixed-bfloat16.ts';
 import type { Program } from '../graph/program.ts';
+import { reluAfterPooling } from '../graph/relu-after-pooling.ts';
 import { compile, type GraphPass, trace } from '../graph/trace.ts';
 import { withDraws } from '../model/chance.ts';
 import { createJobModel } from '../model/job-model.ts';
 import { tidily } from '../model/tidy.ts';
 import { readVariables } from '../model/weights.ts';
+import type { Precision } from './device.ts';
 import type { NativeArray, OutputTensor, TensorflowLibrary } from './library.ts';
 import { nativeCrossEntropy, statelessDraws } from './operations.ts';
 
@@ -34,13 +38,17 @@ export async function createTracedEngine(
   info: EngineInfo,
   job: JobDefinition,
   seed: number,
-  pass?: GraphPass,
+  precision: Precision,
 ): Promise<Engine> {
   const { tf, backend } = library;
   const { binding } = backend;
   const model = createJobModel(tf, job, seed, nativeCrossEntropy(library));
   const { layout, inputShape, inputSize } = model;
   const contribution = contributionOf(layout);
+  const pass: GraphPass = (nodes) => {
+    const plain = reluAfterPooling(plainMatrixProducts(nodes));
+    return precision === 'mixed_bfloat16' ? mixedBfloat16(plain) : plain;
+  };
 
   // ---- weights
 
