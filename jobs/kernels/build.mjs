@@ -9,16 +9,10 @@ import { fileURLToPath } from 'node:url';
 const COMPILER = 'assemblyscript@0.28.20';
 const path = (name) => fileURLToPath(new URL(name, import.meta.url));
 
-execFileSync(
-  'npx',
-  [
-    ...['--yes', '--package', COMPILER, 'asc', path('assembly.ts'), '--outFile', path('kernels.wasm')],
-    ...['--runtime', 'stub', '--enable', 'simd', '--optimizeLevel', '3', '--noAssert'],
-    // 16 pages of 64 KiB to begin with: the buffers that kernels.ts lays out; large images make it grow.
-    ...['--initialMemory', '16', '--use', 'abort='],
-  ],
-  { stdio: 'inherit' },
-);
+const options = '--runtime stub --enable simd --optimizeLevel 3 --noAssert --use abort=';
+// 16 pages of 64 KiB to begin with: the buffers that kernels.ts lays out; large images make it grow.
+const args = `--yes --package ${COMPILER} asc ${path('assembly.ts')} --outFile ${path('kernels.wasm')} ${options} --initialMemory 16`;
+execFileSync('npx', args.split(' '), { stdio: 'inherit' });
 
 // A custom section (id 0): its name and the hash, each after its length.
 const hash = createHash('sha256')

@@ -10,6 +10,7 @@ import type { Tf } from '../../../jobs/contract.ts';
 import { LockstepError } from '../../../protocol/errors.ts';
 import { type ChosenAdapter, chooseAdapter } from './adapter.ts';
 import { type Dawn, type GpuAdapterInfo, type GpuDevice, loadDawn } from './dawn.ts';
+import { replacePrograms } from './kernels.ts';
 
 export interface WebgpuBackend {
   readonly tf: Tf;
@@ -106,6 +107,7 @@ async function register(dawn: Dawn, device: GpuDevice, info: GpuAdapterInfo): Pr
   tf.env().set('WEBGPU_CPU_FORWARD', false);
   Object.assign(globalThis, dawn.globals);
   const backend = withNavigator(() => new WebGPUBackend(device, info));
+  replacePrograms(backend);
   tf.registerBackend(BACKEND, () => backend);
   if (!(await tf.setBackend(BACKEND)) || tf.getBackend() !== BACKEND || tf.backend() !== backend) {
     throw new LockstepError('E_ENGINE_UNAVAILABLE', 'TensorFlow.js did not accept the WebGPU backend', {
