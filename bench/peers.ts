@@ -14,10 +14,15 @@ function environment(): string {
   return join(cacheDirectory(), 'peers');
 }
 
-/** The Python that has the peers; null when they are not installed. `LOCKSTEP_PEERS_PYTHON` names another. */
-export function peersPython(): string | null {
+/** What a table says of a peer that is not there. */
+export const NOT_INSTALLED = 'not installed: npm run bench:peers';
+
+/** The Python that has these packages of the peers'; null when there is none. `LOCKSTEP_PEERS_PYTHON` names another. */
+export function peersPython(...packages: readonly string[]): string | null {
   const python = process.env['LOCKSTEP_PEERS_PYTHON'] ?? join(environment(), 'bin', 'python');
-  return existsSync(python) ? python : null;
+  if (!existsSync(python)) return null;
+  const script = 'import sys, importlib.util as u; sys.exit(None in map(u.find_spec, sys.argv[1:]))';
+  return spawnSync(python, ['-c', script, ...packages]).status === 0 ? python : null;
 }
 
 export function installPeers(): number {

@@ -1,46 +1,32 @@
-// `npm run bench -- NAME [--json FILE]`: measures Lockstep side by side with its peers in one run, and prints a table. `peers`
-// installs the peers in a virtual environment outside the checkout. A bench never fails for being slow; a peer that is not
-// installed is said to be missing.
+// `npm run bench -- NAME [--repeats N] [--json FILE]`: measures Lockstep side by side with its peers in one run, and prints a
+// table. `peers` installs the peers in a virtual environment outside the checkout. A bench never fails for being slow; a peer
+// that is not installed is said to be missing.
 
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { LockstepError } from '../protocol/errors.ts';
+import { engine } from './engine.ts';
 import { installPeers } from './peers.ts';
+import { tableOf, type Row } from './table.ts';
 import { throughput } from './throughput.ts';
 
-export interface Row {
-  readonly case: string;
-  readonly ours: number;
-  /** Null where the peer is not installed. */
-  readonly peer: number | null;
-  readonly peerName: string;
-  /** Above 1: we are better. */
-  readonly ratio: number | null;
-  readonly unit: string;
-  readonly repeats: number;
+/** What a bench may be told; undefined: its own default. */
+export interface BenchOptions {
+  readonly repeats: number | undefined;
+  /** Microbatches a step, where whole jobs are measured. */
+  readonly microbatches: number | undefined;
 }
 
-const BENCHES: Readonly<Record<string, (repeats: number) => Promise<Row[]>>> = { throughput };
+const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>>> = { engine, throughput };
 
-function tableOf(rows: readonly Row[]): string {
-  const cells = rows.map((r) => [
-    r.case,
-    `${r.ours.toFixed(0)} ${r.unit}`,
-    r.peer === null ? 'not installed' : `${r.peer.toFixed(0)} ${r.unit}`,
-    r.peerName,
-    r.ratio === null ? '–' : r.ratio.toFixed(2),
-    String(r.repeats),
-  ]);
-  const all = [['case', 'ours', 'peer', 'peer is', 'ratio', 'repeats'], ...cells];
-  const widths = all[0]?.map((_, column) => Math.max(...all.map((row) => row[column]?.length ?? 0))) ?? [];
-  return all
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n');
+/** Throws E_USAGE. */
+function count(flag: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (Number.isSafeInteger(value) && value >= 1) return value;
+  throw new LockstepError('E_USAGE', `${flag} ${text} is not a whole number from 1`, {
+    remedy: `Give e.g. ${flag} 4.`,
+  });
 }
 
 /** Returns the exit code. Throws E_USAGE for a bench that is not there. */
@@ -48,7 +34,7 @@ export async function runBench(args: readonly string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args: [...args],
     allowPositionals: true,
-    options: { json: { type: 'string' }, repeats: { type: 'string', default: '3' } },
+    options: { json: { type: 'string' }, repeats: { type: 'string' }, microbatches: { type: 'string' } },
   });
   const [name = ''] = positionals;
   if (name === 'peers') return installPeers();
@@ -58,7 +44,10 @@ export async function runBench(args: readonly string[]): Promise<number> {
       remedy: `Benches: ${Object.keys(BENCHES).join(', ')}; \`npm run bench:peers\` installs what they compare with.`,
     });
   }
-  const rows = await bench(Math.max(1, Number.parseInt(values.repeats, 10) || 1));
+  const rows = await bench({
+    repeats: count('--repeats', values.repeats),
+    microbatches: count('--microbatches', values.microbatches),
+  });
   process.stdout.write(`${tableOf(rows)}\n`);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 2)}\n`);
   return 0;

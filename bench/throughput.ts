@@ -1,5 +1,6 @@
-// The whole job, all-reduce and data included, beside Keras's `fit` of the same program on the same machine: images a second
-// of steady training, without evaluation. Interleaved: ours, Keras, ours, Keras, ...; medians.
+// The whole job, all-reduce and data included, on the same machine beside Keras's `fit` of the same program, and beside
+// PyTorch's DistributedDataParallel in as many one-thread processes, on random data in memory, which favours it. Images a second of
+// steady training, without evaluation. Interleaved; medians.
 
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -8,13 +9,15 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { dataSetDirectory } from '../deploy/setup/dataset.ts';
 import { cifar10 } from '../jobs/datasets/cifar10.ts';
-import { PEERS, peersPython } from './peers.ts';
-import type { Row } from './run.ts';
+import { interleaved, median } from './measure.ts';
+import { NOT_INSTALLED, PEERS, peersPython } from './peers.ts';
+import type { BenchOptions } from './run.ts';
+import { comparison, type Row } from './table.ts';
 
 const ENTRY = fileURLToPath(new URL('../deploy/lockstep.mjs', import.meta.url));
 const SAMPLES = 12_800;
 
-function ours(workers: number, augment: 'on' | 'off'): number {
+function ours(workers: number, augment: 'on' | 'off', microbatches: number | undefined): number {
   const directory = mkdtempSync(join(tmpdir(), 'lockstep-bench-'));
   try {
     const flags = [
@@ -26,6 +29,7 @@ function ours(workers: number, augment: 'on' | 'off'): number {
       '2',
       '--train-samples',
       String(SAMPLES),
+      ...(microbatches === undefined ? [] : ['--microbatches', String(microbatches)]),
     ];
     const place = ['--test-samples', '0', '--listen', '127.0.0.1:0', '--run-dir', join(directory, 'run')];
     const { status, stderr } = spawnSync(process.execPath, [ENTRY, 'train', 'cifar10-cnn', ...flags, ...place], {
@@ -63,37 +67,54 @@ function keras(python: string, augment: 'on' | 'off'): number {
   return Math.max(...result.byEpoch.slice(1).map((e) => e.imagesPerSecond));
 }
 
-const median = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+const LAYOUTS = ['nchw', 'channels_last'] as const;
 
-export async function throughput(repeats: number): Promise<Row[]> {
-  const python = peersPython();
+function torchDdp(python: string, processes: number, layout: string): number {
+  const flags = ['--processes', String(processes), '--layout', layout];
+  const { status, stdout, stderr } = spawnSync(python, [join(PEERS, 'torch_ddp.py'), ...flags], { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`torch_ddp.py failed: ${stderr}`);
+  return (JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as { imagesPerSecond: number }).imagesPerSecond;
+}
+
+export async function throughput(options: BenchOptions): Promise<Row[]> {
+  const { repeats = 3, microbatches } = options;
+  const withKeras = peersPython('keras', 'tensorflow');
+  const withTorch = peersPython('torch');
   const cores = availableParallelism();
   const rows: Row[] = [];
   for (const augment of ['off', 'on'] as const) {
-    const one: number[] = [];
-    const all: number[] = [];
-    const peer: number[] = [];
-    for (let i = 0; i < repeats; i++) {
-      all.push(ours(cores, augment));
-      if (python !== null) peer.push(keras(python, augment));
-      one.push(ours(1, augment));
+    const runs: Record<string, () => number> = {
+      all: () => ours(cores, augment, microbatches),
+      one: () => ours(1, augment, microbatches),
+    };
+    if (withKeras !== null) runs['keras'] = () => keras(withKeras, augment);
+    // It has no augmentation of its own.
+    if (withTorch !== null && augment === 'off') {
+      for (const layout of LAYOUTS) runs[layout] = () => torchDdp(withTorch, cores, layout);
     }
-    const kerasRate = python === null ? null : median(peer);
-    for (const [name, rates] of [
-      [`${cores} workers`, all],
-      ['1 worker', one],
+    const rates = new Map<string, number[]>();
+    for (const name of interleaved(Object.keys(runs), repeats)) {
+      const rate = runs[name]?.() ?? Number.NaN;
+      process.stderr.write(`augmentation ${augment}, ${name}: ${rate.toFixed(0)} images/s\n`);
+      rates.set(name, [...(rates.get(name) ?? []), rate]);
+    }
+    const rateOf = (name: string): number | null => {
+      const found = rates.get(name);
+      return found === undefined ? null : median(found);
+    };
+    for (const [title, name] of [
+      [`${cores} workers`, 'all'],
+      ['1 worker', 'one'],
     ] as const) {
-      const rate = median(rates);
-      rows.push({
-        case: `cifar10-cnn, ${name}, augmentation ${augment}`,
-        ours: rate,
-        peer: kerasRate,
-        peerName: 'Keras fit, all cores',
-        ratio: kerasRate === null ? null : rate / kerasRate,
-        unit: 'images/s',
-        repeats,
-      });
+      const about = { case: `cifar10-cnn, ${title}, augmentation ${augment}`, unit: 'images/s', repeats };
+      const rate = rateOf(name) ?? Number.NaN;
+      const kerasRate = rateOf('keras');
+      rows.push(comparison(about, rate, kerasRate, 'Keras fit, all cores', NOT_INSTALLED));
+      if (name === 'one' || augment === 'on') continue;
+      for (const layout of LAYOUTS) {
+        const peerName = `PyTorch DDP over Gloo, ${cores} processes, ${layout}`;
+        rows.push(comparison(about, rate, rateOf(layout), peerName, NOT_INSTALLED));
+      }
     }
   }
   return rows;

@@ -1,0 +1,211 @@
+// A measuring process (measure.ts) of one way to train the tutorial's CNN in Node: `stock` (TensorFlow.js's own eager
+// `variableGrads` and `tf.train.adam`, on the native backend as @tensorflow/tfjs-node ships it), and Lockstep's engines:
+// `eager`, `graph`, `mixed`, `wasm`. Run by bench/engine.ts with the engine's environment set.
+//
+// A step is what training does with data at hand: each microbatch's gradient, their sum, Adam. The learning rate is tiny, so that
+// the model never fits its noise: gradients of a trained-out model shrink to denormals, which are slower.
+
+import { createRequire } from 'node:module';
+import { createInterface } from 'node:readline';
+import { existsSync } from 'node:fs';
+import { findTensorflow } from '../deploy/setup/tensorflow.ts';
+import cifar10Cnn from '../jobs/cifar10-cnn.ts';
+import type { JobDefinition } from '../jobs/contract.ts';
+import { LockstepError } from '../protocol/errors.ts';
+import { addInto } from '../worker/collective/tree.ts';
+import { contributionOf, type Engine } from '../worker/engine/engine.ts';
+import { loadTensorflow, registerBackend, type NativeBinding } from '../worker/engine/tensorflow/library.ts';
+import { openTensorflow } from '../worker/engine/tensorflow/open.ts';
+import { runsPerSecond, type Greeting, type WindowRequest } from './measure.ts';
+
+const LEARNING_RATE = 1e-5;
+/** Images that the steps take turns with. */
+const IMAGES = 1024;
+const IMAGE_FLOATS = 32 * 32 * 3;
+const CLASSES = 10;
+const MATMUL_SIZE = 1024;
+
+const noise = (i: number): number => ((Math.imul(i + 1, 0x9e3779b1) >>> 8) % 65_536) / 65_536;
+const PIXELS = Float32Array.from({ length: IMAGES * IMAGE_FLOATS }, (_, i) => noise(i));
+const LABELS = Int32Array.from({ length: IMAGES }, (_, i) => Math.floor(noise(i + 7_777_777) * CLASSES));
+
+interface Samples {
+  readonly inputs: Float32Array;
+  readonly labels: Int32Array;
+}
+
+/** The first of the `size` samples of piece number `piece`, which starts over when the images are used up. */
+const placeOf = (size: number, piece: number): number => (piece % Math.floor(IMAGES / size)) * size;
+
+function samplesOf(size: number, piece: number): Samples {
+  const first = placeOf(size, piece);
+  return {
+    inputs: PIXELS.subarray(first * IMAGE_FLOATS, (first + size) * IMAGE_FLOATS),
+    labels: LABELS.subarray(first, first + size),
+  };
+}
+
+interface System {
+  readonly about: string;
+  /** Images or GFLOP a second. */
+  rate(request: WindowRequest): Promise<number>;
+}
+
+function lockstep(engine: Engine, matmulRate?: (seconds: number) => Promise<number>): System {
+  const { layout } = engine;
+  const { optimizer } = cifar10Cnn;
+  const { size: length } = contributionOf(layout);
+  const sum = new Float32Array(length);
+  const one = new Float32Array(length);
+  const slots = optimizer.slots.map(() => new Float32Array(layout.trainableSize));
+  let step = 0;
+  let weights: Float32Array | undefined;
+  const gradients = async (batch: number, microbatch: number): Promise<void> => {
+    step += 1;
+    const pieces = batch / microbatch;
+    for (let i = 0; i < pieces; i++) {
+      const random = { seed: 1, step, microbatch: i };
+      const into = i === 0 ? sum : one;
+      await engine.gradient({ size: microbatch, ...samplesOf(microbatch, step * pieces + i), random }, into);
+      if (i > 0) addInto(sum, one, 0, length);
+    }
+  };
+  const { name, library, device, settings } = engine.info;
+  return {
+    about: `${name}, ${library}, ${device}, ${Object.entries(settings).flat().join(' ')}`,
+    async rate({ work, batch, microbatch, seconds }) {
+      if (work === 'matmul') return matmulRate?.(seconds) ?? Number.NaN;
+      weights ??= await engine.initialWeights(1);
+      const current = weights;
+      const run = async (): Promise<void> => {
+        await gradients(batch, microbatch);
+        if (work === 'gradient') return;
+        engine.apply({ sum, samples: batch, step, learningRate: LEARNING_RATE, optimizer, weights: current, slots });
+      };
+      return batch * (await runsPerSecond(run, seconds));
+    },
+  };
+}
+
+async function openLockstep(mode: 'eager' | 'graph', precision: 'float32' | 'mixed_bfloat16'): Promise<System> {
+  const { bindingPath, libraryVersion } = findTensorflow();
+  const engine = await openTensorflow({ job: cifar10Cnn, bindingPath, libraryVersion, seed: 1, mode, precision });
+  const { binding } = (await loadTensorflow(bindingPath, libraryVersion)).backend;
+  return lockstep(engine, async (seconds) => matmul(binding, seconds));
+}
+
+/** GFLOP a second of a square float32 matrix product: about what a core can do at all. */
+async function matmul(binding: NativeBinding, seconds: number): Promise<number> {
+  const n = MATMUL_SIZE;
+  const matrix = (): number => binding.createTensor([n, n], binding.TF_FLOAT, PIXELS.slice(0, n * n));
+  const [a, b] = [matrix(), matrix()];
+  const attributes = [
+    { name: 'transpose_a', type: binding.TF_ATTR_BOOL, value: false },
+    { name: 'transpose_b', type: binding.TF_ATTR_BOOL, value: false },
+    { name: 'T', type: binding.TF_ATTR_TYPE, value: binding.TF_FLOAT },
+  ];
+  const product = (): void => {
+    for (const { id } of binding.executeOp('MatMul', attributes, [a, b], 1)) binding.deleteTensor(id);
+  };
+  const rate = await runsPerSecond(product, seconds);
+  for (const id of [a, b]) binding.deleteTensor(id);
+  return (rate * 2 * n ** 3) / 1e9;
+}
+
+/** What a TensorFlow.js user writes. Its images lie in the library's memory before the clock runs, which favours it a little. */
+async function openStock(): Promise<System> {
+  const { bindingPath } = findTensorflow();
+  const binding = createRequire(import.meta.url)(bindingPath) as NativeBinding;
+  const { tf, version } = await registerBackend(binding, bindingPath);
+  const model = cifar10Cnn.model(tf);
+  const adam = tf.train.adam(LEARNING_RATE);
+  const pixels = tf.tensor4d(PIXELS, [IMAGES, 32, 32, 3]);
+  const labels = tf.oneHot(tf.tensor1d(LABELS, 'int32'), CLASSES);
+  let piece = 0;
+  const gradients = (size: number, pieces: number): ReturnType<typeof tf.variableGrads>['grads'] => {
+    piece += 1;
+    const first = placeOf(size, piece);
+    const x = pixels.slice([first, 0, 0, 0], [size, -1, -1, -1]);
+    const y = labels.slice([first, 0], [size, -1]);
+    return tf.variableGrads(() => {
+      const predicted = model.apply(x, { training: true }) as typeof x;
+      const loss = tf.metrics.categoricalCrossentropy(y, predicted).mean();
+      return (pieces === 1 ? loss : loss.div(pieces)).asScalar();
+    }).grads;
+  };
+  const step = (batch: number, microbatch: number): void => {
+    tf.tidy(() => {
+      const pieces = batch / microbatch;
+      const sum = gradients(microbatch, pieces);
+      for (let i = 1; i < pieces; i++) {
+        for (const [name, gradient] of Object.entries(gradients(microbatch, pieces))) {
+          sum[name] = sum[name]?.add(gradient) ?? gradient;
+        }
+      }
+      adam.applyGradients(Object.entries(sum).map(([name, tensor]) => ({ name, tensor })));
+    });
+  };
+  return {
+    about: `TensorFlow.js ${tf.version['tfjs']} on TensorFlow ${version}`,
+    async rate({ batch, microbatch, seconds }) {
+      const run = (): void => {
+        step(batch, microbatch);
+      };
+      return batch * (await runsPerSecond(run, seconds));
+    },
+  };
+}
+
+interface WasmRoom {
+  openWasm(options: { job: JobDefinition; seed: number }): Promise<Engine>;
+}
+
+/** Null where this checkout has no wasm engine. */
+async function openWasm(): Promise<System | null> {
+  const place = new URL('../worker/engine/wasm/open.ts', import.meta.url);
+  if (!existsSync(place)) return null;
+  const room = (await import(place.href)) as WasmRoom;
+  return lockstep(await room.openWasm({ job: cifar10Cnn, seed: 1 }));
+}
+
+async function open(name: string): Promise<System | null> {
+  switch (name) {
+    case 'stock':
+      return openStock();
+    case 'eager':
+      return openLockstep('eager', 'float32');
+    case 'graph':
+      return openLockstep('graph', 'float32');
+    case 'mixed':
+      return openLockstep('graph', 'mixed_bfloat16');
+    case 'wasm':
+      return openWasm();
+    default:
+      throw new Error(`no such system: ${name}`);
+  }
+}
+
+const say = (message: Greeting | { rate: number }): void => {
+  process.stdout.write(`${JSON.stringify(message)}\n`);
+};
+
+async function main(name: string): Promise<void> {
+  let system: System | null;
+  try {
+    system = await open(name);
+  } catch (error) {
+    if (!(error instanceof LockstepError)) throw error;
+    say({ missing: error.message });
+    return;
+  }
+  if (system === null) {
+    say({ missing: `there is no engine "${name}" here` });
+    return;
+  }
+  say({ about: system.about });
+  for await (const line of createInterface({ input: process.stdin })) {
+    say({ rate: await system.rate(JSON.parse(line) as WindowRequest) });
+  }
+}
+
+await main(process.argv[2] ?? '');
