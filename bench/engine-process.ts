@@ -24,6 +24,8 @@ const IMAGES = 1024;
 const IMAGE_FLOATS = 32 * 32 * 3;
 const CLASSES = 10;
 const MATMUL_SIZE = 1024;
+/** TensorFlow's number of the type; the binding has no name for it. */
+const BFLOAT16 = 14;
 
 const noise = (i: number): number => ((Math.imul(i + 1, 0x9e3779b1) >>> 8) % 65_536) / 65_536;
 const PIXELS = Float32Array.from({ length: IMAGES * IMAGE_FLOATS }, (_, i) => noise(i));
@@ -91,19 +93,25 @@ async function openLockstep(mode: 'eager' | 'graph', precision: 'float32' | 'mix
   const { bindingPath, libraryVersion } = findTensorflow();
   const engine = await openTensorflow({ job: cifar10Cnn, bindingPath, libraryVersion, seed: 1, mode, precision });
   const { binding } = (await loadTensorflow(bindingPath, libraryVersion)).backend;
-  return lockstep(engine, async (seconds) => matmul(binding, seconds));
+  return lockstep(engine, async (seconds) => matmul(binding, precision === 'float32' ? null : BFLOAT16, seconds));
 }
 
-/** GFLOP a second of a square float32 matrix product: about what a core can do at all. */
-async function matmul(binding: NativeBinding, seconds: number): Promise<number> {
+/** GFLOP a second of a square matrix product, in float32 or cast to another type: about what a core can do at all. */
+async function matmul(binding: NativeBinding, castTo: number | null, seconds: number): Promise<number> {
   const n = MATMUL_SIZE;
-  const matrix = (): number => binding.createTensor([n, n], binding.TF_FLOAT, PIXELS.slice(0, n * n));
+  const typed = (name: string, value: number) => ({ name, type: binding.TF_ATTR_TYPE, value });
+  const no = (name: string) => ({ name, type: binding.TF_ATTR_BOOL, value: false });
+  const matrix = (): number => {
+    const id = binding.createTensor([n, n], binding.TF_FLOAT, PIXELS.slice(0, n * n));
+    if (castTo === null) return id;
+    const attributes = [typed('SrcT', binding.TF_FLOAT), typed('DstT', castTo), no('Truncate')];
+    const [cast] = binding.executeOp('Cast', attributes, [id], 1);
+    binding.deleteTensor(id);
+    if (cast === undefined) throw new Error('Cast has no output');
+    return cast.id;
+  };
   const [a, b] = [matrix(), matrix()];
-  const attributes = [
-    { name: 'transpose_a', type: binding.TF_ATTR_BOOL, value: false },
-    { name: 'transpose_b', type: binding.TF_ATTR_BOOL, value: false },
-    { name: 'T', type: binding.TF_ATTR_TYPE, value: binding.TF_FLOAT },
-  ];
+  const attributes = [no('transpose_a'), no('transpose_b'), typed('T', castTo ?? binding.TF_FLOAT)];
   const product = (): void => {
     for (const { id } of binding.executeOp('MatMul', attributes, [a, b], 1)) binding.deleteTensor(id);
   };

@@ -31,12 +31,14 @@ export function lastCore(list: string): number | null {
   return last === undefined ? null : Number(last);
 }
 
+const PIN = 'taskset';
+
 /** `taskset` and the core that one-core measurements are pinned to; null where that can't be had (they have one thread anyway). */
 export function pinning(): readonly string[] | null {
   try {
     const core = lastCore(/^Cpus_allowed_list:(.*)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '');
-    if (core === null || spawnSync('taskset', ['--version']).status !== 0) return null;
-    return ['taskset', '-c', String(core)];
+    if (core === null || spawnSync(PIN, ['--version']).status !== 0) return null;
+    return [PIN, '-c', String(core)];
   } catch {
     return null; // not Linux
   }
