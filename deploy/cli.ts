@@ -66,9 +66,15 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
     case 'coordinator':
       return (await import('./run-coordinator.ts')).runCoordinatorCommand(command.options);
     case 'worker': {
-      const { coordinator, job, tokenFile } = command.flags;
+      const { coordinator, job, tokenFile, engine, adapter } = command.flags;
       const { runWorkerCommand } = await import('./run-worker.ts');
-      await runWorkerCommand({ coordinator, job: job ?? null, tokenFile: tokenFile ?? null });
+      await runWorkerCommand({
+        coordinator,
+        job: job ?? null,
+        tokenFile: tokenFile ?? null,
+        engine: engine === 'auto' ? null : engine,
+        adapter: adapter ?? null,
+      });
       return 0;
     }
     case 'status':
@@ -86,21 +92,24 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
         dataSets: await builtInDataSets(),
       });
     case 'setup':
-      await setUpJob(command.job);
+      await setUpJob(command.job, command.engine);
       process.stdout.write('Everything that training needs is set up.\n');
       return 0;
     case 'test':
-      await setUpJob('cifar10-cnn');
+      await setUpJob('cifar10-cnn', 'tensorflow');
+      await setUpJob('cifar10-cnn', 'webgpu');
       return (await import('../test/run.ts')).runTests(command.args);
     case 'bench':
       return (await import('../bench/run.ts')).runBench(command.args);
   }
 }
 
-async function setUpJob(name: string): Promise<void> {
+/** `engine`: a name, or `auto` for the one that training would take. */
+async function setUpJob(name: string, engine: string): Promise<void> {
   const { loadJob } = await import('./job-file.ts');
   const { setUp } = await import('./setup/steps.ts');
-  await setUp({ dataSet: (await loadJob(name)).definition.data });
+  const chosen = engine === 'auto' ? (await (await import('./engines.ts')).chooseEngineHere('auto')).engine : engine;
+  await setUp({ dataSet: (await loadJob(name)).definition.data, engine: chosen });
 }
 
 async function builtInDataSets(): Promise<DataSetDefinition[]> {

@@ -7,12 +7,12 @@ import { fileURLToPath } from 'node:url';
 import { latestCheckpoint } from '../coordinator/main.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
-import { evaluateWeights, openTensorflow } from '../worker/main.ts';
+import { evaluateWeights } from '../worker/main.ts';
 import { isEngineNoise } from './engine-noise.ts';
 import { loadJob, resolveReference } from './job-file.ts';
+import { openEngine } from './open-engine.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import { setUp } from './setup/steps.ts';
-import { findTensorflow } from './setup/tensorflow.ts';
 import { confusionText } from './terminal/confusion.ts';
 import { percent } from './terminal/text.ts';
 
@@ -50,16 +50,8 @@ async function evaluateHere(runDirectory: string): Promise<number> {
       },
     );
   }
-  await setUp({ dataSet: job.definition.data });
-  const { bindingPath, libraryVersion } = findTensorflow();
-  const engine = await openTensorflow({
-    job: job.definition,
-    bindingPath,
-    libraryVersion,
-    seed: config.seed,
-    mode: 'graph',
-    precision: 'float32',
-  });
+  await setUp({ dataSet: job.definition.data, engine: config.engine });
+  const engine = await openEngine(job.definition, config);
   const weights = checkpoint.vectors.find((v) => v.name === 'weights')?.data ?? new Float32Array(0);
   const data = job.definition.data.open(dataSetDirectory(job.definition.data));
   const { samples, loss, correct, confusion } = await evaluateWeights(engine, data, weights);

@@ -42,6 +42,7 @@ export interface WorkerFlags {
   readonly job: string | undefined;
   readonly tokenFile: string | undefined;
   readonly engine: string;
+  readonly adapter: string | undefined;
 }
 
 export type ParsedCommand =
@@ -142,6 +143,7 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
         job: text('--job <job>'),
         tokenFile: text('--token-file <file>'),
         engine: engineOf(given, env),
+        adapter: text('--adapter <names>'),
       };
       return { kind: command, flags };
     }

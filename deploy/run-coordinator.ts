@@ -19,7 +19,9 @@ import {
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
+import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
+import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { fromLauncher, type Listening } from './launch-messages.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
@@ -80,7 +82,9 @@ async function coordinate(
   const { definition } = job;
   const resume = flags.resume ? await openResume(runDirectory.path, job.reference) : null;
   const data = definition.data.open(dataSetDirectory(definition.data));
+  const choice = await engineChoice(flags, resume?.checkpoint.config ?? null);
   const place = {
+    engine: choice.engine,
     run: basename(runDirectory.path),
     reference: job.reference,
     trainSize: data.train.size,
@@ -89,7 +93,7 @@ async function coordinate(
   data.train.close?.();
   data.test.close?.();
   const config = resolveRun(withCheckpoint(flags, resume?.checkpoint.config ?? null), definition, place);
-  if (resume !== null) checkResume(config, resume, runDirectory.path);
+  if (resume !== null) checkResume(config, resume, runDirectory.path, flags.allowMixedEngines);
   const workers = flags.workers ?? availableParallelism();
   const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
   if (flags.tokenFile === undefined)
@@ -101,7 +105,10 @@ async function coordinate(
     stdout: process.stdout,
     env: process.env,
   });
-  display.configuration(titleOf(definition), settingsOf(options, config, definition, workers, runDirectory.path));
+  display.configuration(
+    titleOf(definition),
+    settingsOf(options, config, definition, workers, runDirectory.path, choice),
+  );
   for (const message of resume?.damaged ?? [])
     display.event({ kind: 'warning', message: `${message}; the one before it is used` });
 
@@ -159,6 +166,19 @@ async function coordinate(
   }
 }
 
+/** The launcher's choice, or our own; a run that is resumed keeps its engine unless another is asked for by name. */
+async function engineChoice(
+  flags: TrainFlags,
+  before: RunConfig | null,
+): Promise<Pick<EngineChoice, 'said'> & { engine: string }> {
+  if (flags.engine === 'auto' && before !== null)
+    return { engine: before.engine, said: [`${before.engine}: as before`] };
+  const chosen = process.env[ENGINE_CHOICE];
+  return chosen === undefined
+    ? chooseEngineHere(flags.engine, flags.adapter ?? null)
+    : (JSON.parse(chosen) as EngineChoice);
+}
+
 /** What was not said on the command line is as it was in the run that is resumed. */
 function withCheckpoint(flags: TrainFlags, config: RunConfig | null): TrainFlags {
   if (config === null) return flags;
@@ -174,13 +194,26 @@ function withCheckpoint(flags: TrainFlags, config: RunConfig | null): TrainFlags
     augment: flags.augment ?? config.augment,
     trainSamples: flags.trainSamples ?? config.trainSamples,
     testSamples: flags.testSamples ?? config.testSamples,
+    precision: flags.precision ?? config.precision,
+    engineMode: flags.engineMode ?? config.engineMode,
     checkpointEvery:
       flags.checkpointEvery ?? (config.checkpointEverySteps > 0 ? config.checkpointEverySteps : undefined),
   };
 }
 
 /** What `withCheckpoint` takes from the checkpoint where no flag says otherwise. */
-const RESUMED = ['epochs', 'maxSteps', 'batchSize', 'microbatches', 'learningRate', 'seed', 'augment'] as const;
+const RESUMED = [
+  'epochs',
+  'maxSteps',
+  'batchSize',
+  'microbatches',
+  'learningRate',
+  'seed',
+  'augment',
+  'engine',
+  'engineMode',
+  'precision',
+] as const;
 
 async function openResume(directory: string, reference: JobReference): Promise<Resume> {
   const found = await latestCheckpoint(directory, { setAside: true });
@@ -197,7 +230,7 @@ async function openResume(directory: string, reference: JobReference): Promise<R
 }
 
 /** A resumed run must go on to the bits that it would have reached: what decides them may not change. */
-function checkResume(config: RunConfig, resume: Resume, directory: string): void {
+function checkResume(config: RunConfig, resume: Resume, directory: string, allowMixedEngines: boolean): void {
   const before = resume.checkpoint.config;
   const flagsOf = {
     globalBatch: '--batch-size',
@@ -206,8 +239,9 @@ function checkResume(config: RunConfig, resume: Resume, directory: string): void
     augment: '--augment',
     trainSamples: '--train-samples',
     learningRate: '--learning-rate',
+    ...(!allowMixedEngines && { engine: '--engine', engineMode: '--engine-mode', precision: '--precision' }),
   } as const;
-  for (const [field, flag] of Object.entries(flagsOf) as [keyof typeof flagsOf, string][]) {
+  for (const [field, flag] of Object.entries(flagsOf) as [keyof RunConfig, string][]) {
     if (config[field] !== before[field]) {
       throw new LockstepError(
         'E_USAGE',
@@ -235,6 +269,7 @@ function settingsOf(
   job: JobDefinition,
   workers: number,
   directory: string,
+  choice: Pick<EngineChoice, 'said'>,
 ): Setting[] {
   const origin = (key: keyof TrainFlags): Origin => options.origins.get(key) ?? 'default';
   // What a resumed run does not say anew is as it was, which is not the same as the default.
@@ -266,11 +301,9 @@ function settingsOf(
     setting('learning rate', `${config.learningRate}`, 'learningRate'),
     setting('augmentation', config.augment ? (job.augment?.name ?? 'on') : 'off', 'augment'),
     setting('seed', `${config.seed}`, 'seed'),
-    setting(
-      'engine',
-      options.flags.engine === 'auto' ? `${config.engine} (auto: the best that this version has)` : config.engine,
-      'engine',
-    ),
+    setting('engine', choice.said[0] ?? config.engine, 'engine'),
+    ...choice.said.slice(1).map((value) => ({ name: '', value, isDefault: false })),
+    setting('engine mode', config.engineMode, 'engineMode'),
     setting('precision', config.precision, 'precision'),
     setting('transport', config.transport, 'transport'),
     setting('run directory', directory, 'runDir'),

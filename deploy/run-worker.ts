@@ -3,10 +3,10 @@
 
 import { LockstepError } from '../protocol/errors.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
-import { openTensorflow, runWorker } from '../worker/main.ts';
+import { runWorker } from '../worker/main.ts';
 import { loadJob, resolveReference } from './job-file.ts';
+import { openEngine } from './open-engine.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
-import { findTensorflow } from './setup/tensorflow.ts';
 import { readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
 
@@ -15,12 +15,16 @@ export interface WorkerCommand {
   /** The job on this machine's disk, when it lies elsewhere than the coordinator says; its hash must be the same. */
   readonly job: string | null;
   readonly tokenFile: string | null;
+  /** In place of the run's; null: the run's. The coordinator refuses one that computes other bits. */
+  readonly engine: string | null;
+  readonly adapter: string | null;
 }
 
 /** Runs to the worker's end. Throws what made it fail; its first line on stderr is the reason. */
 export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
   // Read by the native library when it is loaded, below; set here for workers that were started by hand.
   for (const [name, value] of Object.entries(engineEnvironment(1))) process.env[name] ??= value;
+  if (command.adapter !== null) process.env['LOCKSTEP_ADAPTER'] = command.adapter;
   const localRank = Number.parseInt(process.env['LOCAL_RANK'] ?? '', 10);
   await runWorker({
     coordinatorUrl: command.coordinator,
@@ -41,17 +45,8 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
       }
       return loaded.definition;
     },
-    openEngine: async (job, config) => {
-      const { bindingPath, libraryVersion } = findTensorflow();
-      return openTensorflow({
-        job,
-        bindingPath,
-        libraryVersion,
-        seed: config.seed,
-        mode: 'graph',
-        precision: 'float32',
-      });
-    },
+    openEngine: async (job, config) =>
+      openEngine(job, command.engine === null ? config : { ...config, engine: command.engine }),
     openData: async (job) => job.data.open(dataSetDirectory(job.data)),
     log: (line) => process.stdout.write(`${line}\n`),
   });

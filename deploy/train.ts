@@ -5,7 +5,9 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { engineEnvironment } from '../worker/engine/environment.ts';
+import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
+import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { fromCoordinator, tellCoordinator, type ToCoordinator } from './launch-messages.ts';
 import { resolveBatch, type TrainOptions } from './options.ts';
 import { setUp } from './setup/steps.ts';
@@ -24,8 +26,10 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   const { definition } = await loadJob(options.job);
   // Before anything is fetched; a run that is resumed has its own batch.
   if (!options.flags.resume) resolveBatch(options.flags, definition);
-  await setUp({ dataSet: definition.data, json: options.flags.logFormat === 'json' });
-  return supervise({ args, job: options.job, engine: options.flags.engine });
+  const { engine, adapter, logFormat } = options.flags;
+  const choice = await chooseEngineHere(engine, adapter ?? null);
+  await setUp({ dataSet: definition.data, engine: choice.engine, json: logFormat === 'json' });
+  return supervise({ args, job: options.job, choice, adapter: adapter ?? null });
 }
 
 /** Starts and supervises the processes of a run; resolves to the exit code of the contract: 0, 1, 2 or 130. */
@@ -33,12 +37,13 @@ async function supervise(launch: {
   /** Arguments of `lockstep coordinator`: the same as those of `lockstep train`. */
   readonly args: readonly string[];
   readonly job: string;
-  readonly engine: string;
+  readonly choice: EngineChoice;
+  readonly adapter: string | null;
 }): Promise<number> {
   const workers = new WorkerProcesses();
   const coordinator = spawn(process.execPath, [ENTRY, 'coordinator', ...launch.args], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    env: process.env,
+    env: { ...process.env, [ENGINE_CHOICE]: JSON.stringify(launch.choice) },
   });
   const tell = (message: ToCoordinator): void => tellCoordinator(coordinator, message);
 
@@ -68,8 +73,10 @@ async function supervise(launch: {
           job: launch.job,
           logDirectory: message.logDirectory,
           localWorldSize: message.workers,
-          environment: engineEnvironment(1),
-          engine: launch.engine,
+          environment: {
+            ...engineEnvironment(1),
+            ...(launch.adapter !== null && { LOCKSTEP_ADAPTER: launch.adapter }),
+          },
         },
         localRank,
         (end) => tell({ kind: 'worker-ended', end }),

@@ -35,7 +35,6 @@ export interface WorkerLaunch {
   readonly localWorldSize: number;
   /** Extra environment: the engine's thread limits. */
   readonly environment: Readonly<Record<string, string>>;
-  readonly engine: string;
 }
 
 export function lastLinesOf(logFile: string): string[] {
@@ -67,8 +66,6 @@ export class WorkerProcesses {
         launch.tokenFile,
         '--job',
         launch.job,
-        '--engine',
-        launch.engine,
       ],
       {
         detached: true,

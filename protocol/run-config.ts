@@ -22,6 +22,8 @@ const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 const positive = z.int().min(1).max(Number.MAX_SAFE_INTEGER);
 
 export const precisionSchema = z.enum(['float32', 'mixed_bfloat16']);
+/** How the engine runs the model: traced into one graph, or operation by operation. */
+export const engineModeSchema = z.enum(['graph', 'eager']);
 export const transportSchema = z.enum(['ws', 'nats']);
 
 export const runConfigSchema = z.strictObject({
@@ -43,6 +45,8 @@ export const runConfigSchema = z.strictObject({
   trainSamples: positive,
   testSamples: count,
   engine: z.string().min(1).max(40),
+  /** Checkpoints of 0.1.0, which had no graphs, do not say. */
+  engineMode: engineModeSchema.default('eager'),
   precision: precisionSchema,
   transport: transportSchema,
   /** A checkpoint after each such number of steps; the end of an epoch and of the run always make one. 0: only those. */

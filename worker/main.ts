@@ -19,7 +19,10 @@ import { statePartsOf, takeStatePart } from './state-transfer.ts';
 import { train, type ReplicaState } from './train.ts';
 
 // The launcher comes in by this door and by engine/environment.ts, which must be known before a worker starts.
+export type { Engine } from './engine/engine.ts';
 export { openTensorflow } from './engine/tensorflow/open.ts';
+export { openWasm } from './engine/wasm/open.ts';
+export { openWebgpu, probeWebgpu } from './engine/webgpu/open.ts';
 export { evaluateWeights } from './evaluate.ts';
 
 export interface WorkerOptions {

@@ -24,7 +24,9 @@ export interface TrainFlags {
   readonly learningRate: number | undefined;
   readonly seed: number | undefined;
   readonly engine: string;
-  readonly precision: string;
+  readonly engineMode: string | undefined;
+  readonly adapter: string | undefined;
+  readonly precision: string | undefined;
   readonly transport: string;
   readonly natsUrl: string | undefined;
   readonly listen: Address;
@@ -47,10 +49,12 @@ export interface TrainFlags {
 
 /** What this version can do of what the contract names. A capability is switched on by moving its word. */
 export const CAPABILITIES = {
-  engine: { now: ['auto', 'tensorflow'], later: ['tensorflow-gpu', 'webgpu', 'wasm'] },
-  precision: { now: ['float32'], later: ['mixed_bfloat16'] },
+  engine: { now: ['auto', 'tensorflow-gpu', 'tensorflow', 'webgpu', 'wasm'], later: [] },
+  precision: { now: ['float32', 'mixed_bfloat16'], later: [] },
   transport: { now: ['ws'], later: ['nats'] },
 } as const;
+
+export const ENGINE_WORDS = 'auto, tensorflow-gpu, tensorflow, webgpu or wasm';
 
 /** TLS on the coordinator's port, and NATS, are not in this version: their flags are known and refused. */
 export const REFUSED_FLAGS = { tls: ['tlsCert', 'tlsKey', 'tlsCa'], nats: ['natsUrl'] } as const;
@@ -149,16 +153,30 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
   engine: {
     syntax: '--engine <name>',
     group: 'Workers',
-    help: 'auto or tensorflow (default: auto, the best that works here; it is printed)',
+    help: `${ENGINE_WORDS} (default: auto, the best that works here; which one, and why none better, is printed)`,
     parse: capability(CAPABILITIES.engine),
     fallback: 'auto',
   },
   precision: {
     syntax: '--precision <name>',
     group: 'Workers',
-    help: 'float32',
+    help: 'float32, or mixed_bfloat16: convolutions and matrix products in bfloat16, all else in float32 (default: float32)',
     parse: capability(CAPABILITIES.precision),
-    fallback: 'float32',
+    fallback: undefined,
+  },
+  adapter: {
+    syntax: '--adapter <names>',
+    group: 'Workers',
+    help: 'the GPUs of --engine webgpu by (a part of) their names, separated by commas: one a worker, in turn (default: the fastest; a rasteriser on the processor must be named)',
+    parse: someText,
+    fallback: undefined,
+  },
+  engineMode: {
+    syntax: '--engine-mode <mode>',
+    group: 'Workers',
+    help: 'graph, the model traced into one TensorFlow graph, or eager, operation by operation: slower, for models that cannot be traced (default: graph where the engine has it)',
+    parse: oneOf(['graph', 'eager']),
+    fallback: undefined,
   },
   allowMixedEngines: {
     syntax: '--allow-mixed-engines',

@@ -2,7 +2,7 @@
 // and commands; values, environment and defaults are the table's (flags.ts), so that a refusal can name where a value came from.
 
 import { Command, Option } from 'commander';
-import { FLAGS, type FlagSpec } from './flags.ts';
+import { ENGINE_WORDS, FLAGS, type FlagSpec } from './flags.ts';
 
 /** The words of one command, before any value is looked at. */
 export interface Words {
@@ -72,8 +72,9 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
   add('worker', WORKER, 'one worker, that joins a coordinator')
     .option('--coordinator <url>', 'the address that the coordinator printed')
     .option('--job <job>', "this machine's copy of the job (default: the name or path that the coordinator says)")
+    .option('--adapter <names>', 'see `lockstep train --help`')
     .option('--token-file <file>', "holds the run's token, when the coordinator asks for one")
-    .option('--engine <name>', 'auto or tensorflow (default: auto)')
+    .option('--engine <name>', `${ENGINE_WORDS} (default: the one that the coordinator says)`)
     .addHelpText(
       'after',
       '\nExample:\n  npx lockstep worker --coordinator http://10.0.0.5:29400 --token-file token.txt',
@@ -95,7 +96,7 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
     'also try to reach this NATS server',
   );
   add('setup', 'Installs what training needs, without training. `train` does it, too.', 'install what training needs')
-    .option('--engine <name>', 'auto or tensorflow (default: auto)')
+    .option('--engine <name>', `${ENGINE_WORDS} (default: auto)`)
     .option('--job <job>', 'the job whose data set is fetched (default: cifar10-cnn)');
   // For `npm test` and `npm run bench`; what follows is theirs.
   for (const name of ['test', 'bench']) {

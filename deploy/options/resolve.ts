@@ -14,10 +14,34 @@ export interface RunPlace {
   /** Samples that the data set has. */
   readonly trainSize: number;
   readonly testSize: number;
+  /** What `--engine` came to on this machine. */
+  readonly engine: string;
 }
 
-/** The engine that `--engine auto` stands for in this version. */
-const AUTO_ENGINE = 'tensorflow';
+/** Engines that trace the model into a graph. */
+const GRAPH_ENGINES = ['tensorflow', 'tensorflow-gpu'];
+
+/** Throws LockstepError E_NOT_SUPPORTED where the engine has not got the mode or the precision. */
+function engineOf(flags: TrainFlags, engine: string): Pick<RunConfig, 'engine' | 'engineMode' | 'precision'> {
+  const hasGraph = GRAPH_ENGINES.includes(engine);
+  const engineMode = flags.engineMode === 'eager' || !hasGraph ? 'eager' : 'graph';
+  if (flags.engineMode === 'graph' && !hasGraph) {
+    throw new LockstepError(
+      'E_NOT_SUPPORTED',
+      `--engine-mode graph: the engine ${engine} runs operation by operation only`,
+      {
+        remedy: `Leave it out, or use --engine ${GRAPH_ENGINES.join(' or ')}.`,
+      },
+    );
+  }
+  if (flags.precision === 'mixed_bfloat16' && engineMode !== 'graph') {
+    const which = hasGraph ? '--engine-mode eager' : `the engine ${engine}`;
+    throw new LockstepError('E_NOT_SUPPORTED', `--precision mixed_bfloat16: ${which} has float32 only`, {
+      remedy: `Use --precision float32, or --engine ${GRAPH_ENGINES.join(' or ')} without --engine-mode eager.`,
+    });
+  }
+  return { engine, engineMode, precision: flags.precision === 'mixed_bfloat16' ? 'mixed_bfloat16' : 'float32' };
+}
 
 /** How a global batch is cut. Throws LockstepError E_BATCH_SIZE when the pieces would not be equal. */
 export function resolveBatch(
@@ -57,8 +81,7 @@ export function resolveRun(flags: TrainFlags, job: JobDefinition, place: RunPlac
     augment: job.augment !== undefined && (flags.augment ?? true),
     trainSamples,
     testSamples,
-    engine: flags.engine === 'auto' ? AUTO_ENGINE : flags.engine,
-    precision: flags.precision === 'mixed_bfloat16' ? 'mixed_bfloat16' : 'float32',
+    ...engineOf(flags, place.engine),
     transport: flags.transport === 'nats' ? 'nats' : 'ws',
     checkpointEverySteps: flags.checkpointEvery ?? 0,
   };

@@ -3,6 +3,7 @@
 import { Listr } from 'listr2';
 import type { DataSetDefinition } from '../../jobs/contract.ts';
 import { damagedFiles, dataSetDirectory, ensureDataSet } from './dataset.ts';
+import { DAWN_VERSION, ensureWebgpu, WEBGPU_BYTES, webgpuDamage } from './webgpu.ts';
 import { ensureTensorflow, TENSORFLOW_VERSION, TENSORFLOW_WHEEL_BYTES, tensorflowDamage } from './tensorflow.ts';
 
 /** Seconds between two lines of progress when the output is no terminal. */
@@ -15,22 +16,41 @@ interface Step {
   readonly run: (tell: (line: string) => void, progress: (bytes: number) => void) => Promise<void>;
 }
 
+/** By engine: what must be installed, null when it is there. An engine without an entry needs nothing but the npm packages. */
+const engineSteps: Readonly<Record<string, () => Step | null>> = {
+  tensorflow: () =>
+    tensorflowDamage() === null
+      ? null
+      : {
+          title: `TensorFlow ${TENSORFLOW_VERSION} (CPU): library and Node binding`,
+          bytes: TENSORFLOW_WHEEL_BYTES,
+          run: async (tell, progress) => {
+            await ensureTensorflow(tell, progress);
+          },
+        },
+  webgpu: () =>
+    webgpuDamage() === null
+      ? null
+      : {
+          title: `Dawn ${DAWN_VERSION} (WebGPU): Node addon`,
+          bytes: WEBGPU_BYTES,
+          run: async (tell, progress) => {
+            await ensureWebgpu(tell, progress);
+          },
+        },
+};
+
 /** Sets up what is missing for training with these. Throws what the step that failed throws. */
 export async function setUp(wish: {
   readonly dataSet: DataSetDefinition | null;
+  /** The engine whose library is needed. */
+  readonly engine: string;
   /** One JSON object a line instead of text. */
   readonly json?: boolean;
 }): Promise<void> {
   const steps: Step[] = [];
-  if (tensorflowDamage() !== null) {
-    steps.push({
-      title: `TensorFlow ${TENSORFLOW_VERSION} (CPU): library and Node binding`,
-      bytes: TENSORFLOW_WHEEL_BYTES,
-      run: async (tell, progress) => {
-        await ensureTensorflow(tell, progress);
-      },
-    });
-  }
+  const engineStep = engineSteps[wish.engine]?.();
+  if (engineStep) steps.push(engineStep);
   const { dataSet } = wish;
   if (dataSet?.source !== undefined) {
     const damages = await damagedFiles(dataSetDirectory(dataSet), dataSet.source.files);

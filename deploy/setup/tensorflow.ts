@@ -49,7 +49,7 @@ const BINDING = 'tfjs_binding.node';
 const WANTED =
   /^tensorflow\/(libtensorflow_(cc|framework)\.so\.2|THIRD_PARTY_NOTICES\.txt|include\/(tensorflow\/c\/|tensorflow\/core\/platform\/ctstring|tsl\/platform\/ctstring|xla\/tsl\/c\/).*\.h)$/;
 
-const NEXT_RUNG = 'The next engine of the ladder is `wasm`, which this version does not have yet.';
+const NEXT_RUNG = 'Or use --engine wasm, which needs nothing but Node and is several times slower.';
 
 export interface Tensorflow {
   readonly bindingPath: string;
@@ -68,6 +68,11 @@ interface Manifest {
     readonly mtimeMs: number;
     readonly sha256: string;
   }[];
+}
+
+/** Whether there is a library for this platform. */
+export function isSupportedPlatform(): boolean {
+  return WHEELS[`${platform()}-${arch()}`] !== undefined;
 }
 
 export type Tell = (line: string) => void;

@@ -9,7 +9,7 @@ import job from './jobs/small.ts';
 
 const REFERENCE = { kind: 'built-in', name: 'small', sha256: 'a'.repeat(64) } as const;
 
-function resolve(line: string, definition: JobDefinition = job): RunConfig {
+function resolve(line: string, definition: JobDefinition = job, engine = 'tensorflow'): RunConfig {
   const command = parseCommand(['train', 'small', ...line.split(' ').filter((word) => word !== '')], {}, '');
   if (command.kind !== 'train') throw new Error(command.kind);
   return resolveRun(command.options.flags, definition, {
@@ -17,12 +17,13 @@ function resolve(line: string, definition: JobDefinition = job): RunConfig {
     reference: REFERENCE,
     trainSize: 1000,
     testSize: 200,
+    engine,
   });
 }
 
-function refusal(line: string, definition: JobDefinition = job): string {
+function refusal(line: string, definition: JobDefinition = job, engine = 'tensorflow'): string {
   try {
-    resolve(line, definition);
+    resolve(line, definition, engine);
   } catch (error) {
     if (error instanceof LockstepError) return `${error.code} ${error.message} -> ${error.remedy}`;
     throw error;
@@ -48,11 +49,35 @@ describe('resolveRun', () => {
       trainSamples: 1000,
       testSamples: 200,
       engine: 'tensorflow',
+      engineMode: 'graph',
       precision: 'float32',
       transport: 'ws',
       checkpointEverySteps: 0,
     });
     expect(runConfigSchema.parse(config)).toEqual(config);
+  });
+
+  test('an engine that traces runs the graph, unless it is told not to; the others run operation by operation', () => {
+    const modeOf = (line: string, engine: string): string => resolve(line, job, engine).engineMode;
+    expect(modeOf('', 'tensorflow-gpu')).toBe('graph');
+    expect(modeOf('--engine-mode graph', 'tensorflow')).toBe('graph');
+    expect(modeOf('--engine-mode eager', 'tensorflow')).toBe('eager');
+    expect(modeOf('', 'wasm')).toBe('eager');
+    expect(modeOf('', 'webgpu')).toBe('eager');
+    expect(refusal('--engine-mode graph', job, 'wasm')).toBe(
+      'E_NOT_SUPPORTED --engine-mode graph: the engine wasm runs operation by operation only -> ' +
+        'Leave it out, or use --engine tensorflow or tensorflow-gpu.',
+    );
+  });
+
+  test('mixed precision needs a graph', () => {
+    expect(resolve('--precision mixed_bfloat16').precision).toBe('mixed_bfloat16');
+    expect(refusal('--precision mixed_bfloat16', job, 'webgpu')).toMatch(
+      /^E_NOT_SUPPORTED --precision mixed_bfloat16: the engine webgpu has float32 only -> /,
+    );
+    expect(refusal('--precision mixed_bfloat16 --engine-mode eager')).toMatch(
+      /^E_NOT_SUPPORTED --precision mixed_bfloat16: --engine-mode eager has float32 only -> /,
+    );
   });
 
   test('steps are those of the epochs, or --max-steps if fewer', () => {

@@ -44,7 +44,9 @@ describe('values and where they come from', () => {
       learningRate: undefined,
       seed: undefined,
       engine: 'auto',
-      precision: 'float32',
+      engineMode: undefined,
+      adapter: undefined,
+      precision: undefined,
       transport: 'ws',
       natsUrl: undefined,
       listen: { host: '127.0.0.1', port: 29400 },
@@ -70,7 +72,7 @@ describe('values and where they come from', () => {
   test('all flags of the contract are taken', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
-        '--precision float32 --transport ws --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
+        '--precision float32 --engine-mode eager --adapter L4 --transport ws --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines',
     );
@@ -83,6 +85,8 @@ describe('values and where they come from', () => {
       learningRate: 0.0005,
       seed: 7,
       engine: 'tensorflow',
+      engineMode: 'eager',
+      adapter: 'L4',
       precision: 'float32',
       transport: 'ws',
       natsUrl: undefined,
@@ -220,16 +224,12 @@ describe('refusals name the flag or the variable, and its value', () => {
       'E_USAGE --log-format xml: it must be one of pretty, json -> Change --log-format or leave it out.',
     ],
     [
-      'train j --engine tensorflow-gpu',
-      'E_NOT_SUPPORTED --engine tensorflow-gpu: this version of Lockstep does not have it -> It has auto, tensorflow.',
-    ],
-    [
       'train j --engine pytorch',
-      'E_USAGE --engine pytorch: it must be one of auto, tensorflow -> Change --engine or leave it out.',
+      'E_USAGE --engine pytorch: it must be one of auto, tensorflow-gpu, tensorflow, webgpu, wasm -> Change --engine or leave it out.',
     ],
     [
-      'train j --precision mixed_bfloat16',
-      'E_NOT_SUPPORTED --precision mixed_bfloat16: this version of Lockstep does not have it -> It has float32.',
+      'train j --precision float16',
+      'E_USAGE --precision float16: it must be one of float32, mixed_bfloat16 -> Change --precision or leave it out.',
     ],
     [
       'train j --transport nats',
@@ -273,8 +273,8 @@ describe('refusals name the flag or the variable, and its value', () => {
     expect(refusal('train j', { LOCKSTEP_RESUME: 'perhaps' })).toBe(
       'E_USAGE LOCKSTEP_RESUME=perhaps: it must be 1 or 0 -> Change LOCKSTEP_RESUME or leave it out.',
     );
-    expect(refusal('worker --coordinator h:1', { LOCKSTEP_ENGINE: 'wasm' })).toBe(
-      'E_NOT_SUPPORTED LOCKSTEP_ENGINE=wasm: this version of Lockstep does not have it -> It has auto, tensorflow.',
+    expect(refusal('worker --coordinator h:1', { LOCKSTEP_ENGINE: 'jax' })).toBe(
+      'E_USAGE LOCKSTEP_ENGINE=jax: it must be one of auto, tensorflow-gpu, tensorflow, webgpu, wasm -> Change LOCKSTEP_ENGINE or leave it out.',
     );
   });
 
@@ -352,7 +352,7 @@ describe('the other commands', () => {
   test('worker', () => {
     expect(parse('worker --coordinator ws://10.0.0.5:29400/ --job j.ts --token-file t')).toEqual({
       kind: 'worker',
-      flags: { coordinator: 'http://10.0.0.5:29400', job: 'j.ts', tokenFile: 't', engine: 'auto' },
+      flags: { coordinator: 'http://10.0.0.5:29400', job: 'j.ts', tokenFile: 't', engine: 'auto', adapter: undefined },
     });
     expect(parse('worker', { LOCKSTEP_COORDINATOR: 'h:5', LOCKSTEP_TOKEN_FILE: 't' })).toMatchObject({
       flags: { coordinator: 'http://h:5', tokenFile: 't' },

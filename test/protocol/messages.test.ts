@@ -89,6 +89,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       trainSamples: 50_000,
       testSamples: 0,
       engine: 'tensorflow',
+      engineMode: 'graph',
       precision: 'float32',
       transport: 'ws',
       checkpointEverySteps: 0,

@@ -28,6 +28,7 @@ function options(change: Partial<RunOptions> & { steps?: number; microbatches?: 
       trainSamples: 10,
       testSamples: 5,
       engine: 'tensorflow',
+      engineMode: 'graph',
       precision: 'float32',
       transport: 'ws',
       checkpointEverySteps: 0,

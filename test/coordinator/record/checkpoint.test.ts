@@ -31,6 +31,7 @@ const CONFIG: RunConfig = {
   trainSamples: 10,
   testSamples: 5,
   engine: 'tensorflow',
+  engineMode: 'graph',
   precision: 'float32',
   transport: 'ws',
   checkpointEverySteps: 0,

@@ -8,7 +8,9 @@ import { createEagerEngine } from '../eager-engine.ts';
 import type { Engine, EngineInfo } from '../engine.ts';
 import { drawsFrom } from '../model/chance.ts';
 import { composedCrossEntropy } from '../model/loss.ts';
+import { type AdapterName, chooseAdapter } from './adapter.ts';
 import { openBackend, type WebgpuBackend } from './backend.ts';
+import { loadDawn } from './dawn.ts';
 
 export interface WebgpuOptions {
   readonly job: JobDefinition;
@@ -53,6 +55,15 @@ export async function openWebgpu(options: WebgpuOptions): Promise<Engine> {
     backend.release();
     throw error;
   }
+}
+
+/**
+ * Which adapter `openWebgpu` would take, without opening it. One that is named may be a rasteriser.
+ * Throws E_ENGINE_UNAVAILABLE.
+ */
+export async function probeWebgpu(dawnPath: string, adapter: string | null): Promise<AdapterName> {
+  const { name, backend } = await chooseAdapter(loadDawn(dawnPath), adapter, adapter !== null);
+  return { name, backend };
 }
 
 function describe({ chosen, version }: WebgpuBackend, dawnVersion: string): EngineInfo {
