@@ -229,6 +229,18 @@ async function openResume(directory: string, reference: JobReference): Promise<R
   return { ...found, stepsLost: Math.max(0, (await lastStepOf(directory)) - found.checkpoint.step) };
 }
 
+/** What decides a run's bits. */
+type Resumable =
+  | 'globalBatch'
+  | 'microbatches'
+  | 'seed'
+  | 'augment'
+  | 'trainSamples'
+  | 'learningRate'
+  | 'engine'
+  | 'engineMode'
+  | 'precision';
+
 /** A resumed run must go on to the bits that it would have reached: what decides them may not change. */
 function checkResume(config: RunConfig, resume: Resume, directory: string, allowMixedEngines: boolean): void {
   const before = resume.checkpoint.config;
@@ -241,7 +253,7 @@ function checkResume(config: RunConfig, resume: Resume, directory: string, allow
     learningRate: '--learning-rate',
     ...(!allowMixedEngines && { engine: '--engine', engineMode: '--engine-mode', precision: '--precision' }),
   } as const;
-  for (const [field, flag] of Object.entries(flagsOf) as [keyof RunConfig, string][]) {
+  for (const [field, flag] of Object.entries(flagsOf) as [Resumable, string][]) {
     if (config[field] !== before[field]) {
       throw new LockstepError(
         'E_USAGE',

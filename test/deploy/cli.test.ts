@@ -53,11 +53,11 @@ describe('bad input ends with code 2, one error on stderr, and nothing on stdout
   });
 
   test('a variable', async () => {
-    expect(await lockstep(['train', 'cifar10-cnn'], { LOCKSTEP_PRECISION: 'mixed_bfloat16' })).toEqual({
+    expect(await lockstep(['train', 'cifar10-cnn'], { LOCKSTEP_TRANSPORT: 'nats' })).toEqual({
       code: 2,
       stdout: '',
       stderr:
-        'lockstep: E_NOT_SUPPORTED: LOCKSTEP_PRECISION=mixed_bfloat16: this version of Lockstep does not have it\n  -> It has float32.\n',
+        'lockstep: E_NOT_SUPPORTED: LOCKSTEP_TRANSPORT=nats: this version of Lockstep does not have it\n  -> It has ws.\n',
     });
   });
 

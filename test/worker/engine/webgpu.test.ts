@@ -61,11 +61,11 @@ const MODELS: Record<string, { shape: number[]; ids?: true; build: () => TensorF
     build: () => ended(layers.embedding({ inputDim: 10, outputDim: 4, inputLength: 40 }), layers.flatten()),
   },
   'a recurrent layer with a mask': {
-    shape: [7],
+    shape: [3],
     ids: true,
     build: () =>
       ended(
-        layers.embedding({ inputDim: 10, outputDim: 4, inputLength: 7, maskZero: true }),
+        layers.embedding({ inputDim: 10, outputDim: 4, inputLength: 3, maskZero: true }),
         layers.lstm({ units: 4, recurrentInitializer: 'glorotUniform' }),
       ),
   },
@@ -98,6 +98,28 @@ const MODELS: Record<string, { shape: number[]; ids?: true; build: () => TensorF
     },
   },
 };
+
+/** x exp(w) + w: computes with a weight alone before the weight meets anything that lies on the GPU. */
+class Scaled extends layers.Layer {
+  static readonly className = 'Scaled';
+  private scale: TensorFlow.LayerVariable | undefined;
+
+  override build(): void {
+    this.scale = this.addWeight('scale', [20], 'float32', tf.initializers.randomUniform({ minval: -1, maxval: 1 }));
+    this.built = true;
+  }
+
+  override call(inputs: TensorFlow.Tensor | TensorFlow.Tensor[]): TensorFlow.Tensor {
+    const [x] = Array.isArray(inputs) ? inputs : [inputs];
+    const w = this.scale?.read();
+    if (x === undefined || w === undefined) throw new Error('not built');
+    return x.mul(w.exp()).add(w);
+  }
+
+  override computeOutputShape(shape: TensorFlow.Shape): TensorFlow.Shape {
+    return shape;
+  }
+}
 
 /** A gradient of five samples at weights that leave no part of it near zero. */
 async function contributionOfModel(name: string, engine: Engine): Promise<Float32Array> {
@@ -185,23 +207,20 @@ describe("gradients are those of TensorFlow.js's plain backend, with the same bi
       const engine = await open(jobOf((MODELS[name] as { build: () => TensorFlow.LayersModel }).build));
       const first = await contributionOfModel(name, engine);
       expect(worstError(engine, first, expected.get(name) as Float32Array)).toBeLessThan(1e-5);
-      for (let i = 0; i < 5; i++) expect(digestOf(await contributionOfModel(name, engine))).toBe(digestOf(first));
+      for (let i = 0; i < 3; i++) expect(digestOf(await contributionOfModel(name, engine))).toBe(digestOf(first));
     });
   }
 });
 
 test('a microbatch has the same bits right after a load and later, when all small tensors lie on the GPU', async () => {
   const engine = await open(
-    jobOf(() => {
-      const kernelRegularizer = tf.regularizers.l1l2({ l1: 0.3, l2: 0.7 });
-      return tf.sequential({
-        layers: [layers.dense({ inputShape: [30], units: 20, activation: 'softmax', kernelRegularizer })],
-      });
-    }),
+    jobOf(() =>
+      tf.sequential({ layers: [new Scaled({ inputShape: [20] }), layers.activation({ activation: 'softmax' })] }),
+    ),
   );
   const batch = {
     size: 3,
-    inputs: Float32Array.from(noise(Stream.pixels, 90)),
+    inputs: Float32Array.from(noise(Stream.pixels, 60)),
     labels: Int32Array.of(0, 7, 19),
     random: key,
   };

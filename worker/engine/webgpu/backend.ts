@@ -85,7 +85,7 @@ async function open({ dawnPath, adapter: name, allowSoftware }: BackendWish, wis
     const { tf, version } = await register(dawn, device, adapter.info);
     const close = (): void => {
       tf.removeBackend(BACKEND);
-      device.destroy();
+      setInterval(() => {}, 1000);
     };
     return { backend: { tf, chosen, version, guard: guardOf(device) }, wish, users: 0, close };
   } catch (error) {
