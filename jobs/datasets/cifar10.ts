@@ -13,6 +13,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { list } from 'tar';
 import { LockstepError } from '../../protocol/errors.ts';
+import { planeReader } from '../kernels/kernels.ts';
 import type { DataFile, DataSet, DataSetDefinition, Source, Split } from '../contract.ts';
 import { decodePng } from './png.ts';
 
@@ -116,19 +117,14 @@ async function unpack(archive: { kind: Source['kind']; path: string }, outDir: s
 /** Samples of some files, one after the other: float32 [32, 32, 3], pixels / 255. */
 function openSplit(directory: string, files: readonly DataFile[]): Split {
   const handles = files.map(({ name }) => openSync(join(directory, name), 'r'));
-  const record = Buffer.alloc(RECORD_BYTES);
-  const scaled = Float32Array.from({ length: 256 }, (_, value) => value / 255);
+  const readPlanes = planeReader(PIXELS, 1);
   return {
     size: files.length * FILE_RECORDS,
     read: (index, into) => {
       const handle = handles[Math.floor(index / FILE_RECORDS)] ?? -1;
-      readSync(handle, record, 0, RECORD_BYTES, (index % FILE_RECORDS) * RECORD_BYTES);
-      for (let pixel = 0; pixel < PIXELS; pixel++) {
-        into[3 * pixel] = scaled[record[1 + pixel] as number] as number;
-        into[3 * pixel + 1] = scaled[record[1 + PIXELS + pixel] as number] as number;
-        into[3 * pixel + 2] = scaled[record[1 + 2 * PIXELS + pixel] as number] as number;
-      }
-      return record[0] as number;
+      const at = (index % FILE_RECORDS) * RECORD_BYTES;
+      const [label = 0] = readPlanes((record) => readSync(handle, record, 0, RECORD_BYTES, at), into);
+      return label;
     },
     close: () => {
       for (const handle of handles) closeSync(handle);

@@ -67,6 +67,28 @@ export function divide(values: usize, n: i32, divisor: f32): f64 {
   return total;
 }
 
+/** Four bytes as float32 in [0, 1]. */
+// @ts-ignore: decorator
+@inline
+function fourBytes(from: usize): v128 {
+  const words = i32x4.extend_low_i16x8_u(i16x8.extend_low_i8x16_u(v128.load32_zero(from)));
+  return f32x4.div(f32x4.convert_i32x4_u(words), f32x4.splat(255));
+}
+
+/** An image of three planes of `pixels` bytes each, a multiple of 4, to float32 [pixels, 3] in [0, 1]. */
+export function planesToPixels(from: usize, to: usize, pixels: i32): void {
+  const plane = <usize>pixels;
+  for (let i: usize = 0; i < plane; i += 4) {
+    const r = fourBytes(from + i);
+    const g = fourBytes(from + plane + i);
+    const b = fourBytes(from + 2 * plane + i);
+    const target = to + 12 * i;
+    v128.store(target, i32x4.shuffle(i32x4.shuffle(r, g, 0, 4, 1, 5), b, 0, 1, 4, 2));
+    v128.store(target + 16, i32x4.shuffle(i32x4.shuffle(g, b, 1, 5, 2, 6), r, 0, 1, 6, 2));
+    v128.store(target + 32, i32x4.shuffle(i32x4.shuffle(b, r, 2, 7, 3, 3), g, 0, 1, 7, 2));
+  }
+}
+
 /** `coordinate` folded into [0, size - 1]; the mirrors stand half a pixel outside the first and the last pixel. */
 function reflected(coordinate: v128, size: f32): v128 {
   const period = f32x4.splat(2 * size);

@@ -20,6 +20,7 @@ interface Exports {
     epsilon: number,
   ): void;
   divide(values: number, n: number, divisor: number): number;
+  planesToPixels(from: number, to: number, pixels: number): void;
   flipAndRotate(
     from: number,
     to: number,
@@ -52,15 +53,32 @@ function kernels(): Exports {
   return instance;
 }
 
-/** `count` views of `floats` floats each, one after the other in the module's memory, which grows where it must. */
-function operands(count: number, floats: number, marginBytes = 0): { offsets: number[]; views: Float32Array[] } {
-  const { memory } = kernels();
-  const stride = (floats * Float32Array.BYTES_PER_ELEMENT + marginBytes + 15) & ~15;
-  const missing = FIRST + count * stride - memory.buffer.byteLength;
-  if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES));
-  const offsets = Array.from({ length: count }, (_, i) => FIRST + i * stride);
-  return { offsets, views: offsets.map((offset) => new Float32Array(memory.buffer, offset, floats)) };
+interface Workspace {
+  /** Where each operand begins in the module's memory, and a view of it. */
+  readonly offsets: readonly number[];
+  readonly views: readonly Float32Array[];
 }
+
+/** `count` operands of `floats` floats each, one after the other in the module's memory, which grows where it must. */
+function workspace(count: number, floats: number, marginBytes = 0): () => Workspace {
+  const stride = (floats * Float32Array.BYTES_PER_ELEMENT + marginBytes + 15) & ~15;
+  const offsets = Array.from({ length: count }, (_, i) => FIRST + i * stride);
+  let made: Workspace = { offsets, views: [] };
+  return () => {
+    const { memory } = kernels();
+    const missing = FIRST + count * stride - memory.buffer.byteLength;
+    if (missing > 0) memory.grow(Math.ceil(missing / PAGE_BYTES));
+    // Growing takes the old buffer away from its views.
+    const { buffer } = memory;
+    if (made.views[0]?.buffer !== buffer) {
+      made = { offsets, views: offsets.map((offset) => new Float32Array(buffer, offset, floats)) };
+    }
+    return made;
+  };
+}
+
+const blocks = workspace(4, BLOCK);
+let images: { readonly floats: number; readonly channels: number; readonly workspace: () => Workspace } | undefined;
 
 /**
  * One step of Adam (Kingma and Ba 2015) on vectors of one length, all but the gradient changed in place.
@@ -71,7 +89,7 @@ export function adamStep(
   { size, rest1, rest2, epsilon }: Readonly<Record<'size' | 'rest1' | 'rest2' | 'epsilon', number>>,
 ): void {
   const vectors = [weights, gradient, m, v];
-  const { offsets, views } = operands(4, BLOCK);
+  const { offsets, views } = blocks();
   const [atWeights = 0, atGradient = 0, atM = 0, atV = 0] = offsets;
   for (let start = 0; start < weights.length; start += BLOCK) {
     const end = Math.min(start + BLOCK, weights.length);
@@ -89,7 +107,7 @@ export function divideAndSquare(values: Float32Array, divisor: number): number {
   const {
     offsets: [offset = 0],
     views: [view = new Float32Array(0)],
-  } = operands(1, BLOCK);
+  } = blocks();
   let squares = 0;
   for (let start = 0; start < values.length; start += BLOCK) {
     const end = Math.min(start + BLOCK, values.length);
@@ -98,6 +116,30 @@ export function divideAndSquare(values: Float32Array, divisor: number): number {
     values.set(view.subarray(0, end - start), start);
   }
   return squares;
+}
+
+/**
+ * Makes a reader of images of three planes of `pixels` bytes each (a multiple of 4): `fill` writes the planes, whatever comes
+ * before them included; the result is float32 [pixels, 3], bytes / 255.
+ * @param skip bytes before the planes
+ */
+export function planeReader(
+  pixels: number,
+  skip: number,
+): (fill: (bytes: Uint8Array) => void, into: Float32Array) => Uint8Array {
+  const length = skip + 3 * pixels;
+  const space = workspace(2, 3 * pixels);
+  return (fill, into) => {
+    const {
+      offsets: [target = 0, source = 0],
+      views: [floats],
+    } = space();
+    const bytes = new Uint8Array(kernels().memory.buffer, source, length);
+    fill(bytes);
+    kernels().planesToPixels(source + skip, target, pixels);
+    if (floats !== undefined) into.set(floats);
+    return bytes;
+  };
 }
 
 /** See `flipAndRotate` of assembly.ts; `from` and `to` are float32 [height, width, channels]. */
@@ -109,10 +151,14 @@ export function flipAndRotateImage(
   cos: number,
   sin: number,
 ): void {
+  if (images?.floats !== from.length || images.channels !== channels) {
+    const marginBytes = 4 * channels * Float32Array.BYTES_PER_ELEMENT + 16;
+    images = { floats: from.length, channels, workspace: workspace(2, from.length, marginBytes) };
+  }
   const {
     offsets: [source = 0, target = 0],
     views: [before, after],
-  } = operands(2, from.length, 4 * channels * Float32Array.BYTES_PER_ELEMENT + 16);
+  } = images.workspace();
   before?.set(from);
   kernels().flipAndRotate(source, target, height, width, channels, flipped, cos, sin);
   if (after !== undefined) to.set(after);

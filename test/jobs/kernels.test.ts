@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { adamStep, divideAndSquare, flipAndRotateImage } from '../../jobs/kernels/kernels.ts';
+import { adamStep, divideAndSquare, flipAndRotateImage, planeReader } from '../../jobs/kernels/kernels.ts';
 import { noise } from '../oracles/formula.ts';
 
 const f = Math.fround;
@@ -56,6 +56,20 @@ test('what is not finite stays so in the sum of squares', () => {
       values[place] = bad;
       expect(Number.isFinite(divideAndSquare(values, 2))).toBe(false);
     }
+  }
+});
+
+test('planes of bytes become pixels of float32 in [0, 1]', () => {
+  for (const pixels of [4, 12, 1024]) {
+    const record = Uint8Array.from(noise(7, 1 + 3 * pixels), (u) => Math.floor(256 * u));
+    const into = new Float32Array(3 * pixels).fill(Number.NaN);
+    const bytes = planeReader(pixels, 1)((to) => to.set(record), into);
+    expect(bytes[0]).toBe(record[0]);
+    const expected = Float32Array.from({ length: 3 * pixels }, (_, i) => {
+      const [pixel, channel] = [Math.floor(i / 3), i % 3];
+      return (record[1 + channel * pixels + pixel] ?? 0) / 255;
+    });
+    expect(into).toEqual(expected);
   }
 });
 
