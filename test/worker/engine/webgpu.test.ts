@@ -219,9 +219,10 @@ test('a microbatch has the same bits right after a load and later, when all smal
     ),
   );
   const batch = {
-    size: 3,
-    inputs: Float32Array.from(noise(Stream.pixels, 60)),
-    labels: Int32Array.of(0, 7, 19),
+    // More than the 1000 floats up to which TensorFlow.js would stay in JavaScript altogether.
+    size: 60,
+    inputs: Float32Array.from(noise(Stream.pixels, 1200)),
+    labels: Int32Array.from({ length: 60 }, (_, i) => i % 20),
     random: key,
   };
   for (let seed = 0; seed < 5; seed++) {
@@ -339,6 +340,7 @@ describe('a process of its own', () => {
       execFileSync(process.execPath, ['--import', 'tsx', script, ...args], {
         env: { ...process.env, ...environment },
         encoding: 'utf8',
+        timeout: 30_000,
         stdio: ['ignore', 'pipe', 'ignore'],
       }),
     );

@@ -85,7 +85,7 @@ async function open({ dawnPath, adapter: name, allowSoftware }: BackendWish, wis
     const { tf, version } = await register(dawn, device, adapter.info);
     const close = (): void => {
       tf.removeBackend(BACKEND);
-      setInterval(() => {}, 1000);
+      device.destroy();
     };
     return { backend: { tf, chosen, version, guard: guardOf(device) }, wish, users: 0, close };
   } catch (error) {
@@ -137,16 +137,13 @@ function guardOf(device: GpuDevice): WebgpuBackend['guard'] {
   lost.catch(() => {});
   return async (work) => {
     for (const scope of ERROR_SCOPES) device.pushErrorScope(scope);
-    let errors: Promise<unknown>;
-    try {
-      return await Promise.race([work(), lost]);
-    } finally {
-      errors = Promise.all(ERROR_SCOPES.map(async () => device.popErrorScope()));
-      const first = (await Promise.race([errors, lost])) as ({ message: string } | null)[];
-      const error = first.find((scope) => scope !== null);
-      // oxlint-disable-next-line no-unsafe-finally
-      if (error !== undefined) throw failed(`the GPU reports: ${error?.message}`);
-    }
+    const result = work();
+    await Promise.allSettled([Promise.race([result, lost])]);
+    // What the GPU reports goes before what its results made of the work.
+    const reports = Promise.all(ERROR_SCOPES.map(async () => device.popErrorScope()));
+    const error = (await Promise.race([reports, lost])).find((report) => report !== null);
+    if (error !== undefined) throw failed(`the GPU reports: ${error?.message}`);
+    return result;
   };
 }
 
