@@ -2,11 +2,12 @@
 // is really loaded, in a process of its own, and says itself what it runs on. Imports nothing that needs the npm packages'
 // native parts, so that it works where half of the rest does not.
 
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { connect, createServer } from 'node:net';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { statfsSync } from 'node:fs';
 import type { DataSetDefinition } from '../jobs/contract.ts';
+import { examineEngines } from './engines.ts';
 import { cacheDirectory } from './setup/cache.ts';
 import { damagedFiles, dataSetDirectory } from './setup/dataset.ts';
 import { findPip } from './setup/fetch.ts';
@@ -92,17 +93,16 @@ async function tools(): Promise<Finding[]> {
 }
 
 async function engine(): Promise<Finding> {
-  const what = 'engine';
+  const what = 'tensorflow';
   const damage = tensorflowDamage();
-  if (damage !== null) return { mark: 'missing', what, found: `tensorflow: ${damage}`, remedy: 'npm run setup' };
+  if (damage !== null) return { mark: 'missing', what, found: damage, remedy: 'npm run setup' };
   const bad = await verifyTensorflow();
-  if (bad.length > 0)
-    return { mark: 'missing', what, found: `tensorflow: ${bad.join(', ')} altered`, remedy: 'npm run setup' };
+  if (bad.length > 0) return { mark: 'missing', what, found: `${bad.join(', ')} altered`, remedy: 'npm run setup' };
   try {
     const { bindingPath } = findTensorflow();
     const version = await testLoad(bindingPath);
     const device = await realDevice(bindingPath);
-    return { mark: 'ok', what, found: `tensorflow: TensorFlow ${version}, ran on ${device}` };
+    return { mark: 'ok', what, found: `TensorFlow ${version}, ran on ${device}` };
   } catch (error) {
     return {
       mark: 'missing',
@@ -120,7 +120,7 @@ async function realDevice(bindingPath: string): Promise<string> {
     const a = b.createTensor([2], b.TF_FLOAT, Float32Array.of(1, 2));
     const [sum] = b.executeOp('AddV2', [{ name: 'T', type: b.TF_ATTR_TYPE, value: b.TF_FLOAT }], [a, a], 1);
     const values = b.tensorDataSync(sum.id);
-    process.stdout.write(values[0] === 2 && values[1] === 4 ? (b.isUsingGPUDevice ? 'a GPU' : 'the CPU') : 'wrong');`;
+    process.stdout.write(values[0] === 2 && values[1] === 4 ? (b.isUsingGpuDevice() ? 'a GPU' : 'the CPU') : 'wrong');`;
   const child = spawn(process.execPath, ['-e', script, bindingPath], { stdio: ['ignore', 'pipe', 'ignore'] });
   let out = '';
   child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
@@ -158,17 +158,16 @@ function port({ host, port: number }: DoctorWish['listen']): Promise<Finding> {
   });
 }
 
-function gpu(): Finding {
-  const answer = spawnSync('nvidia-smi', ['--query-gpu=name', '--format=csv,noheader'], {
-    encoding: 'utf8',
-    timeout: 10_000,
-  });
-  const names = answer.status === 0 ? answer.stdout.trim().split('\n').join(', ') : null;
-  return {
-    mark: 'note',
-    what: 'GPU',
-    found: names === null ? 'no NVIDIA driver answers' : `${names} (this version trains on the CPU)`,
-  };
+/** The rungs of the ladder other than `tensorflow`, which is tried for real above. */
+async function otherEngines(): Promise<Finding[]> {
+  const all = await examineEngines();
+  return all
+    .filter(({ name }) => name !== 'tensorflow')
+    .map(({ name, finding }) =>
+      finding.available
+        ? { mark: 'ok', what: name, found: finding.detail }
+        : { mark: 'note', what: name, found: finding.because, remedy: finding.remedy },
+    );
 }
 
 /** Connects and reads the server's INFO line, as every NATS client does first. */
@@ -200,7 +199,7 @@ export async function examine(wish: DoctorWish): Promise<Finding[]> {
     cache(),
     ...(await tools()),
     await engine(),
-    gpu(),
+    ...(await otherEngines()),
     ...(await Promise.all(wish.dataSets.map(dataSet))),
     await port(wish.listen),
     ...(wish.natsUrl === null ? [] : [await nats(wish.natsUrl)]),

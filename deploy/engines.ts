@@ -51,6 +51,13 @@ const PROBES: Readonly<Record<EngineName, (adapter: string | null) => Promise<Fi
   wasm: async () => ({ available: true, detail: 'TensorFlow.js in WebAssembly, on the CPU: several times slower' }),
 };
 
+/** Every rung, best first, looked at whether it is needed or not. */
+export async function examineEngines(): Promise<{ readonly name: EngineName; readonly finding: Finding }[]> {
+  const found = [];
+  for (const name of LADDER) found.push({ name, finding: await PROBES[name](null) });
+  return found;
+}
+
 /** Chooses. Throws E_ENGINE_UNAVAILABLE where the wish cannot be met. */
 export async function chooseEngineHere(wish: string, adapter: string | null = null): Promise<EngineChoice> {
   const name = LADDER.find((engine) => engine === wish) ?? 'auto';
