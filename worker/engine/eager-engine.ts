@@ -94,17 +94,18 @@ export async function createEagerEngine(backend: EagerBackend, job: JobDefinitio
           withDraws(tf, backend.drawsFrom(stream), () => {
             const { gradients, losses, predictions } = model.gradients(...tensorsOf(size, inputs, labels));
             // No gradient: zeros, filled in below.
-            return [losses, predictions, ...gradients.map((gradient) => gradient ?? tf.scalar(0))];
+            return [losses, predictions, ...gradients.map((gradient) => gradient ?? tf.zeros([0]))];
           }),
         ),
       );
       const [losses, classes, ...gradients] = tensors;
-      for (const [i, { offset, length }] of layout.entries.entries()) {
-        if (offset >= layout.trainableSize) break;
-        const gradient = gradients[i];
-        if (gradient?.size === length) out.set(await gradient.data<'float32'>(), offset);
+      // All on their way at once: on a GPU each is a journey.
+      const values = await Promise.all(gradients.map(async (gradient) => gradient.data<'float32'>()));
+      values.forEach((gradient, i) => {
+        const { offset = 0, length = 0 } = layout.entries[i] ?? {};
+        if (gradient.length === length) out.set(gradient, offset);
         else out.fill(0, offset, offset + length);
-      }
+      });
       const { lossSum, predictions } = await read(losses, classes);
       out[contribution.loss] = lossSum;
       out[contribution.correct] = countCorrect(predictions, labels);

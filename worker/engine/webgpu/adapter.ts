@@ -114,7 +114,7 @@ function allowed(chosen: ChosenAdapter, allowSoftware: boolean): ChosenAdapter {
   if (!chosen.isSoftware || allowSoftware) return chosen;
   throw unavailable(
     `the adapter '${chosen.name}' is no GPU but a rasteriser that computes on the processor`,
-    "Install the GPU's own driver, use another engine, or allow software adapters by name.",
+    "Install the GPU's own driver, use another engine, or name it with --adapter.",
   );
 }
 
