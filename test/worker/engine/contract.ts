@@ -5,7 +5,7 @@ import type * as TensorFlow from '@tensorflow/tfjs';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { JobDefinition, Tf } from '../../../jobs/contract.ts';
 import { adam } from '../../../jobs/optimizers.ts';
-import { contributionOf, type Engine, type Microbatch } from '../../../worker/engine/engine.ts';
+import { bucketsOf, contributionOf, type Engine, type Microbatch } from '../../../worker/engine/engine.ts';
 import { fingerprintOf } from '../../../worker/engine/fingerprint.ts';
 import { digestOf } from '../../../worker/engine/digest.ts';
 import { formulaBatch, formulaWeights, noise, type Probe, readOracle, Stream } from '../../oracles/formula.ts';
@@ -230,6 +230,29 @@ export function describeEngineContract(name: string, open: OpenEngine): void {
         await contribute(one, noisyBatch(7, 3072, 10));
         expect(digestOf(await contribute(one, batch))).toBe(digestOf(first));
         expect(digestOf(await contribute(two, batch))).toBe(digestOf(first));
+      });
+
+      test('is told of bucket by bucket, last layers first, each when it lies in the vector', async () => {
+        const engine = await cnn();
+        const out = new Float32Array(contributionOf(engine.layout).size).fill(Number.NaN);
+        const list = bucketsOf(engine.layout, 64 << 10);
+        // Buckets of at least 64 KiB, whole tensors, from the end: dense layers' 66,250 weights, then 36,928 of the third
+        // convolution's and 18,496 of the second's, the rest; loss and right answers.
+        expect(list.map(({ offset, length }) => [offset, length])).toEqual([
+          [56_320, 66_250],
+          [19_392, 36_928],
+          [896, 18_496],
+          [0, 896],
+          [122_570, 2],
+        ]);
+        const heard: number[] = [];
+        const ready = (index: number): void => {
+          const { offset, length } = list[index] ?? { offset: 0, length: out.length };
+          expect(out.subarray(offset, offset + length).some(Number.isNaN)).toBe(false);
+          heard.push(index);
+        };
+        await engine.gradient(noisyBatch(2, 3072, 10), out, { list, ready });
+        expect(heard).toEqual([0, 1, 2, 3, 4]);
       });
 
       test('of a frozen layer is left out, and the layer does not change', async () => {
