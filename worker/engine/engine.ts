@@ -148,7 +148,7 @@ export interface Engine {
   apply(update: Update): number;
   /** Loss and predictions in inference mode. `inputs` float32 [size, ...inputShape]. */
   evaluate(size: number, inputs: Float32Array, labels: Int32Array): Promise<Evaluation>;
-  /** Bytes of tensors held, for leak checks. */
+  /** Tensors held in this process and their bytes, for leak checks. */
   memory(): { tensors: number; bytes: number };
   close(): void;
 }

@@ -21,11 +21,15 @@ export function trace(library: TensorflowLibrary, options: RecordOptions): Trace
   const first = record(library, options);
   const second = record(library, options);
   const changed = first.nodes.findIndex((node, i) => !alike(node, second.nodes[i]));
-  const node = first.nodes[changed] ?? second.nodes[first.nodes.length];
-  if (node !== undefined && (changed >= 0 || second.nodes.length !== first.nodes.length)) {
+  const at = changed >= 0 ? changed : first.nodes.length;
+  const differing = [first.nodes[at], second.nodes[at]].filter((node) => node !== undefined);
+  const [node, other = node] = differing;
+  if (node !== undefined && other !== undefined) {
+    // Where an operation was left out, the next one stands in its place: either may be the one at fault.
+    const where = node.layer === other.layer ? '' : ` (or in layer '${other.layer ?? 'none'}', ${other.operation})`;
     throw refuse(
       node.layer,
-      `the operation ${node.operation} is not the same each time: it counts, or looks at a clock`,
+      `the operation ${node.operation}${where} is not the same each time: it counts, or looks at a clock`,
     );
   }
   return {

@@ -79,7 +79,7 @@ export function createJobModel(tf: Tf, job: JobDefinition, seed: number, crossEn
       };
       // The slope of every sample's loss is 1: the gradient of their sum.
       const slope = tf.ones([inputs.shape[0] ?? 0]);
-      const { value, grads } = tf.engine().gradients(losses, trainable, slope, true);
+      const { value, grads } = withTapeFreed(tf, () => tf.engine().gradients(losses, trainable, slope, true));
       // Kept through the end of the gradient's own scope; from here on, of the caller's.
       const kept = predictions as Tensor;
       const own = kept.clone();
@@ -108,6 +108,18 @@ export function createJobModel(tf: Tf, job: JobDefinition, seed: number, crossEn
       model.dispose();
     },
   };
+}
+
+/** Runs a gradient. TensorFlow.js keeps what it saved for the backward pass when one throws: here it is let go. */
+function withTapeFreed<T>(tf: Tf, gradient: () => T): T {
+  try {
+    return gradient();
+  } catch (error) {
+    const { state } = tf.engine() as unknown as { state: { activeTape: { saved?: readonly Tensor[] }[] | null } };
+    for (const { saved = [] } of state.activeTape ?? []) saved.forEach((tensor) => tensor.dispose());
+    state.activeTape = null;
+    throw error;
+  }
 }
 
 /** The shape of one sample; throws E_JOB_INVALID when the model can't be trained by this contract. */

@@ -35,6 +35,8 @@ export interface NativeBinding {
   /** Makes a tensor of `values`, copied or, where aligned to 64 bytes, shared; returns its id. */
   createTensor(shape: readonly number[], type: number, values: NativeArray): number;
   deleteTensor(id: number): void;
+  /** How many native tensors there are in this process. */
+  getNumOfTensors(): number;
   /** A copy of the tensor's values. */
   tensorDataSync(id: number): NativeArray;
   executeOp(
