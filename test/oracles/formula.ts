@@ -81,8 +81,16 @@ export interface RotationOracle {
   }[];
 }
 
+/** SHA-256 of the gradients of TensorFlow's GradientTape, float32 little-endian, as one kind of processor computes them. */
+export interface TapeOracle {
+  /** Maker, family, model and stepping, as /proc/cpuinfo has them. */
+  readonly processor: string;
+  readonly cases: { samples: number; eager: string; function: string }[];
+}
+
 interface Oracles {
   cnn: CnnOracle;
+  tape: TapeOracle;
   losses: LossOracle;
   optimizers: OptimizerOracle;
   rotation: RotationOracle;

@@ -1,0 +1,55 @@
+// The gradients of the tutorial CNN, bit for bit, against TensorFlow's own GradientTape (bench/peers/tape_oracle.py).
+
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { contributionOf } from '../../../worker/engine/engine.ts';
+import { formulaBatch, formulaWeights, readOracle } from '../../oracles/formula.ts';
+import { jobOf, tutorialCnn } from './models.ts';
+import { openTensorflow } from './native-library.ts';
+
+const { cases, processor } = readOracle('tape');
+
+function processorHere(): string {
+  const cpuinfo = readFileSync('/proc/cpuinfo', 'utf8');
+  const field = (name: string): string => new RegExp(`^${name}\\s*: (.*)$`, 'm').exec(cpuinfo)?.[1] ?? '?';
+  return ['vendor_id', 'cpu family', 'model', 'stepping'].map(field).join(' ');
+}
+
+async function gradientOf(samples: number): Promise<Float32Array> {
+  const engine = await openTensorflow(jobOf(tutorialCnn), 1);
+  engine.loadWeights(formulaWeights(engine.layout.entries.map(({ shape }) => shape)));
+  const out = new Float32Array(contributionOf(engine.layout).size);
+  const random = { seed: 1, step: 0, microbatch: 0 };
+  await engine.gradient({ size: samples, ...formulaBatch(samples, 0), random }, out);
+  engine.close();
+  return out.subarray(0, engine.layout.trainableSize);
+}
+
+const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array): Uint8Array =>
+  new Uint8Array(buffer, byteOffset, byteLength);
+
+if (processorHere() === processor) {
+  describe("the tutorial CNN's gradients have the bits of TensorFlow's GradientTape", () => {
+    for (const { samples, eager, function: asFunction } of cases) {
+      test(`for ${samples} samples`, async () => {
+        const bits = createHash('sha256')
+          .update(bytesOf(await gradientOf(samples)))
+          .digest('hex');
+        expect([bits, bits]).toEqual([eager, asFunction]);
+      });
+    }
+  });
+} else {
+  // Another processor makes other bits of the same sums; the tape's values hold there too.
+  test(`the tutorial CNN's gradients are GradientTape's to 1e-6 (its bits are known for ${processor} only)`, async () => {
+    const { gradient } = readOracle('cnn');
+    const found = await gradientOf(gradient.samples);
+    let offset = 0;
+    for (const { shape, norm, stride, values } of gradient.tensors) {
+      const worst = Math.max(...values.map((value, i) => Math.abs(value - (found[offset + i * stride] ?? Number.NaN))));
+      expect(worst / norm).toBeLessThan(1e-6);
+      offset += shape.reduce((product, dimension) => product * dimension, 1);
+    }
+  });
+}
