@@ -11,7 +11,15 @@ import { examineEngines } from './engines.ts';
 import { cacheDirectory } from './setup/cache.ts';
 import { damagedFiles, dataSetDirectory } from './setup/dataset.ts';
 import { findPip } from './setup/fetch.ts';
-import { findCompiler, findTensorflow, tensorflowDamage, testLoad, verifyTensorflow } from './setup/tensorflow.ts';
+import {
+  findCompiler,
+  findTensorflow,
+  findUserBinding,
+  tensorflowDamage,
+  testLoad,
+  verifyTensorflow,
+} from './setup/tensorflow.ts';
+import { engineEnvironment } from '../worker/engine/environment.ts';
 import { bytes } from './terminal/text.ts';
 import { nodeProblem } from './bootstrap.mjs';
 
@@ -114,14 +122,17 @@ async function engine(): Promise<Finding> {
 }
 
 /** Runs one operation of the engine in a process of its own and asks the result where it lies. */
-async function realDevice(bindingPath: string): Promise<string> {
+async function realDevice(bindingPath: string, environment: Readonly<Record<string, string>> = {}): Promise<string> {
   const script = `
     const b = require(process.argv[1]);
     const a = b.createTensor([2], b.TF_FLOAT, Float32Array.of(1, 2));
     const [sum] = b.executeOp('AddV2', [{ name: 'T', type: b.TF_ATTR_TYPE, value: b.TF_FLOAT }], [a, a], 1);
     const values = b.tensorDataSync(sum.id);
     process.stdout.write(values[0] === 2 && values[1] === 4 ? (b.isUsingGpuDevice() ? 'a GPU' : 'the CPU') : 'wrong');`;
-  const child = spawn(process.execPath, ['-e', script, bindingPath], { stdio: ['ignore', 'pipe', 'ignore'] });
+  const child = spawn(process.execPath, ['-e', script, bindingPath], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+    env: { ...process.env, ...environment },
+  });
   let out = '';
   child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
   const code = await new Promise((resolve) => {
@@ -161,13 +172,34 @@ function port({ host, port: number }: DoctorWish['listen']): Promise<Finding> {
 /** The rungs of the ladder other than `tensorflow`, which is tried for real above. */
 async function otherEngines(): Promise<Finding[]> {
   const all = await examineEngines();
-  return all
+  const findings = all
     .filter(({ name }) => name !== 'tensorflow')
-    .map(({ name, finding }) =>
+    .map(({ name, finding }): Finding =>
       finding.available
         ? { mark: 'ok', what: name, found: finding.detail }
         : { mark: 'note', what: name, found: finding.because, remedy: finding.remedy },
     );
+  return Promise.all(findings.map(async (f) => (f.what === 'tensorflow-gpu' && f.mark === 'ok' ? onGpu(f) : f)));
+}
+
+/** Tried for real: TensorFlow goes on without a word on the CPU when a library of CUDA's does not load. */
+async function onGpu(finding: Finding): Promise<Finding> {
+  const remedy = 'npm run setup -- --engine tensorflow-gpu; TF_CPP_MIN_LOG_LEVEL=0 shows what TensorFlow misses';
+  try {
+    const bindingPath =
+      tensorflowDamage('gpu') === null ? findTensorflow('gpu').bindingPath : (findUserBinding() ?? '');
+    const device = await realDevice(bindingPath, { ...engineEnvironment(1), TF_FORCE_GPU_ALLOW_GROWTH: 'true' });
+    return device === 'a GPU'
+      ? { ...finding, found: `${finding.found}: ran there` }
+      : { mark: 'missing', what: finding.what, found: `${finding.found}, but it ran on ${device}`, remedy };
+  } catch (error) {
+    return {
+      mark: 'missing',
+      what: finding.what,
+      found: error instanceof Error ? error.message : String(error),
+      remedy,
+    };
+  }
 }
 
 /** Connects and reads the server's INFO line, as every NATS client does first. */

@@ -5,15 +5,27 @@
 import { LockstepError } from '../protocol/errors.ts';
 import { chooseEngine, type EngineChoice, type EngineName, type Finding, LADDER } from './ladder.ts';
 import { findPip } from './setup/fetch.ts';
-import { isSupportedPlatform, tensorflowDamage, TENSORFLOW_VERSION } from './setup/tensorflow.ts';
+import { findGpus } from './setup/nvidia.ts';
+import { findUserBinding, isSupportedPlatform, tensorflowDamage, TENSORFLOW_VERSION } from './setup/tensorflow.ts';
 import { findWebgpu, webgpuDamage } from './setup/webgpu.ts';
 
-const SETUP_GPU = 'Run `npm run setup -- --engine tensorflow-gpu`.';
+const SETUP_GPU = 'Run `npm run setup -- --engine tensorflow-gpu` (3.4 GB).';
 const SETUP_WEBGPU = 'Run `npm run setup -- --engine webgpu`.';
 
 /** By engine; `adapter` is the one of WebGPU's that was named. */
 const PROBES: Readonly<Record<EngineName, (adapter: string | null) => Promise<Finding>>> = {
-  'tensorflow-gpu': async () => ({ available: false, because: 'not looked for', remedy: SETUP_GPU }),
+  'tensorflow-gpu': async () => {
+    const list = await findGpus();
+    if (!list.found) return { available: false, ...list };
+    const [first] = list.gpus;
+    const gpus = `${list.gpus.length} x ${first?.name ?? ''} (compute capability ${first?.computeCapability ?? ''}, driver ${list.driver})`;
+    if (tensorflowDamage('gpu') === null) {
+      return { available: true, detail: `TensorFlow ${TENSORFLOW_VERSION} on ${gpus}, traced into one graph` };
+    }
+    return findUserBinding() === null
+      ? { available: false, because: `it is not set up, though there are ${gpus}`, remedy: SETUP_GPU }
+      : { available: true, detail: `@tensorflow/tfjs-node-gpu's own TensorFlow on ${gpus}, traced into one graph` };
+  },
 
   tensorflow: async () => {
     const detail = `TensorFlow ${TENSORFLOW_VERSION} on the CPU, traced into one graph`;

@@ -25,6 +25,7 @@ import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { fromLauncher, type Listening } from './launch-messages.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
+import { findGpus } from './setup/nvidia.ts';
 import type { Setting } from './terminal/account.ts';
 import { createDisplay } from './terminal/display.ts';
 import { readToken } from './token.ts';
@@ -94,7 +95,7 @@ async function coordinate(
   data.test.close?.();
   const config = resolveRun(withCheckpoint(flags, resume?.checkpoint.config ?? null), definition, place);
   if (resume !== null) checkResume(config, resume, runDirectory.path, flags.allowMixedEngines);
-  const workers = flags.workers ?? availableParallelism();
+  const workers = flags.workers ?? (await workersHere(config.engine, flags.adapter));
   const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
   if (flags.tokenFile === undefined)
     writeFileSync(tokenFile, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600 });
@@ -164,6 +165,13 @@ async function coordinate(
     process.off('SIGTERM', stop);
     if (process.connected) process.disconnect();
   }
+}
+
+/** One worker a GPU; on the CPU, where a worker takes one thread, one a core. */
+async function workersHere(engine: string, adapters: string | undefined): Promise<number> {
+  if (engine === 'webgpu') return adapters === undefined ? 1 : adapters.split(',').length;
+  const list = engine === 'tensorflow-gpu' ? await findGpus() : null;
+  return list?.found === true ? list.gpus.length : availableParallelism();
 }
 
 /** The launcher's choice, or our own; a run that is resumed keeps its engine unless another is asked for by name. */

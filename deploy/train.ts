@@ -10,6 +10,7 @@ import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { fromCoordinator, tellCoordinator, type ToCoordinator } from './launch-messages.ts';
 import { resolveBatch, type TrainOptions } from './options.ts';
+import { findGpus, type Gpu, gpuOf } from './setup/nvidia.ts';
 import { setUp } from './setup/steps.ts';
 import { WorkerProcesses } from './worker-processes.ts';
 
@@ -29,7 +30,9 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   const { engine, adapter, logFormat } = options.flags;
   const choice = await chooseEngineHere(engine, adapter ?? null);
   await setUp({ dataSet: definition.data, engine: choice.engine, json: logFormat === 'json' });
-  return supervise({ args, job: options.job, choice, adapter: adapter ?? null });
+  const list = choice.engine === 'tensorflow-gpu' ? await findGpus() : null;
+  const gpus = list?.found === true ? list.gpus : [];
+  return supervise({ args, job: options.job, choice, adapter: adapter ?? null, gpus });
 }
 
 /** Starts and supervises the processes of a run; resolves to the exit code of the contract: 0, 1, 2 or 130. */
@@ -39,6 +42,8 @@ async function supervise(launch: {
   readonly job: string;
   readonly choice: EngineChoice;
   readonly adapter: string | null;
+  /** For the engine on NVIDIA's GPUs: one a worker, in turn. */
+  readonly gpus: readonly Gpu[];
 }): Promise<number> {
   const workers = new WorkerProcesses();
   const coordinator = spawn(process.execPath, [ENTRY, 'coordinator', ...launch.args], {
@@ -73,9 +78,13 @@ async function supervise(launch: {
           job: launch.job,
           logDirectory: message.logDirectory,
           localWorldSize: message.workers,
-          environment: {
-            ...engineEnvironment(1),
-            ...(launch.adapter !== null && { LOCKSTEP_ADAPTER: launch.adapter }),
+          environment: (rank) => {
+            const gpu = gpuOf(launch.gpus, rank);
+            return {
+              ...engineEnvironment(1),
+              ...(gpu !== null && { CUDA_VISIBLE_DEVICES: gpu.uuid }),
+              ...(launch.adapter !== null && { LOCKSTEP_ADAPTER: launch.adapter }),
+            };
           },
         },
         localRank,

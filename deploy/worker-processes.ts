@@ -33,8 +33,8 @@ export interface WorkerLaunch {
   readonly job: string;
   readonly logDirectory: string;
   readonly localWorldSize: number;
-  /** Extra environment: the engine's thread limits. */
-  readonly environment: Readonly<Record<string, string>>;
+  /** Extra environment by local rank: the engine's thread limits, its GPU. */
+  readonly environment: (localRank: number) => Readonly<Record<string, string>>;
 }
 
 export function lastLinesOf(logFile: string): string[] {
@@ -72,7 +72,7 @@ export class WorkerProcesses {
         stdio: ['ignore', log, log],
         env: {
           ...process.env,
-          ...launch.environment,
+          ...launch.environment(localRank),
           LOCAL_RANK: String(localRank),
           LOCAL_WORLD_SIZE: String(launch.localWorldSize),
         },

@@ -22,6 +22,7 @@ export type ErrorCode =
   // files and downloads
   | 'E_DOWNLOAD' // every source failed
   | 'E_HASH' // bytes that differ from their published hash
+  | 'E_DISK' // too little room
   | 'E_DATA_CORRUPT'
   | 'E_CHECKPOINT_CORRUPT'
   | 'E_NO_CHECKPOINT'

@@ -4,7 +4,14 @@ import { Listr } from 'listr2';
 import type { DataSetDefinition } from '../../jobs/contract.ts';
 import { damagedFiles, dataSetDirectory, ensureDataSet } from './dataset.ts';
 import { DAWN_VERSION, ensureWebgpu, WEBGPU_BYTES, webgpuDamage } from './webgpu.ts';
-import { ensureTensorflow, TENSORFLOW_VERSION, TENSORFLOW_WHEEL_BYTES, tensorflowDamage } from './tensorflow.ts';
+import {
+  ensureTensorflow,
+  findUserBinding,
+  TENSORFLOW_VERSION,
+  tensorflowCost,
+  tensorflowDamage,
+  type TensorflowDevice,
+} from './tensorflow.ts';
 
 /** Seconds between two lines of progress when the output is no terminal. */
 const PLAIN_PROGRESS_SECONDS = 5;
@@ -16,18 +23,28 @@ interface Step {
   readonly run: (tell: (line: string) => void, progress: (bytes: number) => void) => Promise<void>;
 }
 
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+
+function tensorflowStep(device: TensorflowDevice, title: string): Step | null {
+  if (tensorflowDamage(device) === null) return null;
+  const { bytes, diskBytes } = tensorflowCost(device);
+  return {
+    title: `${title} (${gigabytes(bytes)} to fetch, up to ${gigabytes(diskBytes)} on disk)`,
+    bytes,
+    run: async (tell, progress) => {
+      await ensureTensorflow(tell, progress, device);
+    },
+  };
+}
+
 /** By engine: what must be installed, null when it is there. An engine without an entry needs nothing but the npm packages. */
 const engineSteps: Readonly<Record<string, () => Step | null>> = {
-  tensorflow: () =>
-    tensorflowDamage() === null
-      ? null
-      : {
-          title: `TensorFlow ${TENSORFLOW_VERSION} (CPU): library and Node binding`,
-          bytes: TENSORFLOW_WHEEL_BYTES,
-          run: async (tell, progress) => {
-            await ensureTensorflow(tell, progress);
-          },
-        },
+  tensorflow: () => tensorflowStep('cpu', `TensorFlow ${TENSORFLOW_VERSION} (CPU): library and Node binding`),
+  // Who has installed @tensorflow/tfjs-node-gpu has a library already.
+  'tensorflow-gpu': () =>
+    findUserBinding() === null
+      ? tensorflowStep('gpu', `TensorFlow ${TENSORFLOW_VERSION} (CUDA 12): libraries and Node binding`)
+      : null,
   webgpu: () =>
     webgpuDamage() === null
       ? null

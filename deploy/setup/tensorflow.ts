@@ -1,15 +1,26 @@
-// The `tensorflow` engine's library: TensorFlow's own C library out of its Python wheel, and the Node binding of
-// @tensorflow/tfjs-node compiled against it. (The package's own installer fetches a prebuilt binary that lags behind Node and
-// is on no package registry.) All of it lies in the per-user cache, whole or not at all; node_modules is never written to.
+// The library of the engines `tensorflow` and `tensorflow-gpu`: TensorFlow's own C library out of its Python wheel, and the Node
+// binding of @tensorflow/tfjs-node compiled against it. (The package's own installer fetches a prebuilt binary that lags behind
+// Node and is on no package registry.) For a GPU, CUDA's libraries lie beside it as they would in Python's site-packages, which
+// is where TensorFlow's own search path leads. All of it lies in the per-user cache, whole or not at all; node_modules is
+// never written to.
 //
-// Cost, once: 274 MB fetched, 850 MB on disk, 15 s to unpack, 10 s to compile.
+// Cost, once: 274 MB fetched, 850 MB on disk, 15 s to unpack, 10 s to compile. For a GPU: 3.4 GB fetched, 6 GB on disk.
 
 import { execFile, spawn } from 'node:child_process';
-import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import {
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  statSync,
+} from 'node:fs';
 import { chmod, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { arch, platform } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { openZip } from './zip.ts';
@@ -20,17 +31,87 @@ import { cacheDirectory, installDirectory, withLock } from './cache.ts';
 import { answers, fetchArchive, findPip, hashOf, type Progress } from './fetch.ts';
 
 export const TENSORFLOW_VERSION = '2.21.0';
-/** What is fetched, for progress. */
-export const TENSORFLOW_WHEEL_BYTES = 274_000_871;
+/** The driver's and TensorFlow's word for what the library computes on. */
+export type TensorflowDevice = 'cpu' | 'gpu';
 
-const WHEELS: Readonly<Record<string, Source>> = {
-  'linux-x64': {
+interface Wheel {
+  readonly source: Source;
+  readonly wanted: RegExp;
+}
+
+interface Variant {
+  /** What it is called in the cache. */
+  readonly name: string;
+  /** What is fetched, for progress. */
+  readonly bytes: number;
+  /** Disk that it takes while it is being set up. */
+  readonly diskBytes: number;
+  /** Taken off the names of the wheels' files. */
+  readonly strip: string;
+  /** Where TensorFlow's library and the binding lie. */
+  readonly home: string;
+  readonly wheels: readonly Wheel[];
+}
+
+const WANTED =
+  /^tensorflow\/(libtensorflow_(cc|framework)\.so\.2|THIRD_PARTY_NOTICES\.txt|include\/(tensorflow\/c\/|tensorflow\/core\/platform\/ctstring|tsl\/platform\/ctstring|xla\/tsl\/c\/).*\.h)$/;
+const WANTED_CUDA = /^nvidia\/[^/]+\/(lib\/.*\.so[.\d]*|bin\/ptxas|nvvm\/libdevice\/.*)$|\/License\.txt$/;
+
+const tensorflowWheel = (requirement: string, sha256: string): Wheel => ({
+  source: {
     kind: 'pip',
-    requirement: `tensorflow-cpu==${TENSORFLOW_VERSION}`,
+    requirement: `${requirement}==${TENSORFLOW_VERSION}`,
     platform: 'manylinux_2_27_x86_64',
     pythonVersion: '3.12',
     abi: 'cp312',
-    sha256: 'dcc8afd32930e42d5296b6ee19078b773706830af4ea97fbe503b9f5e0f820cb',
+    sha256,
+  },
+  wanted: WANTED,
+});
+const cudaWheel = (name: string, version: string, manylinux: string, sha256: string): Wheel => ({
+  source: {
+    kind: 'pip',
+    requirement: `nvidia-${name}-cu12==${version}`,
+    platform: `manylinux${manylinux}_x86_64`,
+    pythonVersion: '3.12',
+    abi: 'none',
+    sha256,
+  },
+  wanted: WANTED_CUDA,
+});
+
+/** For Linux on x86-64. */
+const VARIANTS: Readonly<Record<TensorflowDevice, Variant>> = {
+  cpu: {
+    name: 'tensorflow-cpu',
+    bytes: 274_000_871,
+    diskBytes: 1.2e9,
+    strip: 'tensorflow/',
+    home: '',
+    wheels: [tensorflowWheel('tensorflow-cpu', 'dcc8afd32930e42d5296b6ee19078b773706830af4ea97fbe503b9f5e0f820cb')],
+  },
+  // The versions that TensorFlow's own `and-cuda` extra resolved to in November 2026.
+  gpu: {
+    name: 'tensorflow-gpu',
+    bytes: 3_379_000_000,
+    diskBytes: 8e9,
+    strip: '',
+    home: 'tensorflow',
+    wheels: [
+      tensorflowWheel('tensorflow', 'b3b95643c4e70eb925839938fb35cbe142f317ec84af6844ee61513713bb13c0'),
+      cudaWheel('cublas', '12.9.3.13', '_2_27', 'd7d51055f161b317c7105ddaae90e71eda059026074ffef93cf7cde2886bfe72'),
+      cudaWheel('cuda-cupti', '12.8.90', '2014', 'ea0cb07ebda26bb9b29ba82cda34849e73c166c18162d3913575b0c9db9a6182'),
+      cudaWheel('cuda-nvcc', '12.9.86', '2010', '5d6a0d32fdc7ea39917c20065614ae93add6f577d840233237ff08e9a38f58f0'),
+      cudaWheel('cuda-nvrtc', '12.9.86', '2010', '210cf05005a447e29214e9ce50851e83fc5f4358df8b453155d5e1918094dcb4'),
+      cudaWheel('cuda-runtime', '12.9.79', '2014', '25bba2dfb01d48a9b59ca474a1ac43c6ebf7011f1b0b8cc44f54eb6ac48a96c3'),
+      cudaWheel('cudnn', '9.28.0.42', '_2_27', '9ff58b7f36dacd0a93e89f8f2957b52466889217963701daa15e577317cfa375'),
+      cudaWheel('cufft', '11.4.1.4', '2014', 'c67884f2a7d276b4b80eb56a79322a95df592ae5e765cf1243693365ccab4e28'),
+      cudaWheel('curand', '10.3.10.19', '_2_27', '49b274db4780d421bd2ccd362e1415c13887c53c214f0d4b761752b8f9f6aa1e'),
+      cudaWheel('cusolver', '11.7.5.82', '_2_27', '15da72d1340d29b5b3cf3fd100e3cd53421dde36002eda6ed93811af63c40d88'),
+      cudaWheel('cusparse', '12.5.10.65', '2014', '73060ce019ac064a057267c585bf1fd5a353734151f87472ff02b2c5c9984e78'),
+      cudaWheel('nccl', '2.32.3', '_2_27', 'bb94b2348e4861d5e8aa00b36c3d12d9bdf9c6369b82cbb723de0b582280a21c'),
+      cudaWheel('nvjitlink', '12.9.86', '2010', 'e3f1171dbdc83c5932a45f0f4c99180a70de9bd2718c1ab77d14104f6d7147f9'),
+    ],
   },
 };
 
@@ -46,9 +127,6 @@ const ZIG: Source = {
 
 const LIBRARIES = ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'] as const;
 const BINDING = 'tfjs_binding.node';
-const WANTED =
-  /^tensorflow\/(libtensorflow_(cc|framework)\.so\.2|THIRD_PARTY_NOTICES\.txt|include\/(tensorflow\/c\/|tensorflow\/core\/platform\/ctstring|tsl\/platform\/ctstring|xla\/tsl\/c\/).*\.h)$/;
-
 const NEXT_RUNG = 'Or use --engine wasm, which needs nothing but Node and is several times slower.';
 
 export interface Tensorflow {
@@ -72,13 +150,14 @@ interface Manifest {
 
 /** Whether there is a library for this platform. */
 export function isSupportedPlatform(): boolean {
-  return WHEELS[`${platform()}-${arch()}`] !== undefined;
+  return platform() === 'linux' && arch() === 'x64';
 }
 
 export type Tell = (line: string) => void;
 
-function placeOf(): { directory: string; lock: string } {
-  const directory = join(cacheDirectory(), 'engine', `tensorflow-cpu-${TENSORFLOW_VERSION}-${platform()}-${arch()}`);
+function placeOf(device: TensorflowDevice): { directory: string; lock: string } {
+  const { name } = VARIANTS[device];
+  const directory = join(cacheDirectory(), 'engine', `${name}-${TENSORFLOW_VERSION}-${platform()}-${arch()}`);
   mkdirSync(dirname(directory), { recursive: true });
   return { directory, lock: `${directory}.lock` };
 }
@@ -116,24 +195,46 @@ function damageOf(directory: string): string | null {
 }
 
 /** Where it is installed. Throws E_ENGINE_UNAVAILABLE when it is not, or not whole. */
-export function findTensorflow(): Tensorflow {
-  const { directory } = placeOf();
+export function findTensorflow(device: TensorflowDevice = 'cpu'): Tensorflow {
+  const { directory } = placeOf(device);
+  const { name, home } = VARIANTS[device];
   const damage = damageOf(directory);
   if (damage !== null) {
-    throw new LockstepError('E_ENGINE_UNAVAILABLE', `the tensorflow engine's library cannot be used: ${damage}`, {
-      remedy: 'Run `npm run setup`.',
+    throw new LockstepError('E_ENGINE_UNAVAILABLE', `the library ${name} cannot be used: ${damage}`, {
+      remedy: device === 'cpu' ? 'Run `npm run setup`.' : 'Run `npm run setup -- --engine tensorflow-gpu`.',
     });
   }
-  return { bindingPath: join(directory, BINDING), libraryVersion: TENSORFLOW_VERSION, directory };
+  return { bindingPath: join(directory, home, BINDING), libraryVersion: TENSORFLOW_VERSION, directory };
 }
 
-export function tensorflowDamage(): string | null {
-  return damageOf(placeOf().directory);
+/**
+ * The addon of @tensorflow/tfjs-node-gpu, where the user has installed that package beside the job and it found its own library
+ * (TensorFlow 2.9 on CUDA 11); null where not. Looked for from `directory` upwards, as Node does.
+ */
+export function findUserBinding(directory: string = process.cwd()): string | null {
+  try {
+    const manifest = createRequire(join(directory, 'package.json')).resolve('@tensorflow/tfjs-node-gpu/package.json');
+    const library = join(dirname(manifest), 'lib');
+    const versions = readdirSync(library).filter((name) => /^napi-v\d+$/.test(name));
+    const addons = versions.toSorted().map((name) => join(library, name, 'tfjs_binding.node'));
+    return addons.findLast((addon) => existsSync(addon)) ?? null;
+  } catch {
+    return null; // not installed, or without its native part
+  }
+}
+
+export function tensorflowDamage(device: TensorflowDevice = 'cpu'): string | null {
+  return damageOf(placeOf(device).directory);
+}
+
+/** What setting it up will fetch, and take on disk meanwhile. */
+export function tensorflowCost(device: TensorflowDevice): { readonly bytes: number; readonly diskBytes: number } {
+  return VARIANTS[device];
 }
 
 /** Recomputes every hash of the installed files; returns the names of those that differ. About 2 s. */
-export async function verifyTensorflow(): Promise<string[]> {
-  const { directory } = placeOf();
+export async function verifyTensorflow(device: TensorflowDevice = 'cpu'): Promise<string[]> {
+  const { directory } = placeOf(device);
   const manifest = readManifest(directory);
   const bad: string[] = [];
   for (const file of manifest?.files ?? []) {
@@ -142,26 +243,30 @@ export async function verifyTensorflow(): Promise<string[]> {
   return bad;
 }
 
-/** Installs or repairs it, when needed. Throws E_TOOL_MISSING, E_DOWNLOAD, E_HASH or E_ENGINE_UNAVAILABLE. */
-export async function ensureTensorflow(tell: Tell, progress: Progress): Promise<Tensorflow> {
-  const { directory, lock } = placeOf();
-  if (damageOf(directory) === null) return findTensorflow();
+/** Installs or repairs it, when needed. Throws E_TOOL_MISSING, E_DOWNLOAD, E_HASH, E_DISK or E_ENGINE_UNAVAILABLE. */
+export async function ensureTensorflow(
+  tell: Tell,
+  progress: Progress,
+  device: TensorflowDevice = 'cpu',
+): Promise<Tensorflow> {
+  const { directory, lock } = placeOf(device);
+  const variant = VARIANTS[device];
+  if (damageOf(directory) === null) return findTensorflow(device);
   await withLock(
     lock,
     async () => {
       const damage = damageOf(directory);
       if (damage === null) return;
-      if (existsSync(directory)) tell(`repairing the tensorflow library: ${damage}`);
-      await installDirectory(directory, (staging) => build(staging, tell, progress));
+      if (existsSync(directory)) tell(`repairing the library ${variant.name}: ${damage}`);
+      await installDirectory(directory, (staging) => build(variant, staging, tell, progress));
     },
-    (pid) => tell(`waiting for process ${pid}, which is setting up the tensorflow library`),
+    (pid) => tell(`waiting for process ${pid}, which is setting up the library ${variant.name}`),
   );
-  return findTensorflow();
+  return findTensorflow(device);
 }
 
-async function build(staging: string, tell: Tell, progress: Progress): Promise<void> {
-  const wheel = WHEELS[`${platform()}-${arch()}`];
-  if (wheel === undefined) {
+async function build(variant: Variant, staging: string, tell: Tell, progress: Progress): Promise<void> {
+  if (!isSupportedPlatform()) {
     throw new LockstepError(
       'E_ENGINE_UNAVAILABLE',
       `there is no TensorFlow library for ${platform()} on ${arch()} yet`,
@@ -176,20 +281,31 @@ async function build(staging: string, tell: Tell, progress: Progress): Promise<v
       remedy: `Install them, e.g. \`apt-get install g++ python3-pip\`. ${NEXT_RUNG}`,
     });
   }
+  checkDisk(variant, dirname(staging));
   // One place for all tries: what a killed one has fetched is used or cleared by the next.
-  const downloads = join(dirname(staging), '.tensorflow.download');
+  const downloads = join(dirname(staging), `.${variant.name}.download`);
+  const home = join(staging, variant.home);
   try {
-    const archive = await withNextRung(() => fetchArchive([wheel], downloads, progress, tell));
-    tell('unpacking the library');
-    await extract(archive.path, staging, WANTED, 'tensorflow/');
+    let fetched = 0;
+    for (const { source, wanted } of variant.wheels) {
+      const before = fetched;
+      const archive = await withNextRung(() =>
+        fetchArchive([source], downloads, (bytes) => progress(before + bytes), tell),
+      );
+      fetched += statSync(archive.path).size;
+      tell(`unpacking ${basename(archive.path)}`);
+      await extract(archive.path, staging, wanted, variant.strip);
+      rmSync(archive.path);
+    }
     const command = compiler ?? (await fetchZig(downloads, progress, tell));
     tell(`compiling the binding with ${command.name}`);
-    await compile(command.command, staging);
-    await testLoad(join(staging, BINDING));
+    await compile(command.command, home);
+    await testLoad(join(home, BINDING));
     const files = [];
-    for (const name of [...LIBRARIES, BINDING]) {
-      const { size, mtimeMs } = statSync(join(staging, name));
-      files.push({ name, bytes: size, mtimeMs, sha256: await hashOf(join(staging, name), 'sha256') });
+    for (const file of readdirSync(staging, { recursive: true, encoding: 'utf8' }).toSorted()) {
+      if (!/\.(so[.\d]*|node)$/.test(file)) continue;
+      const { size, mtimeMs } = statSync(join(staging, file));
+      files.push({ name: file, bytes: size, mtimeMs, sha256: await hashOf(join(staging, file), 'sha256') });
     }
     const manifest: Manifest = {
       version: TENSORFLOW_VERSION,
@@ -201,6 +317,18 @@ async function build(staging: string, tell: Tell, progress: Progress): Promise<v
   } finally {
     rmSync(downloads, { recursive: true, force: true });
   }
+}
+
+/** Throws E_DISK now rather than in the middle. */
+function checkDisk({ name, diskBytes }: Variant, directory: string): void {
+  const { bavail, bsize } = statfsSync(directory);
+  if (bavail * bsize >= diskBytes) return;
+  const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+  throw new LockstepError(
+    'E_DISK',
+    `${name} needs ${gigabytes(diskBytes)} in ${directory}, where ${gigabytes(bavail * bsize)} are free`,
+    { remedy: 'Free some, or set LOCKSTEP_CACHE to another disk.' },
+  );
 }
 
 /** Adds to a missing tool's remedy which engine would come next: it is never taken silently. */
@@ -220,12 +348,13 @@ async function withNextRung<T>(work: () => Promise<T>): Promise<T> {
 
 async function extract(wheel: string, into: string, wanted: RegExp, strip: string): Promise<void> {
   const zip = await openZip(wheel);
+  const isTool = /\/bin\//;
   try {
     for await (const entry of zip.entries()) {
       if (!wanted.test(entry.name)) continue;
       const path = join(into, entry.name.slice(strip.length));
       mkdirSync(dirname(path), { recursive: true });
-      await pipeline(await entry.open(), createWriteStream(path));
+      await pipeline(await entry.open(), createWriteStream(path, { mode: isTool.test(entry.name) ? 0o755 : 0o644 }));
     }
   } finally {
     zip.close();

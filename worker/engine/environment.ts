@@ -25,6 +25,21 @@ export function engineEnvironment(threads = 1): Record<string, string> {
   return environment;
 }
 
+/**
+ * What a process needs besides, before it loads TensorFlow for a GPU: that one GPU and no other, memory taken as it is needed
+ * rather than all at once, and kernels that give the same bits every time.
+ * @param gpu its UUID or index, as CUDA names it
+ */
+export function gpuEnvironment(gpu: string): Record<string, string> {
+  return {
+    CUDA_VISIBLE_DEVICES: gpu,
+    TF_FORCE_GPU_ALLOW_GROWTH: 'true',
+    TF_DETERMINISTIC_OPS: '1',
+    // cuBLAS repeats its bits only with a workspace of fixed size (NVIDIA's manual, "Results reproducibility").
+    CUBLAS_WORKSPACE_CONFIG: ':4096:8',
+  };
+}
+
 export interface EngineEnvironment {
   readonly threads: number;
   readonly oneDnn: boolean;

@@ -178,3 +178,22 @@ function runProcess(script: string, { binding, ...changed }: Record<string, stri
     stdio: ['ignore', 'pipe', 'ignore'],
   }).trim();
 }
+
+test('TensorFlow that finds no GPU is not passed off as one: the engine for it does not open', async () => {
+  await openTensorflow(jobOf(tutorialCnn), 1).then((engine) => engine.close());
+  const { bindingPath, libraryVersion } = findTensorflow();
+  const gpu = { name: 'NVIDIA H100 80GB HBM3', computeCapability: '9.0' };
+  const opened = open({
+    job: jobOf(tutorialCnn),
+    bindingPath,
+    libraryVersion,
+    seed: 1,
+    mode: 'graph',
+    precision: 'float32',
+    gpu,
+  });
+  await expect(opened).rejects.toMatchObject({
+    code: 'E_ENGINE_UNAVAILABLE',
+    message: 'TensorFlow 2.21.0 finds no GPU, though there is NVIDIA H100 80GB HBM3',
+  });
+});

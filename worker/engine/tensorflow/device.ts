@@ -9,17 +9,40 @@ import type { TensorflowLibrary } from './library.ts';
 export type EngineMode = 'graph' | 'eager';
 export type Precision = 'float32' | 'mixed_bfloat16';
 
+/** The one GPU that this process sees. */
+export interface GpuDevice {
+  /** e.g. `NVIDIA H100 80GB HBM3`. */
+  readonly name: string;
+  /** e.g. `9.0`. */
+  readonly computeCapability: string;
+}
+
 export function describeEngine(
   library: TensorflowLibrary,
   environment: EngineEnvironment,
   mode: EngineMode,
   precision: Precision,
+  gpu: GpuDevice | null,
 ): EngineInfo {
+  const common = { library: `TensorFlow ${library.version}`, threads: environment.threads };
+  if (gpu !== null) {
+    return {
+      ...common,
+      name: 'tensorflow-gpu',
+      device: `GPU (${gpu.name}, compute capability ${gpu.computeCapability})`,
+      settings: {
+        mode,
+        precision,
+        deterministicOps: process.env['TF_DETERMINISTIC_OPS'] === '1' ? 'on' : 'off',
+        // TensorFlow's own default, which this variable of NVIDIA's overrules: 10 bits of mantissa in products of float32.
+        tensorFloat32: process.env['NVIDIA_TF32_OVERRIDE'] === '0' ? 'off' : 'on',
+      },
+    };
+  }
   return {
+    ...common,
     name: 'tensorflow',
-    library: `TensorFlow ${library.version}`,
     device: `CPU (${cpus()[0]?.model.trim() ?? arch()})`,
-    threads: environment.threads,
     settings: {
       mode,
       precision,

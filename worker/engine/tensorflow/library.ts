@@ -35,6 +35,8 @@ export interface NativeBinding {
   /** Makes a tensor of `values`, copied or, where aligned to 64 bytes, shared; returns its id. */
   createTensor(shape: readonly number[], type: number, values: NativeArray): number;
   deleteTensor(id: number): void;
+  /** Whether TensorFlow found a GPU that it can use. */
+  isUsingGpuDevice(): boolean;
   /** How many native tensors there are in this process. */
   getNumOfTensors(): number;
   /** A copy of the tensor's values. */
@@ -90,14 +92,14 @@ let loaded: TensorflowLibrary | undefined;
 
 /**
  * Loads the addon at `bindingPath` and makes it TensorFlow.js's backend. Throws E_ENGINE_UNAVAILABLE when the addon is
- * missing or doesn't load, when the library is not `expectedVersion`, or when this process already runs another one.
+ * missing or doesn't load, when the library is not `expectedVersion` (null: any), or when this process already runs another one.
  */
-export async function loadTensorflow(bindingPath: string, expectedVersion: string): Promise<TensorflowLibrary> {
+export async function loadTensorflow(bindingPath: string, expectedVersion: string | null): Promise<TensorflowLibrary> {
   if (loaded === undefined) loaded = await load(bindingPath);
   if (loaded.bindingPath !== bindingPath) {
     throw unavailable(`this process already runs the library at ${loaded.bindingPath}, not ${bindingPath}`);
   }
-  if (loaded.version !== expectedVersion) {
+  if (expectedVersion !== null && loaded.version !== expectedVersion) {
     throw unavailable(`the addon ${bindingPath} runs TensorFlow ${loaded.version}, not ${expectedVersion}`);
   }
   return loaded;
