@@ -15,10 +15,10 @@ const JOB = fileURLToPath(new URL('jobs/two-moons.ts', import.meta.url));
 const PORT = ['--listen', '127.0.0.1:0'];
 
 describe("a user's own job", () => {
-  it('learns, to the same bits with 1, 3 and 8 workers, dropout and batch normalisation included', async () => {
+  it('learns, to the same bits with 1, 2, 4 and 8 workers and in two runs, dropout and batch normalisation included', async () => {
     const digests = [];
-    for (const workers of ['1', '3', '8']) {
-      const directory = scratch.dir(`moons-${workers}`);
+    for (const [run, workers] of ['1', '2', '2', '4', '8'].entries()) {
+      const directory = scratch.dir(`moons-${run}`);
       const ended = await lockstep(['train', JOB, ...PORT, '--workers', workers, '--run-dir', directory]).ended;
       expect([ended.stderr, ended.code]).toEqual(['', 0]);
       const report = reportIn(directory);
@@ -27,6 +27,22 @@ describe("a user's own job", () => {
       digests.push(report.digest);
     }
     expect(new Set(digests).size).toBe(1);
+  });
+
+  it('in mixed_bfloat16 comes to bits of its own, the same with 1, 2 and 4 workers', async () => {
+    const train = ['train', JOB, ...PORT, '--max-steps', '12'];
+    const digestOf = async (name: string, ...flags: string[]): Promise<string | null> => {
+      const directory = scratch.dir(name);
+      const ended = await lockstep([...train, '--run-dir', directory, ...flags]).ended;
+      expect([ended.stderr, ended.code]).toEqual(['', 0]);
+      return reportIn(directory).digest;
+    };
+    const digests = [];
+    for (const workers of ['1', '2', '4']) {
+      digests.push(await digestOf(`mixed-${workers}`, '--workers', workers, '--precision', 'mixed_bfloat16'));
+    }
+    expect(new Set(digests).size).toBe(1);
+    expect(await digestOf('float32', '--workers', '1')).not.toBe(digests[0]);
   });
 
   it('that is changed is not resumed, and its workers have the same source or are refused', async () => {
@@ -58,14 +74,23 @@ describe('workers that are started by hand', () => {
       directory,
     ]);
     const [, line = ''] = await coordinator.wrote(/npx lockstep (worker --coordinator \S+ --token-file \S+ --job \S+)/);
-    const start = (env: Record<string, string> = {}): ReturnType<typeof lockstep> => lockstep(line.split(' '), { env });
+    const start = (env: Record<string, string> = {}, flags: string[] = []): ReturnType<typeof lockstep> =>
+      lockstep([...line.split(' '), ...flags], { env });
 
     const first = start();
     await coordinator.wrote(/1 of 2 workers\s+ready/);
-    const other = await start({ TF_ENABLE_ONEDNN_OPTS: '0' }).ended;
-    expect(other.code).toBe(1);
-    expect(other.stderr).toMatch(/E_FINGERPRINT/);
-    expect(other.stderr).toMatch(/oneDNN: on \| off/);
+    const threads = { TF_NUM_INTRAOP_THREADS: '2', TF_NUM_INTEROP_THREADS: '2', OMP_NUM_THREADS: '2' };
+    const others: [Record<string, string>, string[], RegExp][] = [
+      [{ TF_ENABLE_ONEDNN_OPTS: '0' }, [], /oneDNN: on \| off/],
+      [threads, [], /threads: 1 \| 2/],
+      [{}, ['--engine', 'wasm'], /engine: tensorflow \| wasm/],
+    ];
+    for (const [env, flags, difference] of others) {
+      const other = await start(env, flags).ended;
+      expect(other.code).toBe(1);
+      expect(other.stderr).toMatch(/E_FINGERPRINT/);
+      expect(other.stderr).toMatch(difference);
+    }
 
     const wrongToken = scratch.dir('wrong-token');
     writeFileSync(wrongToken, 'not the token');

@@ -4,6 +4,7 @@ import type * as TensorFlow from '@tensorflow/tfjs';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { findTensorflow } from '../../../deploy/setup/tensorflow.ts';
 import { engineEnvironment } from '../../../worker/engine/environment.ts';
+import { biasGradients } from '../../../worker/engine/graph/bias-gradients.ts';
 import { plainMatrixProducts } from '../../../worker/engine/graph/matrix-products.ts';
 import { mixedBfloat16 } from '../../../worker/engine/graph/mixed-bfloat16.ts';
 import type { GraphNode } from '../../../worker/engine/graph/nodes.ts';
@@ -104,6 +105,46 @@ describe('relu after pooling', () => {
     expect(run(images(unit(3, 144)), both, reluAfterPooling).operations).toEqual(
       run(images(unit(3, 144)), both, asRecorded).operations,
     );
+  });
+});
+
+describe('bias gradients', () => {
+  test("from a flat view of a convolution's slope, to the same bits; a dense layer's as recorded", () => {
+    /** Gradients of kernel, bias, matrix and its bias. */
+    const gradients = ({ x, k, b, w, c }: Record<string, Tensor>): Tensor[] => {
+      const { tf } = library;
+      const images = x as TensorFlow.Tensor4D;
+      const f = (kernel: Tensor, bias: Tensor, matrix: Tensor, last: Tensor): Tensor => {
+        const convolved = tf
+          .conv2d(images, kernel as TensorFlow.Tensor4D, 1, 'valid')
+          .add(bias)
+          .relu();
+        return tf
+          .matMul(convolved.reshape([8, -1]), matrix as TensorFlow.Tensor2D)
+          .add(last)
+          .square();
+      };
+      return tf.grads(f)([k, b, w, c] as Tensor[]);
+    };
+    const inputs = Object.fromEntries(
+      Object.entries({ x: [8, 10, 9, 3], k: [3, 3, 3, 16], b: [16], w: [896, 5], c: [5] }).map(([name, shape], i) => [
+        name,
+        {
+          shape,
+          values: unit(
+            i + 3,
+            shape.reduce((x, y) => x * y, 1),
+          ),
+        },
+      ]),
+    );
+    const plain = run(inputs, gradients, asRecorded);
+    const changed = run(inputs, gradients, biasGradients);
+    const count = (operations: string[], name: string): number => operations.filter((other) => other === name).length;
+    expect(count(changed.operations, 'BiasAddGrad')).toBe(2);
+    expect(count(changed.operations, 'Reshape') - count(plain.operations, 'Reshape')).toBe(1);
+    expect(changed.results).toEqual(plain.results);
+    expect(changed.results.every((result) => result.some((value) => value !== 0))).toBe(true);
   });
 });
 

@@ -10,6 +10,7 @@ import { RandomUse, randomStream } from '../../../protocol/random.ts';
 import { applyOnHost } from '../apply.ts';
 import { checkContribution, checkSamples, checkWeights, countCorrect, sum } from '../checks.ts';
 import { contributionOf, type Engine, type EngineInfo, type Evaluation, type Microbatch } from '../engine.ts';
+import { biasGradients } from '../graph/bias-gradients.ts';
 import { plainMatrixProducts } from '../graph/matrix-products.ts';
 import { mixedBfloat16 } from '../graph/mixed-bfloat16.ts';
 import type { Program } from '../graph/program.ts';
@@ -47,7 +48,7 @@ export async function createTracedEngine(
   const contribution = contributionOf(layout);
   const pass: GraphPass = (nodes) => {
     const plain = reluAfterPooling(plainMatrixProducts(nodes));
-    return precision === 'mixed_bfloat16' ? mixedBfloat16(plain) : plain;
+    return biasGradients(precision === 'mixed_bfloat16' ? mixedBfloat16(plain) : plain);
   };
 
   // ---- weights
