@@ -30,9 +30,15 @@ function describeDifference(first: ReadyMessage, second: ReadyMessage): string {
   return lines.join('; ');
 }
 
+/** All that an engine says of itself but its device: another processor of the same kind is welcome. */
+function settingsOf({ engine }: ReadyMessage): string {
+  const settings = Object.entries(engine.settings).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify([engine.name, engine.library, engine.threads, settings]);
+}
+
 /**
  * Compares a newcomer with the first worker admitted (`reference`; null when it is the first itself).
- * `allowMixed` lets another fingerprint in and says so; other weights or another shape of model are refused always.
+ * `allowMixed` lets another engine in and says so; other weights or another shape of model are refused always.
  */
 export function admit(
   reference: { readonly worker: string; readonly ready: ReadyMessage } | null,
@@ -56,13 +62,15 @@ export function admit(
       because: `${newcomer.worker}'s model or optimizer has other weights than ${reference.worker}'s`,
     };
   }
-  const sameEngine = reference.ready.fingerprint === ready.fingerprint;
+  const sameFingerprint = reference.ready.fingerprint === ready.fingerprint;
+  // One microbatch cannot tell all that another thread count or setting may change: what an engine says of itself counts too.
+  const sameEngine = sameFingerprint && settingsOf(reference.ready) === settingsOf(ready);
   const difference = describeDifference(reference.ready, ready);
   if (!sameEngine && !expected.allowMixed) {
     return {
       kind: 'refused',
       code: 'E_FINGERPRINT',
-      because: `${newcomer.worker}'s engine computes other bits than ${reference.worker}'s (${reference.worker} | ${newcomer.worker}: ${difference})`,
+      because: `${newcomer.worker}'s engine ${sameFingerprint ? 'is set otherwise' : 'computes other bits'} than ${reference.worker}'s (${reference.worker} | ${newcomer.worker}: ${difference})`,
     };
   }
   if (reference.ready.weightsDigest !== ready.weightsDigest) {

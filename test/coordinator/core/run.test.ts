@@ -228,6 +228,32 @@ describe('gathering', () => {
     expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_FINGERPRINT', exitCode: 1 });
   });
 
+  it('refuses another thread count though the probe came out the same, and takes another processor', () => {
+    const engine = {
+      name: 'tensorflow',
+      library: 'TensorFlow 2.21.0',
+      device: 'CPU',
+      threads: 1,
+      settings: { oneDNN: '1' },
+    };
+    const answerTo = (other: Partial<typeof engine>): unknown => {
+      const story = new Story();
+      story.say('w0', hello(100, 0));
+      story.say('w1', hello(101, 1));
+      story.say('w0', ready({ engine }));
+      return story.say('w1', ready({ engine: { ...engine, ...other } }))[0];
+    };
+    expect(answerTo({ threads: 2 })).toMatchObject({
+      message: {
+        kind: 'refused',
+        code: 'E_FINGERPRINT',
+        because: "w1's engine is set otherwise than w0's (w0 | w1: threads: 1 | 2)",
+      },
+    });
+    expect(answerTo({ settings: { oneDNN: '0' } })).toMatchObject({ message: { kind: 'refused' } });
+    expect(answerTo({ device: 'CPU (another)' })).not.toMatchObject({ message: { kind: 'refused' } });
+  });
+
   it('lets another engine in when that is allowed, and says that the run is not reproducible', () => {
     const story = new Story({ allowMixedEngines: true });
     story.say('w0', hello(100, 0));
