@@ -79,7 +79,7 @@ describe('workers that are started by hand', () => {
 
     const first = start();
     await coordinator.wrote(/1 of 2 workers\s+ready/);
-    const threads = { TF_NUM_INTRAOP_THREADS: '2', TF_NUM_INTEROP_THREADS: '2', OMP_NUM_THREADS: '2' };
+    const threads = { TF_NUM_INTRAOP_THREADS: '2', OMP_NUM_THREADS: '2' };
     const others: [Record<string, string>, string[], RegExp][] = [
       [{ TF_ENABLE_ONEDNN_OPTS: '0' }, [], /oneDNN: on \| off/],
       [threads, [], /threads: 1 \| 2/],
