@@ -12,7 +12,6 @@ import { findTensorflow } from '../deploy/setup/tensorflow.ts';
 import cifar10Cnn from '../jobs/cifar10-cnn.ts';
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
-import { addInto } from '../worker/collective/tree.ts';
 import { contributionOf, type Engine } from '../worker/engine/engine.ts';
 import { loadTensorflow, registerBackend, type NativeBinding } from '../worker/engine/tensorflow/library.ts';
 import { openTensorflow } from '../worker/engine/tensorflow/open.ts';
@@ -53,6 +52,10 @@ interface System {
   rate(request: WindowRequest): Promise<number>;
 }
 
+function addInto(into: Float32Array, from: Float32Array): void {
+  for (let i = 0; i < into.length; i++) into[i] = (into[i] ?? 0) + (from[i] ?? 0);
+}
+
 function lockstep(engine: Engine, matmulRate?: (seconds: number) => Promise<number>): System {
   const { layout } = engine;
   const { optimizer } = cifar10Cnn;
@@ -69,7 +72,7 @@ function lockstep(engine: Engine, matmulRate?: (seconds: number) => Promise<numb
       const random = { seed: 1, step, microbatch: i };
       const into = i === 0 ? sum : one;
       await engine.gradient({ size: microbatch, ...samplesOf(microbatch, step * pieces + i), random }, into);
-      if (i > 0) addInto(sum, one, 0, length);
+      if (i > 0) addInto(sum, one);
     }
   };
   const { name, library, device, settings } = engine.info;

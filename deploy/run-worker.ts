@@ -25,11 +25,13 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
   // Read by the native library when it is loaded, below; set here for workers that were started by hand.
   for (const [name, value] of Object.entries(engineEnvironment(1))) process.env[name] ??= value;
   if (command.adapter !== null) process.env['LOCKSTEP_ADAPTER'] = command.adapter;
+  const workersHere = Number(process.env['LOCAL_WORLD_SIZE'] ?? 1);
   const localRank = Number.parseInt(process.env['LOCAL_RANK'] ?? '', 10);
   await runWorker({
     coordinatorUrl: command.coordinator,
     token: command.tokenFile === null ? null : readToken(command.tokenFile),
     localRank: Number.isNaN(localRank) ? null : localRank,
+    workersHere: Number.isInteger(workersHere) && workersHere > 0 ? workersHere : 1,
     lockstepVersion: LOCKSTEP_VERSION,
     peerHost: '127.0.0.1',
     openJob: async (reference) => {

@@ -4,9 +4,10 @@
 //      8  u32  generation             12  u32  zero          16  f64  step
 //     24  u32  sender's rank          28  u32  bucket
 //     32  u16  node start             34  u16  node size      (scatter and absent; zero for gather)
-//     36  u32  offset, in floats of the whole vector          40  u32  count, in floats          44  u32  zero
+//     36  u32  offset, in floats of the whole vector          40  u32  count, in floats          44  u32  slice
 //
-// Decoding allocates nothing and copies nothing: the payload is a view of the bytes given.
+// Frames are read from a stream of bytes as it comes, cut anywhere. Reading keeps a header and three bytes at most: it allocates
+// nothing by what a peer says, and copies nothing of a payload.
 
 import { LockstepError } from './errors.ts';
 
@@ -24,14 +25,23 @@ export interface FrameHeader {
   readonly step: number;
   readonly rank: number;
   readonly bucket: number;
+  /** Whose slice of the bucket: the rank that sums it. */
+  readonly slice: number;
   readonly node: { readonly start: number; readonly size: number };
   readonly offset: number;
   readonly count: number;
 }
 
-export interface Frame extends FrameHeader {
-  /** count x 4 bytes of float32, little-endian; not necessarily aligned. Empty for an absent node. */
-  readonly payload: Uint8Array;
+/**
+ * Takes frames as they come in, without putting them together first: a payload is used piece by piece while it is warm. Each of
+ * the three may throw LockstepError to refuse the frame; the link is closed then, with that error.
+ */
+export interface FrameSink {
+  begin(header: FrameHeader): void;
+  /** The payload's next bytes, a multiple of four of them, not necessarily aligned; valid only during the call. */
+  data(bytes: Uint8Array): void;
+  /** The payload is whole. Comes after `begin` at once where there is none. */
+  end(): void;
 }
 
 export function encodeFrameHeader(header: FrameHeader): Uint8Array {
@@ -47,6 +57,7 @@ export function encodeFrameHeader(header: FrameHeader): Uint8Array {
   view.setUint16(34, header.node.size, true);
   view.setUint32(36, header.offset, true);
   view.setUint32(40, header.count, true);
+  view.setUint32(44, header.slice, true);
   return bytes;
 }
 
@@ -54,39 +65,106 @@ function refuse(what: string): never {
   throw new LockstepError('E_FRAME', `a malformed frame: ${what}`);
 }
 
-/** Parses one frame. Throws LockstepError E_FRAME that names the field. */
-export function decodeFrame(bytes: Uint8Array): Frame {
-  if (bytes.byteLength < FRAME_HEADER_BYTES)
-    refuse(`${bytes.byteLength} bytes; the header alone has ${FRAME_HEADER_BYTES}`);
-  if (bytes.byteLength > MAX_FRAME_BYTES) refuse(`${bytes.byteLength} bytes; the limit is ${MAX_FRAME_BYTES}`);
+/** Bytes of payload that follow a header. */
+export function payloadBytesOf(header: FrameHeader): number {
+  return header.kind === 'absent' ? 0 : Float32Array.BYTES_PER_ELEMENT * header.count;
+}
+
+/** Parses the FRAME_HEADER_BYTES of a header. Throws LockstepError E_FRAME that names the field. */
+export function decodeFrameHeader(bytes: Uint8Array): FrameHeader {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getUint32(0, true) !== MAGIC) refuse('magic');
   const kindNumber = view.getUint8(4);
   if (kindNumber !== 1 && kindNumber !== 2 && kindNumber !== 3) refuse(`kind ${kindNumber}`);
-  const kind = KINDS[kindNumber];
-  if (
-    view.getUint8(5) !== 0 ||
-    view.getUint16(6, true) !== 0 ||
-    view.getUint32(12, true) !== 0 ||
-    view.getUint32(44, true) !== 0
-  ) {
+  if (view.getUint8(5) !== 0 || view.getUint16(6, true) !== 0 || view.getUint32(12, true) !== 0) {
     refuse('reserved bytes');
   }
   const step = view.getFloat64(16, true);
   if (!Number.isSafeInteger(step) || step < 0) refuse(`step ${step}`);
   const count = view.getUint32(40, true);
-  const payload = bytes.subarray(FRAME_HEADER_BYTES);
-  const expected = kind === 'absent' ? 0 : 4 * count;
-  if (payload.byteLength !== expected) refuse(`count ${count} with ${payload.byteLength} bytes of payload`);
+  const limit = (MAX_FRAME_BYTES - FRAME_HEADER_BYTES) / Float32Array.BYTES_PER_ELEMENT;
+  if (count > limit) refuse(`count ${count}; the limit is ${limit}`);
   return {
-    kind,
+    kind: KINDS[kindNumber],
     generation: view.getUint32(8, true),
     step,
     rank: view.getUint32(24, true),
     bucket: view.getUint32(28, true),
+    slice: view.getUint32(44, true),
     node: { start: view.getUint16(32, true), size: view.getUint16(34, true) },
     offset: view.getUint32(36, true),
     count,
-    payload,
   };
+}
+
+/** Reads frames from a stream of bytes and hands them to a sink, piece by piece. */
+export class FrameReader {
+  private readonly sink: FrameSink;
+  private readonly header = new Uint8Array(FRAME_HEADER_BYTES);
+  private headerBytes = 0;
+  /** Bytes of the present frame's payload that are still to come. */
+  private missing = 0;
+  /** The bytes of a float that was cut: four, of which the first `carried` are here. */
+  private readonly carry = new Uint8Array(Float32Array.BYTES_PER_ELEMENT);
+  private carried = 0;
+
+  constructor(sink: FrameSink) {
+    this.sink = sink;
+  }
+
+  /** True between frames: nothing of one is missing. */
+  get atBoundary(): boolean {
+    return this.headerBytes === 0;
+  }
+
+  /** Takes the stream's next bytes. Throws LockstepError E_FRAME for a malformed header, and what the sink throws. */
+  push(bytes: Uint8Array): void {
+    let at = 0;
+    while (at < bytes.byteLength) {
+      if (this.headerBytes < FRAME_HEADER_BYTES) at = this.takeHeader(bytes, at);
+      else at = this.takePayload(bytes, at);
+    }
+  }
+
+  private takeHeader(bytes: Uint8Array, at: number): number {
+    const taken = Math.min(FRAME_HEADER_BYTES - this.headerBytes, bytes.byteLength - at);
+    this.header.set(bytes.subarray(at, at + taken), this.headerBytes);
+    this.headerBytes += taken;
+    if (this.headerBytes < FRAME_HEADER_BYTES) return at + taken;
+    const header = decodeFrameHeader(this.header);
+    this.sink.begin(header);
+    this.missing = payloadBytesOf(header);
+    if (this.missing === 0) this.finish();
+    return at + taken;
+  }
+
+  private takePayload(bytes: Uint8Array, start: number): number {
+    let at = start;
+    const end = Math.min(bytes.byteLength, at + this.missing);
+    if (this.carried > 0) {
+      const taken = Math.min(this.carry.byteLength - this.carried, end - at);
+      this.carry.set(bytes.subarray(at, at + taken), this.carried);
+      this.carried += taken;
+      at += taken;
+      if (this.carried === this.carry.byteLength) {
+        this.carried = 0;
+        this.sink.data(this.carry);
+      }
+    }
+    const whole = (end - at) & ~3;
+    if (whole > 0) this.sink.data(bytes.subarray(at, at + whole));
+    at += whole;
+    if (at < end) {
+      this.carry.set(bytes.subarray(at, end));
+      this.carried = end - at;
+    }
+    this.missing -= end - start;
+    if (this.missing === 0) this.finish();
+    return end;
+  }
+
+  private finish(): void {
+    this.headerBytes = 0;
+    this.sink.end();
+  }
 }

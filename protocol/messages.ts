@@ -6,10 +6,11 @@
 import { Packr, Unpackr } from 'msgpackr';
 import { z } from 'zod';
 import { LockstepError } from './errors.ts';
+import { TRANSPORTS } from './link.ts';
 import { runConfigSchema } from './run-config.ts';
 
 /** Refused when it differs. Raise it with every change that an older peer would misread. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** Longest control message in bytes; state travels in parts below it. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
@@ -110,8 +111,8 @@ const report = z.strictObject({
   /** Wall time of the step on this rank, and where it went. */
   seconds,
   phases: phaseSecondsSchema,
-  bytesOut: count,
-  bytesIn: count,
+  /** Bytes of this step's all-reduce by what carried them; none for a rank alone. */
+  traffic: z.array(z.strictObject({ transport: z.enum(TRANSPORTS), bytesOut: count, bytesIn: count })).max(8),
   rssBytes: count,
 });
 

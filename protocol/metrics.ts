@@ -74,6 +74,11 @@ export const METRICS = {
     help: 'Bytes sent to peers by all-reduce, by worker and transport.',
     labels: ['run', 'worker', 'transport'],
   },
+  lockstep_allreduce_received_bytes_total: {
+    kind: 'counter',
+    help: 'Bytes received from peers by all-reduce, by worker and transport.',
+    labels: ['run', 'worker', 'transport'],
+  },
   lockstep_allreduce_duration_seconds: {
     kind: 'histogram',
     help: 'Wall time of the all-reduce of a step, waiting for peers included, in seconds.',

@@ -8,12 +8,11 @@ import type { BatchPlan } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { PROTOCOL_VERSION, type CoordinatorMessage, type StatePart } from '../protocol/messages.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
-import { openCollective } from './collective/join.ts';
-import { listenForPeers, type PeerListener } from './collective/links/ws.ts';
+import { hasCoresToSpare, startCommunication, type Communication } from './collective/communication.ts';
 import { connectControl, type ControlLink } from './control-link.ts';
 import { BatchLoader } from './data/batch-loader.ts';
 import { digestOf } from './engine/digest.ts';
-import type { Engine } from './engine/engine.ts';
+import { contributionOf, type Engine } from './engine/engine.ts';
 import { fingerprintOf } from './engine/fingerprint.ts';
 import { statePartsOf, takeStatePart } from './state-transfer.ts';
 import { train, type ReplicaState } from './train.ts';
@@ -30,6 +29,8 @@ export interface WorkerOptions {
   readonly token: string | null;
   /** The launcher's number of this process on its host; null when nobody numbers it. */
   readonly localRank: number | null;
+  /** Workers on this machine, as far as the launcher says. */
+  readonly workersHere: number;
   readonly lockstepVersion: string;
   /** Address that peers reach this worker at; loopback when all are on one machine. */
   readonly peerHost: string;
@@ -132,7 +133,12 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
   ]);
   if (welcome.resumeStep !== null) await receiveState(control, vectors, state);
 
-  const listener = await listenForPeers({ host: options.peerHost, token: options.token, run: config.run });
+  const communication = await startCommunication({
+    host: options.peerHost,
+    token: options.token,
+    run: config.run,
+    threaded: hasCoresToSpare(options.workersHere),
+  });
   try {
     control.send({
       kind: 'ready',
@@ -140,7 +146,7 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
       fingerprint: proof,
       weightsDigest: digestOf(state.weights),
       step: state.step,
-      peerUrl: listener.url,
+      peerUrl: communication.url,
       layout: engine.layout.entries.map((entry) => ({ ...entry, shape: [...entry.shape] })),
       topology: JSON.stringify(engine.topology),
       optimizer: { name: job.optimizer.name, slots: [...job.optimizer.slots] },
@@ -154,9 +160,9 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
     if (first.kind !== 'generation') {
       throw new LockstepError('E_PROTOCOL', `the coordinator sent "${first.kind}" where "generation" was due`);
     }
-    await trainGeneration(options, control, first, { job, engine, data, plan, config, state, vectors, listener });
+    await trainGeneration(options, control, first, { job, engine, data, plan, config, state, vectors, communication });
   } finally {
-    await listener.close();
+    await communication.close();
     engine.close();
     data.train.close?.();
     data.test.close?.();
@@ -190,7 +196,7 @@ interface Replica {
   readonly config: RunConfig;
   readonly state: ReplicaState;
   readonly vectors: ReadonlyMap<string, Float32Array>;
-  readonly listener: PeerListener;
+  readonly communication: Communication;
 }
 
 async function trainGeneration(
@@ -201,17 +207,16 @@ async function trainGeneration(
 ): Promise<void> {
   const { engine, config, state } = replica;
   options.log(`generation ${generation.generation}: rank ${generation.rank} of ${generation.worldSize}`);
-  const collective = await openCollective({
-    listener: replica.listener,
-    token: options.token,
-    run: config.run,
-    generation: generation.generation,
-    rank: generation.rank,
-    worldSize: generation.worldSize,
-    members: generation.members,
-    microbatches: config.microbatches,
-    vectorLength: engine.layout.size + 3,
-  });
+  const collective = await replica.communication.open(
+    {
+      generation: generation.generation,
+      rank: generation.rank,
+      microbatches: config.microbatches,
+      length: contributionOf(engine.layout).size + 1,
+      firstStep: state.step,
+    },
+    generation.members,
+  );
   control.send({ kind: 'linked', generation: generation.generation });
 
   let stopWanted = false;

@@ -10,20 +10,27 @@
 // wish to stop. Its sum is the same on every rank, so all stop after the same step without asking anyone.
 
 import type { Optimizer, Split } from '../jobs/contract.ts';
+import type { Transport } from '../protocol/link.ts';
 import { batchRange, placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
 import type { PhaseSeconds, WorkerMessage } from '../protocol/messages.ts';
 import type { BatchLoader } from './data/batch-loader.ts';
 import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
 import { digestOf } from './engine/digest.ts';
-import { contributionOf, type Engine, type Evaluation } from './engine/engine.ts';
+import { contributionOf, type Bucket, type Engine, type Evaluation } from './engine/engine.ts';
 
 /** The part of the collective that a step needs. */
 export interface Collective {
   readonly rank: number;
   readonly worldSize: number;
-  /** Takes microbatch `index`'s vector (copied); null for one without samples. In ascending order. */
-  push(index: number, vector: Float32Array | null): void;
-  /** Sums everybody's vectors in the canonical tree into `out`, the same bits on every rank. */
+  /** The runs of the vector that are sent on their own, in the order in which the backward pass finishes them. */
+  readonly buckets: readonly Bucket[];
+  /** Where microbatch `index`'s vector is to be written, as soon as there is room. In ascending order of microbatches. */
+  slot(index: number): Promise<Float32Array>;
+  /** Bucket `bucket` of the vector of the last slot is written and may leave. */
+  ready(bucket: number): void;
+  /** Microbatch `index` has no samples. */
+  absent(index: number): Promise<void>;
+  /** Sums everybody's vectors in the canonical tree into `out`, the same bits on every rank. Throws E_PEER_LOST. */
   allReduce(step: number, out: Float32Array): Promise<AllReduceTiming>;
 }
 
@@ -31,8 +38,8 @@ export interface AllReduceTiming {
   /** Seconds until every peer's first contribution was here; then until the sum was. */
   readonly waitSeconds: number;
   readonly reduceSeconds: number;
-  readonly bytesOut: number;
-  readonly bytesIn: number;
+  /** Bytes of this step, by what carried them; none for a rank alone. */
+  readonly traffic: readonly { readonly transport: Transport; readonly bytesOut: number; readonly bytesIn: number }[];
 }
 
 /** A replica: all that changes from step to step. */
@@ -74,7 +81,6 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
   const { plan, engine, collective, clock } = context;
   const place = contributionOf(engine.layout);
   const stopIndex = place.size;
-  const vector = new Float32Array(place.size + 1);
   const sum = new Float32Array(place.size + 1);
   const mine = rankMicrobatches(plan.microbatches, collective.worldSize, collective.rank);
   const perEpoch = stepsPerEpoch(plan);
@@ -93,12 +99,15 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       const data = context.loader.load(epoch, batch, m);
       const t1 = clock();
       if (data.size === 0) {
-        collective.push(m, null);
+        await collective.absent(m);
       } else {
         const random = { seed: plan.seed, step: state.step, microbatch: m };
-        await engine.gradient({ ...data, random }, vector.subarray(0, place.size));
+        const vector = await collective.slot(m);
         vector[stopIndex] = context.stopWanted() ? 1 : 0;
-        collective.push(m, vector);
+        await engine.gradient({ ...data, random }, vector.subarray(0, place.size), {
+          list: collective.buckets,
+          ready: (bucket) => collective.ready(bucket),
+        });
       }
       dataSeconds += t1 - t0;
       computeSeconds += clock() - t1;
@@ -137,8 +146,7 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       gradientNorm,
       seconds: clock() - startedAt,
       phases,
-      bytesOut: timing.bytesOut,
-      bytesIn: timing.bytesIn,
+      traffic: timing.traffic.map((t) => ({ ...t })),
       rssBytes: context.rssBytes(),
     });
 

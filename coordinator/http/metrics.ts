@@ -106,9 +106,12 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
       for (const phase of PHASES) {
         observeValue('lockstep_step_duration_seconds', report.phases[phase], { worker, phase });
       }
-      const place = { worker, transport: run.transport };
-      observeValue('lockstep_allreduce_duration_seconds', report.phases.allreduce + report.phases.wait, place);
-      add('lockstep_allreduce_bytes_total', report.bytesOut, place);
+      const duration = report.phases.allreduce + report.phases.wait;
+      observeValue('lockstep_allreduce_duration_seconds', duration, { worker, transport: run.transport });
+      for (const { transport, bytesOut, bytesIn } of report.traffic) {
+        add('lockstep_allreduce_bytes_total', bytesOut, { worker, transport });
+        add('lockstep_allreduce_received_bytes_total', bytesIn, { worker, transport });
+      }
       set('lockstep_worker_resident_memory_bytes', report.rssBytes, { worker });
     },
     countRefusal: (code) =>

@@ -27,8 +27,7 @@ it('promtool finds nothing to say about the metrics', async () => {
     gradientNorm: 0.5,
     seconds: 0.1,
     phases: { data: 0.001, compute: 0.02, allreduce: 0.003, apply: 0.0002, wait: 0.004 },
-    bytesOut: 500,
-    bytesIn: 700,
+    traffic: [{ transport: 'shm', bytesOut: 500, bytesIn: 700 }],
     rssBytes: 3e8,
   });
   metrics.countRefusal('E_MESSAGE');

@@ -1,7 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { LockstepError } from '../../protocol/errors.ts';
-import { decodeFrame, encodeFrameHeader, FRAME_HEADER_BYTES, type FrameHeader } from '../../protocol/frame.ts';
+import {
+  decodeFrameHeader,
+  encodeFrameHeader,
+  FRAME_HEADER_BYTES,
+  FrameReader,
+  type FrameHeader,
+} from '../../protocol/frame.ts';
 
 const HEADER: FrameHeader = {
   kind: 'scatter',
@@ -9,6 +15,7 @@ const HEADER: FrameHeader = {
   step: 5,
   rank: 6,
   bucket: 7,
+  slice: 9,
   node: { start: 8, size: 4 },
   offset: 0x0a0b,
   count: 1,
@@ -26,8 +33,8 @@ const BYTES = Uint8Array.from([
   6, 0, 0, 0, 7, 0, 0, 0,
   // node start and size, offset
   8, 0, 4, 0, 0x0b, 0x0a, 0, 0,
-  // count, zero
-  1, 0, 0, 0, 0, 0, 0, 0,
+  // count, slice
+  1, 0, 0, 0, 9, 0, 0, 0,
   // 1.5
   0, 0, 0xc0, 0x3f,
 ]);
@@ -38,34 +45,75 @@ const changed = (at: number, value: number): Uint8Array => {
   return bytes;
 };
 
+/** What a reader makes of `chunks`: each frame with its payload; `whole`: it ended between two frames. */
+function read(chunks: readonly Uint8Array[]): { frames: { header: FrameHeader; payload: number[] }[]; whole: boolean } {
+  const frames: { header: FrameHeader; payload: number[] }[] = [];
+  let present: { header: FrameHeader; payload: number[] } | null = null;
+  const reader = new FrameReader({
+    begin: (header) => {
+      if (present !== null) throw new Error('a frame within a frame');
+      present = { header, payload: [] };
+    },
+    data: (bytes) => {
+      if (bytes.byteLength % 4 !== 0) throw new Error('a float is cut');
+      present?.payload.push(...bytes);
+    },
+    end: () => {
+      if (present !== null) frames.push(present);
+      present = null;
+    },
+  });
+  for (const chunk of chunks) reader.push(chunk);
+  return { frames, whole: reader.atBoundary };
+}
+
 describe('a frame', () => {
   it('is these bytes', () => {
     expect([...encodeFrameHeader(HEADER)]).toEqual([...BYTES.subarray(0, FRAME_HEADER_BYTES)]);
-    const { payload, ...header } = decodeFrame(BYTES);
-    expect(header).toEqual(HEADER);
-    expect([...payload]).toEqual([0, 0, 0xc0, 0x3f]);
+    expect(decodeFrameHeader(BYTES)).toEqual(HEADER);
+    expect(read([BYTES])).toEqual({ frames: [{ header: HEADER, payload: [0, 0, 0xc0, 0x3f] }], whole: true });
   });
 
-  it('is read in place, wherever it lies in memory', () => {
-    const wide = new Uint8Array(BYTES.length + 3);
-    wide.set(BYTES, 3);
-    const { payload } = decodeFrame(wide.subarray(3));
-    expect(payload.buffer).toBe(wide.buffer);
-    expect(payload.byteOffset).toBe(3 + FRAME_HEADER_BYTES);
+  it('has no payload where a node is absent, whatever its count', () => {
+    const absent = changed(4, 3).subarray(0, FRAME_HEADER_BYTES);
+    const header = { ...HEADER, kind: 'absent' };
+    expect(read([absent, absent]).frames).toEqual([
+      { header, payload: [] },
+      { header, payload: [] },
+    ]);
   });
 
   it.each([
-    ['too short for its header', BYTES.subarray(0, 47), '47 bytes'],
     ['without its magic', changed(0, 0), 'magic'],
     ['of an unknown kind', changed(4, 9), 'kind 9'],
     ['with reserved bytes in use', changed(13, 1), 'reserved'],
     ['with a step that is no whole number', changed(16, 1), 'step 5.0'],
-    ['with fewer floats than it says', changed(40, 2), 'count 2 with 4 bytes'],
-    ['with a payload where a node is absent', changed(4, 3), 'count 1 with 4 bytes'],
+    ['with more floats than the limit', changed(43, 5), 'count 83886081; the limit is 67108864'],
   ])('%s is refused by the field', (_what, bytes, words) => {
-    expect(() => decodeFrame(bytes)).toThrow(
+    expect(() => read([bytes])).toThrow(
       expect.objectContaining({ code: 'E_FRAME', message: expect.stringContaining(words) as string }) as Error,
     );
+  });
+
+  it('comes out the same wherever the stream is cut, floats whole', () => {
+    const payloads = [0, 1, 2, 37].map((count) => Uint8Array.from({ length: 4 * count }, (_, i) => i + count));
+    const sent = payloads.map((payload, step) => ({ header: { ...HEADER, step, count: payload.length / 4 }, payload }));
+    const stream = Buffer.concat(sent.flatMap(({ header, payload }) => [encodeFrameHeader(header), payload]));
+    const expected = sent.map(({ header, payload }) => ({ header, payload: [...payload] }));
+    fc.assert(
+      fc.property(fc.array(fc.nat({ max: stream.length }), { maxLength: 30 }), (cuts) => {
+        const places = [0, ...cuts.toSorted((a, b) => a - b), stream.length];
+        const chunks = places.slice(1).map((end, i) => stream.subarray(places[i], end));
+        expect(read(chunks)).toEqual({ frames: expected, whole: true });
+      }),
+      { numRuns: 500 },
+    );
+    expect(read([...stream].map((byte) => Uint8Array.of(byte)))).toEqual({ frames: expected, whole: true });
+  });
+
+  it('that is cut off is not whole', () => {
+    expect(read([BYTES.subarray(0, 10)]).whole).toBe(false);
+    expect(read([BYTES.subarray(0, FRAME_HEADER_BYTES + 2)]).whole).toBe(false);
   });
 
   it('of any bytes at all is read or refused, never anything else', () => {
@@ -75,9 +123,9 @@ describe('a frame', () => {
       .map(([at, value]) => changed(at, value));
     fc.assert(
       fc.property(fc.oneof(anyBytes, nearly), (bytes) => {
-        let outcome: unknown;
+        let outcome: unknown = true;
         try {
-          outcome = decodeFrame(bytes).payload.byteLength <= bytes.byteLength;
+          read([bytes]);
         } catch (error) {
           outcome = error instanceof LockstepError && error.code === 'E_FRAME';
         }

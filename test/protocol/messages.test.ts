@@ -29,8 +29,8 @@ const STATE: StatePart = {
 };
 
 const WORKER_MESSAGES: WorkerMessage[] = [
-  { kind: 'hello', protocol: 1, lockstep: '0.1.0', node: 'v20.20.2', host: 'red', pid: 4711, localRank: 0 },
-  { kind: 'hello', protocol: 1, lockstep: '0.1.0', node: 'v20.20.2', host: 'ré', pid: 0, localRank: null },
+  { kind: 'hello', protocol: 2, lockstep: '0.1.0', node: 'v20.20.2', host: 'red', pid: 4711, localRank: 0 },
+  { kind: 'hello', protocol: 2, lockstep: '0.1.0', node: 'v20.20.2', host: 'ré', pid: 0, localRank: null },
   {
     kind: 'ready',
     engine: { name: 'tensorflow', library: 'TensorFlow 2.21.0', device: 'CPU', threads: 1, settings: { oneDNN: '1' } },
@@ -53,8 +53,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
     gradientNorm: 5e-324,
     seconds: 0.02,
     phases: { data: 0, compute: 0.015, allreduce: 0.003, apply: 0.001, wait: 0.001 },
-    bytesOut: 490_280,
-    bytesIn: 490_280,
+    traffic: [{ transport: 'shm', bytesOut: 490_280, bytesIn: 490_280 }],
     rssBytes: 480_000_000,
   },
   STATE,
@@ -73,7 +72,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
 const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
   {
     kind: 'welcome',
-    protocol: 1,
+    protocol: 2,
     worker: 'w0',
     config: {
       run: 'r',

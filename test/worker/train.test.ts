@@ -12,6 +12,8 @@ import { train, type Collective, type ReplicaState, type TrainingContext } from 
 const SHAPE = [2];
 const TRAIN = 10;
 const TEST = 600;
+/** Three weights, their loss and right answers, the wish to stop. */
+const LENGTH = 6;
 const plan: BatchPlan = { samples: TRAIN, globalBatch: 4, microbatches: 4, seed: 3 };
 
 /** Sample i is the point (i, 1) with label i mod 2. */
@@ -40,7 +42,11 @@ function toyEngine(): Engine & { loaded: Float32Array } {
     topology: {},
     initialWeights: async () => new Float32Array(3),
     loadWeights: (weights: Float32Array) => engine.loaded.set(weights),
-    gradient: async (batch: { size: number; inputs: Float32Array; labels: Int32Array }, out: Float32Array) => {
+    gradient: async (
+      batch: { size: number; inputs: Float32Array; labels: Int32Array },
+      out: Float32Array,
+      buckets?: Parameters<Engine['gradient']>[2],
+    ) => {
       out.fill(0);
       let mean = 0;
       for (let i = 0; i < batch.size; i++) {
@@ -53,6 +59,7 @@ function toyEngine(): Engine & { loaded: Float32Array } {
         mean += x0 / batch.size;
       }
       out[2] = 0.1 * (mean - (engine.loaded[2] ?? 0)) * batch.size;
+      buckets?.list.forEach((_, index) => buckets.ready(index));
     },
     evaluate: async (size: number) => ({ lossSum: size, correct: 1, predictions: new Int32Array(size) }),
     apply: (update: Update) => {
@@ -89,29 +96,46 @@ function treeSum(vectors: (Float32Array | null)[], start: number, size: number):
 function exchanges(worldSize: number): Collective[] {
   let vectors: (Float32Array | null)[] = Array.from({ length: plan.microbatches }, () => null);
   let waiting: (() => void)[] = [];
-  return Array.from({ length: worldSize }, (_, rank) => ({
-    rank,
-    worldSize,
-    push: (index, vector) => {
-      vectors[index] = vector === null ? null : vector.slice();
-    },
-    allReduce: async (_step, out) => {
-      await new Promise<void>((resolve) => {
-        waiting.push(() => {
-          out.set(treeSum(current, 0, plan.microbatches) ?? []);
-          resolve();
+  return Array.from({ length: worldSize }, (_, rank) => {
+    let pending = { index: 0, vector: new Float32Array(0), missing: 0 };
+    return {
+      rank,
+      worldSize,
+      // Two buckets, so that one may leave before the other.
+      buckets: [
+        { offset: 3, length: LENGTH - 3 },
+        { offset: 0, length: 3 },
+      ],
+      slot: async (index) => {
+        const vector = new Float32Array(LENGTH);
+        pending = { index, vector, missing: 2 };
+        return vector;
+      },
+      ready: () => {
+        pending.missing--;
+        if (pending.missing === 0) vectors[pending.index] = pending.vector;
+      },
+      absent: async (index) => {
+        vectors[index] = null;
+      },
+      allReduce: async (_step, out) => {
+        await new Promise<void>((resolve) => {
+          waiting.push(() => {
+            out.set(treeSum(current, 0, plan.microbatches) ?? []);
+            resolve();
+          });
+          const current = vectors;
+          if (waiting.length === worldSize) {
+            const all = waiting;
+            waiting = [];
+            vectors = Array.from({ length: plan.microbatches }, () => null);
+            for (const go of all) go();
+          }
         });
-        const current = vectors;
-        if (waiting.length === worldSize) {
-          const all = waiting;
-          waiting = [];
-          vectors = Array.from({ length: plan.microbatches }, () => null);
-          for (const go of all) go();
-        }
-      });
-      return { waitSeconds: 0, reduceSeconds: 0, bytesOut: 0, bytesIn: 0 };
-    },
-  }));
+        return { waitSeconds: 0, reduceSeconds: 0, traffic: [] };
+      },
+    };
+  });
 }
 
 interface Outcome {
@@ -241,7 +265,10 @@ describe('train', () => {
     const engine = toyEngine();
     const broken = {
       ...engine,
-      gradient: (_: unknown, out: Float32Array) => out.fill(Number.NaN),
+      gradient: async (...[, out, buckets]: Parameters<Engine['gradient']>) => {
+        out.fill(Number.NaN);
+        buckets?.list.forEach((_, index) => buckets.ready(index));
+      },
     } as unknown as Engine;
     await expect(trainAll(1, () => ({ engine: broken }))).rejects.toMatchObject({
       code: 'E_NOT_FINITE',

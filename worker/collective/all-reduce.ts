@@ -1,252 +1,477 @@
-// The all-reduce of one rank as a state machine: partial sums in, frames out and in, the canonical sum out. No socket, no
-// clock. Direct reduce-scatter and all-gather after plan.ts; every slice is summed by its owner in the order of the tree, so
-// the order in which frames arrive does not matter.
+// The all-reduce of one rank as a state machine: microbatch vectors in, bucket by bucket; frames out and in; the canonical sum
+// out. No socket, no clock, no thread. It follows plan.ts, and sums each slice in the order of the tree as its parts come, so
+// that the order in which they come does not matter. A part whose sibling in the tree is here already is added to it while it comes
+// in; any other is stored until then.
 //
-// A frame of the next step may come early: a peer that has everything of this step goes on. It cannot be two steps ahead,
-// because it needs this rank's slice of each step; such a frame is the peer's fault. Frames of an older generation are
-// dropped, of a newer one kept out by the links (a link belongs to one generation).
+// A frame of the next step may come early: a peer that has everything of this step goes on. Then this rank has finished its own
+// slices of this step (the peer has their sums), so the part takes its place for the next step at once. A peer cannot be two steps
+// ahead, because it needs this rank's part of each step. Frames of an older generation are dropped; one of a newer generation or
+// anything else out of place is the sender's fault (E_PROTOCOL).
 //
-// Memory: one vector for the sum, and for each node of the other ranks its part of this rank's slices.
+// Memory, in vectors of the plan's length: the microbatches being folded (a slot each, 2 + log2 of this rank's microbatches at
+// most), two for sums (a peer may still be reading the last one), and this rank's slices once for each node that others send.
+//
+// When what is sent may be overwritten: whoever sends a frame of step s + 1 has all sums of step s, so all parts of step s have
+// arrived at their collectors; and whoever has everything of step s + 1 knows that all its sums of step s have arrived. No
+// send needs to be waited for.
 
 import { LockstepError } from '../../protocol/errors.ts';
-import type { Frame, FrameHeader } from '../../protocol/frame.ts';
-import type { CollectivePlan } from './plan.ts';
-import { addInto, type Node } from './tree.ts';
+import type { FrameHeader, FrameSink } from '../../protocol/frame.ts';
+import type { Range } from '../../protocol/batch-plan.ts';
+import type { VectorMemory } from './memory.ts';
+import { collectorOf, groupNodes, relayOf, type CollectivePlan } from './plan.ts';
+import { nodeNumber, nodeOfNumber, type Node } from './tree.ts';
 
-export interface Outgoing {
-  readonly to: number;
-  readonly header: FrameHeader;
-  /** A view: of the caller's partial sums, or of `out`. Send or copy before they change. */
-  readonly payload: Float32Array;
+/** Where a rank's vectors lie, in floats of its memory. */
+export interface MemoryPlan {
+  readonly floats: number;
+  /** One vector each, for microbatches. */
+  readonly slots: readonly number[];
+  /** The sums of even and of odd steps. */
+  readonly sums: readonly [number, number];
+  /** By bucket and owner of the slice, for those that this rank collects: where the part of each node that others send lies. */
+  readonly parts: readonly ReadonlyMap<number, ReadonlyMap<number, number>>[];
 }
 
-type Part = { readonly data: Float32Array; present: boolean };
+/** A cache line of floats: vectors begin on one. */
+const ALIGNMENT = 16;
+const align = (floats: number): number => Math.ceil(floats / ALIGNMENT) * ALIGNMENT;
 
-/** One slice's parts by node start; filled as frames arrive. */
-interface SliceParts {
-  readonly parts: ReadonlyMap<number, Part>;
-  /** Starts of the nodes that have arrived, present or absent. */
-  readonly filled: Set<number>;
-  waiting: number;
+/** The nodes of others that `rank` collects for the slices of `owner`, and who sends them; null when it collects nothing of it. */
+function sourcesOf(plan: CollectivePlan, rank: number, owner: number): Map<number, number> | null {
+  if (collectorOf(plan, rank, owner) !== rank && rank !== owner) return null;
+  const sources = new Map<number, number>();
+  const number = (node: Node): number => nodeNumber(node, plan.microbatches);
+  const group = plan.groupOf[rank] ?? 0;
+  for (const peer of plan.groups[group] ?? []) {
+    if (peer !== rank) for (const node of plan.nodes[peer] ?? []) sources.set(number(node), peer);
+  }
+  if (rank === owner) {
+    for (const other of plan.groups.keys()) {
+      if (other === group) continue;
+      for (const node of groupNodes(plan, other)) sources.set(number(node), relayOf(plan, other, owner));
+    }
+  }
+  return sources;
 }
 
-const NO_FLOATS = new Float32Array(0);
+export function planMemory(plan: CollectivePlan, rank: number): MemoryPlan {
+  let floats = 0;
+  const take = (count: number): number => {
+    const at = floats;
+    floats += align(count);
+    return at;
+  };
+  const own = (plan.nodes[rank] ?? []).reduce((sum, node) => sum + node.size, 0);
+  const slotCount = Math.min(own, 2 + Math.floor(Math.log2(Math.max(1, own))));
+  const slots = Array.from({ length: slotCount }, () => take(plan.length));
+  const sums: [number, number] = [take(plan.length), take(plan.length)];
+  const parts = plan.slices.map((slices) => {
+    const byOwner = new Map<number, ReadonlyMap<number, number>>();
+    for (const [owner, slice] of slices.entries()) {
+      const sources = sourcesOf(plan, rank, owner);
+      if (sources === null) continue;
+      const length = slice.end - slice.start;
+      byOwner.set(owner, new Map([...sources.keys()].map((node) => [node, take(length)])));
+    }
+    return byOwner;
+  });
+  return { floats, slots, sums, parts };
+}
+
+export type Send = (to: number, header: FrameHeader, payload: Uint8Array) => void;
+
+/** A node of a slice's tree: not here, here without samples, here at an address, or coming in. */
+type State = 'missing' | 'absent' | 'present' | 'coming';
+
+/** One slice that this rank collects: the parts of one step, added up the tree as they come. */
+class Collector {
+  readonly owner: number;
+  readonly slice: Range;
+  /** The step whose parts it takes. */
+  step: number;
+  /** Who sends each node that others have. */
+  readonly sources: ReadonlyMap<number, number>;
+  private readonly parts: ReadonlyMap<number, number>;
+  /** Nodes at which it has done its work: the root for the owner, the group's nodes for a relay. */
+  private readonly targets: ReadonlySet<number>;
+  private readonly memory: VectorMemory;
+  private readonly emit: (node: number, at: number | null, step: number) => void;
+  private states = new Map<number, State>();
+  private readonly addresses = new Map<number, number>();
+  private emitted = 0;
+
+  constructor(options: {
+    owner: number;
+    slice: Range;
+    step: number;
+    sources: ReadonlyMap<number, number>;
+    parts: ReadonlyMap<number, number>;
+    targets: ReadonlySet<number>;
+    memory: VectorMemory;
+    emit: (node: number, at: number | null, step: number) => void;
+  }) {
+    this.owner = options.owner;
+    this.slice = options.slice;
+    this.step = options.step;
+    this.sources = options.sources;
+    this.parts = options.parts;
+    this.targets = options.targets;
+    this.memory = options.memory;
+    this.emit = options.emit;
+  }
+
+  get length(): number {
+    return this.slice.end - this.slice.start;
+  }
+
+  stateOf(node: number): State {
+    return this.states.get(node) ?? 'missing';
+  }
+
+  /** This rank's own node, at `at` for this slice; null when it has no samples. */
+  deliver(node: number, at: number | null): void {
+    this.settle(node, at);
+  }
+
+  /** A node begins to come in; returns where its bytes go, and whether they are added there. */
+  begin(node: number): { readonly at: number; readonly adding: boolean } {
+    this.states.set(node, 'coming');
+    const sibling = node ^ 1;
+    if (!this.targets.has(node) && this.stateOf(sibling) === 'present') {
+      return { at: this.addresses.get(sibling) ?? 0, adding: true };
+    }
+    return { at: this.parts.get(node) ?? 0, adding: false };
+  }
+
+  /** The node is whole: stored at `at`, or added to its sibling there. */
+  end(node: number, at: number, adding: boolean): void {
+    if (adding) this.settle(node >> 1, at);
+    else this.settle(node, at);
+  }
+
+  private settle(settled: number, address: number | null): void {
+    let node = settled;
+    let at = address;
+    for (;;) {
+      this.states.set(node, at === null ? 'absent' : 'present');
+      if (at !== null) this.addresses.set(node, at);
+      if (this.targets.has(node)) {
+        const { step } = this;
+        this.emitted++;
+        if (this.emitted === this.targets.size) {
+          // Whole: from now on parts of the next step may come.
+          this.emitted = 0;
+          this.states = new Map();
+          this.step++;
+        }
+        this.emit(node, at, step);
+        return;
+      }
+      const sibling = this.stateOf(node ^ 1);
+      if (sibling === 'missing' || sibling === 'coming') return;
+      if (sibling === 'present') {
+        const other = this.addresses.get(node ^ 1) ?? 0;
+        if (at !== null) this.memory.add(other, at, this.length);
+        at = other;
+      }
+      node >>= 1;
+    }
+  }
+}
+
+/** What a bucket's local fold holds: complete nodes and where their vectors begin; null without samples. */
+interface Folded {
+  node: number;
+  at: number | null;
+}
+
+export interface AllReduceOptions {
+  readonly plan: CollectivePlan;
+  readonly rank: number;
+  readonly generation: number;
+  /** The step that comes first. */
+  readonly firstStep: number;
+  readonly memory: VectorMemory;
+  readonly places: MemoryPlan;
+  readonly send: Send;
+  /** The vector in this slot has been added to another: the slot can be filled again. */
+  readonly freed?: (slot: number) => void;
+}
 
 export class AllReduce {
-  private readonly plan: CollectivePlan;
-  private readonly rank: number;
-  private readonly generation: number;
-  private step = -1;
+  private readonly options: AllReduceOptions;
+  private readonly ownNodes: ReadonlySet<number>;
+  private readonly groupPeers: readonly number[];
+  /** By bucket, then by owner of the slice. */
+  private readonly collectors: ReadonlyMap<number, Collector>[];
+  private readonly folds: Folded[][];
+  /** How many buckets of the vector in each slot have been added to another. */
+  private readonly absorbed: number[];
+  private step: number;
   private active = false;
-  private out: Float32Array = NO_FLOATS;
-  private local: readonly { readonly node: Node; readonly vector: Float32Array | null }[] = [];
-  /** By bucket: what the other ranks sent of this rank's slice. */
-  private readonly mine: SliceParts[];
+  /** Slices of the present step's sum that are here, by bucket. */
   private readonly gathered: Set<number>[];
-  private bucketsSummed = 0;
-  private readonly early: { frame: Frame; from: number }[] = [];
-  /** Every peer has sent something of this step. */
-  private readonly heard = new Set<number>();
+  private gatheredCount = 0;
+  /** The last step of which each peer has sent something. */
+  private readonly heard = new Map<number, number>();
 
-  constructor(plan: CollectivePlan, rank: number, generation: number) {
-    this.plan = plan;
-    this.rank = rank;
-    this.generation = generation;
-    this.mine = plan.slices.map((slices) => {
-      const slice = slices[rank] ?? { start: 0, end: 0 };
-      const parts = new Map<number, Part>();
-      for (const [from, nodes] of plan.nodes.entries()) {
-        if (from === rank) continue;
-        for (const node of nodes)
-          parts.set(node.start, { data: new Float32Array(slice.end - slice.start), present: false });
-      }
-      return { parts, filled: new Set<number>(), waiting: parts.size };
-    });
-    this.gathered = plan.slices.map(() => new Set<number>());
-  }
-
-  /** Early frames may be kept up to this many: everything that the peers can send of one step. */
-  private get earlyLimit(): number {
-    const { worldSize, microbatches, buckets } = this.plan;
-    return buckets.length * (microbatches + worldSize);
-  }
-
-  /** True when the sum of the step is whole in `out`. */
-  get done(): boolean {
-    return (
-      !this.active ||
-      (this.bucketsSummed === this.plan.buckets.length &&
-        this.gathered.every((set) => set.size === this.plan.worldSize - 1))
+  constructor(options: AllReduceOptions) {
+    this.options = options;
+    const { plan, rank, places, memory } = options;
+    this.step = options.firstStep - 1;
+    this.ownNodes = new Set((plan.nodes[rank] ?? []).map((node) => nodeNumber(node, plan.microbatches)));
+    this.groupPeers = (plan.groups[plan.groupOf[rank] ?? 0] ?? []).filter((peer) => peer !== rank);
+    const relayTargets = new Set(
+      groupNodes(plan, plan.groupOf[rank] ?? 0).map((node) => nodeNumber(node, plan.microbatches)),
     );
+    this.collectors = plan.slices.map((slices, bucket) => {
+      const made = new Map<number, Collector>();
+      for (const [owner, parts] of places.parts[bucket] ?? []) {
+        const sources = sourcesOf(plan, rank, owner) ?? new Map<number, number>();
+        for (const source of sources.values()) this.heard.set(source, this.step);
+        const slice = slices[owner] ?? { start: 0, end: 0 };
+        const emit =
+          owner === rank
+            ? (_node: number, at: number | null, step: number): void => this.summed(bucket, slice, at, step)
+            : (node: number, at: number | null, step: number): void =>
+                this.sendNode(owner, step, bucket, owner, slice, node, at);
+        made.set(
+          owner,
+          new Collector({
+            owner,
+            slice,
+            step: options.firstStep,
+            sources,
+            parts,
+            targets: owner === rank ? new Set([1]) : relayTargets,
+            memory,
+            emit,
+          }),
+        );
+      }
+      return made;
+    });
+    this.folds = plan.buckets.map(() => []);
+    this.absorbed = places.slots.map(() => 0);
+    this.gathered = plan.buckets.map(() => new Set<number>());
+  }
+
+  /** True when the sum of the step that was begun is whole. */
+  get done(): boolean {
+    const { plan } = this.options;
+    return this.gatheredCount === plan.buckets.length * plan.worldSize;
   }
 
   /** True when every peer has sent a first frame of this step: what comes after is the exchange, not waiting for slower peers. */
   get everyoneHeard(): boolean {
-    return this.heard.size === this.plan.worldSize - 1;
+    for (const step of this.heard.values()) if (step < this.step) return false;
+    return true;
   }
 
-  /** Begins `step` with this rank's folded nodes; `out` receives the sum. Returns what to send. */
-  begin(
-    step: number,
-    local: readonly { readonly node: Node; readonly vector: Float32Array | null }[],
-    out: Float32Array,
-  ): Outgoing[] {
-    this.step = step;
+  /** Begins the next step: its sum will lie at the address that is returned, until the step after the next begins. */
+  begin(): number {
+    if (this.active) throw new Error('the step before has not ended');
     this.active = true;
-    this.out = out;
-    this.local = local;
-    this.bucketsSummed = 0;
-    this.heard.clear();
+    this.step++;
     for (const set of this.gathered) set.clear();
-    const outgoing: Outgoing[] = [];
-    for (const [bucket, slices] of this.plan.slices.entries()) {
-      for (const [to, slice] of slices.entries()) {
-        if (to === this.rank) continue;
-        for (const { node, vector } of local) {
-          const header = {
-            ...this.header('scatter', bucket),
-            node,
-            offset: slice.start,
-            count: slice.end - slice.start,
-          };
-          outgoing.push(
-            vector === null
-              ? { to, header: { ...header, kind: 'absent' }, payload: NO_FLOATS }
-              : { to, header, payload: vector.subarray(slice.start, slice.end) },
-          );
-        }
-      }
-    }
-    for (const bucket of this.plan.buckets.keys()) outgoing.push(...this.sumIfWhole(bucket));
-    const early = this.early.splice(0);
-    for (const { frame, from } of early) outgoing.push(...this.receive(from, frame));
-    return outgoing;
-  }
-
-  /** Ends the step: the sum has been used, buffers may be filled again. */
-  end(): void {
-    this.active = false;
-    for (const slice of this.mine) {
-      slice.waiting = slice.parts.size;
-      slice.filled.clear();
-    }
+    this.gatheredCount = 0;
+    return this.options.places.sums[this.step & 1] ?? 0;
   }
 
   /**
-   * Takes a frame of rank `from`; returns what to send. A frame of the next step is copied and kept for its time.
-   * Throws LockstepError E_PROTOCOL that names the peer and the field.
+   * Takes bucket `bucket` of microbatch `index`, which lies in slot `slot` as a whole vector would; null: it has no samples.
+   * Within a bucket, this rank's microbatches come in ascending order.
    */
-  receive(from: number, frame: Frame): Outgoing[] {
-    if (frame.generation < this.generation) return [];
-    if (frame.generation > this.generation)
-      this.accuse(from, `generation ${frame.generation}, present ${this.generation}`);
-    if (frame.rank !== from) this.accuse(from, `rank ${frame.rank} in its frame`);
-    const next = this.active ? this.step + 1 : Math.max(this.step + 1, 0);
-    if (!(this.active && frame.step === this.step)) {
-      if (this.step >= 0 && frame.step !== next)
-        this.accuse(from, `step ${frame.step} while this rank is at ${this.step}`);
-      if (this.early.length >= this.earlyLimit) this.accuse(from, `more frames than a step has`);
-      this.early.push({ from, frame: { ...frame, payload: frame.payload.slice() } });
-      return [];
+  offer(index: number, bucket: number, slot: number | null): void {
+    const { plan, memory, places } = this.options;
+    const range = plan.buckets[bucket] ?? { start: 0, end: 0 };
+    const fold = this.folds[bucket] ?? [];
+    let node = plan.microbatches + index;
+    let at = slot === null ? null : (places.slots[slot] ?? 0);
+    for (;;) {
+      const left = fold.at(-1);
+      if (this.ownNodes.has(node) || left === undefined || (left.node ^ 1) !== node) break;
+      fold.pop();
+      if (left.at !== null && at !== null) {
+        memory.add(left.at + range.start, at + range.start, range.end - range.start);
+        this.absorb(at);
+      }
+      at = left.at ?? at;
+      node >>= 1;
     }
-    this.heard.add(from);
-    return frame.kind === 'gather' ? this.takeGather(from, frame) : this.takeScatter(from, frame);
+    if (!this.ownNodes.has(node)) {
+      fold.push({ node, at });
+      return;
+    }
+    this.shareOut(bucket, node, at);
   }
 
-  private header(kind: FrameHeader['kind'], bucket: number): FrameHeader {
-    const none = { start: 0, size: 0 };
+  private absorb(at: number): void {
+    const { places, plan, freed } = this.options;
+    const slot = places.slots.indexOf(at);
+    const count = (this.absorbed[slot] ?? 0) + 1;
+    this.absorbed[slot] = count % plan.buckets.length;
+    if (count === plan.buckets.length) freed?.(slot);
+  }
+
+  /** Ends the step: its sum has been taken. */
+  end(): void {
+    this.active = false;
+    this.absorbed.fill(0);
+  }
+
+  /** What takes the frames of rank `from`. */
+  sink(from: number): FrameSink {
+    let target: { at: number; adding: boolean; finish: () => void } | null = null;
+    const { memory } = this.options;
     return {
-      kind,
-      generation: this.generation,
-      step: this.step,
-      rank: this.rank,
-      bucket,
-      node: none,
-      offset: 0,
-      count: 0,
+      begin: (header) => {
+        target = this.accept(from, header);
+      },
+      data: (bytes) => {
+        if (target === null) return;
+        if (target.adding) memory.addBytes(target.at, bytes);
+        else memory.store(target.at, bytes);
+        target.at += bytes.byteLength / Float32Array.BYTES_PER_ELEMENT;
+      },
+      end: () => {
+        const whole = target;
+        target = null;
+        whole?.finish();
+      },
     };
   }
 
-  private takeScatter(from: number, frame: Frame): Outgoing[] {
-    const slice = this.plan.slices[frame.bucket]?.[this.rank];
-    if (slice === undefined) return this.accuse(from, `bucket ${frame.bucket}`);
-    const known = this.plan.nodes[from]?.some((n) => n.start === frame.node.start && n.size === frame.node.size);
-    if (known !== true) this.accuse(from, `node ${frame.node.start}+${frame.node.size}, which is not its own`);
-    if (frame.offset !== slice.start || frame.count !== slice.end - slice.start) {
-      this.accuse(from, `floats ${frame.offset}+${frame.count} of a slice ${slice.start}+${slice.end - slice.start}`);
-    }
-    const mine = this.mine[frame.bucket];
-    const part = mine?.parts.get(frame.node.start);
-    if (mine === undefined || part === undefined) return this.accuse(from, `node ${frame.node.start}`);
-    if (mine.filled.has(frame.node.start)) this.accuse(from, `node ${frame.node.start} twice`);
-    part.present = frame.kind === 'scatter';
-    if (part.present) copyFloats(part.data, 0, frame.payload);
-    mine.filled.add(frame.node.start);
-    mine.waiting--;
-    return this.sumIfWhole(frame.bucket);
+  /** Checks a frame's header; returns where its floats go, null to drop them. */
+  private accept(from: number, header: FrameHeader): { at: number; adding: boolean; finish: () => void } | null {
+    const { generation } = this.options;
+    if (header.generation < generation) return null;
+    if (header.generation > generation) this.accuse(from, `generation ${header.generation}, present ${generation}`);
+    if (header.rank !== from) this.accuse(from, `rank ${header.rank} in its frame`);
+    return header.kind === 'gather' ? this.acceptSum(from, header) : this.acceptPart(from, header);
   }
 
-  private takeGather(from: number, frame: Frame): Outgoing[] {
-    const slice = this.plan.slices[frame.bucket]?.[from];
-    const gathered = this.gathered[frame.bucket];
-    if (slice === undefined || gathered === undefined) return this.accuse(from, `bucket ${frame.bucket}`);
-    if (frame.offset !== slice.start || frame.count !== slice.end - slice.start) {
-      this.accuse(from, `floats ${frame.offset}+${frame.count} of its slice ${slice.start}+${slice.end - slice.start}`);
+  private acceptPart(from: number, header: FrameHeader): { at: number; adding: boolean; finish: () => void } {
+    const collector = this.collectors[header.bucket]?.get(header.slice);
+    if (collector === undefined) return this.accuse(from, `bucket ${header.bucket}, slice ${header.slice}`);
+    const node = nodeNumber(header.node, this.options.plan.microbatches);
+    if (collector.sources.get(node) !== from) {
+      this.accuse(from, `node ${header.node.start}+${header.node.size}, which is not its own`);
     }
-    if (gathered.has(from)) this.accuse(from, 'its slice twice');
-    gathered.add(from);
-    copyFloats(this.out, slice.start, frame.payload);
-    return [];
+    if (header.step !== collector.step) this.accuse(from, `step ${header.step} of a slice at step ${collector.step}`);
+    this.checkRange(from, header, collector.slice);
+    if (collector.stateOf(node) !== 'missing') this.accuse(from, `node ${header.node.start} twice`);
+    this.heard.set(from, header.step);
+    if (header.kind === 'absent') {
+      return { at: 0, adding: false, finish: () => collector.deliver(node, null) };
+    }
+    const place = collector.begin(node);
+    return { ...place, finish: () => collector.end(node, place.at, place.adding) };
   }
 
-  /** Sums this rank's slice of a bucket when all its parts are here, and sends the sum to everybody. */
-  private sumIfWhole(bucket: number): Outgoing[] {
-    const mine = this.mine[bucket];
-    const slice = this.plan.slices[bucket]?.[this.rank];
-    if (mine === undefined || slice === undefined || mine.waiting > 0) return [];
-    const sum = this.sumNode(bucket, { start: 0, size: this.plan.microbatches }, slice.start, slice.end);
-    const target = this.out.subarray(slice.start, slice.end);
-    if (sum === null) target.fill(0);
-    else target.set(sum);
-    this.bucketsSummed++;
-    const outgoing: Outgoing[] = [];
-    for (let to = 0; to < this.plan.worldSize; to++) {
-      if (to === this.rank) continue;
-      const header = { ...this.header('gather', bucket), offset: slice.start, count: slice.end - slice.start };
-      outgoing.push({ to, header, payload: target });
+  private acceptSum(from: number, header: FrameHeader): { at: number; adding: boolean; finish: () => void } {
+    const { plan, rank, places } = this.options;
+    const slice = plan.slices[header.bucket]?.[header.slice];
+    const gathered = this.gathered[header.bucket];
+    if (slice === undefined || gathered === undefined || header.slice === rank) {
+      return this.accuse(from, `the sum of bucket ${header.bucket}, slice ${header.slice}`);
     }
-    return outgoing;
+    const collector = collectorOf(plan, rank, header.slice);
+    const source = collector === rank ? header.slice : collector;
+    if (source !== from) this.accuse(from, `the sum of slice ${header.slice}, which is rank ${source}'s to send`);
+    if (!this.active || header.step !== this.step) {
+      this.accuse(from, `a sum of step ${header.step} while this rank is at ${this.step}`);
+    }
+    this.checkRange(from, header, slice);
+    if (gathered.has(header.slice)) this.accuse(from, `slice ${header.slice} twice`);
+    gathered.add(header.slice);
+    const at = (places.sums[this.step & 1] ?? 0) + slice.start;
+    const { step } = this;
+    return {
+      at,
+      adding: false,
+      finish: () => {
+        this.gatheredCount++;
+        if (collector === rank) this.handRound(header.bucket, header.slice, slice, step, this.groupPeers);
+      },
+    };
   }
 
-  /** The sum of a node over floats [start, end); null when it has no samples. Received parts and `out` are scratch. */
-  private sumNode(bucket: number, node: Node, start: number, end: number): Float32Array | null {
-    const local = this.local.find((l) => l.node.start === node.start && l.node.size === node.size);
-    if (local !== undefined) return local.vector?.subarray(start, end) ?? null;
-    const owner = this.plan.nodes.findIndex(
-      (nodes, rank) => rank !== this.rank && nodes.some((n) => n.start === node.start && n.size === node.size),
-    );
-    if (owner >= 0) {
-      const part = this.mine[bucket]?.parts.get(node.start);
-      return part?.present === true ? part.data : null;
+  private checkRange(from: number, header: FrameHeader, slice: Range): void {
+    if (header.offset === slice.start && header.count === slice.end - slice.start) return;
+    this.accuse(from, `floats ${header.offset}+${header.count} of a slice ${slice.start}+${slice.end - slice.start}`);
+  }
+
+  /** A node of this rank's own is complete: to every slice's collector. */
+  private shareOut(bucket: number, node: number, at: number | null): void {
+    const { plan, rank } = this.options;
+    // The others first: they wait for it, and adding this rank's own slice takes a moment.
+    for (const [owner, slice] of (plan.slices[bucket] ?? []).entries()) {
+      const collector = collectorOf(plan, rank, owner);
+      if (collector !== rank) {
+        this.sendNode(collector, this.step, bucket, owner, slice, node, at === null ? null : at + slice.start);
+      }
     }
-    const half = node.size / 2;
-    const left = this.sumNode(bucket, { start: node.start, size: half }, start, end);
-    const right = this.sumNode(bucket, { start: node.start + half, size: half }, start, end);
-    if (left === null || right === null) return left ?? right;
-    // `left` is a view of local sums or of a received part; nobody reads either again in this step.
-    addInto(left, right, 0, left.length);
-    return left;
+    for (const [owner, collector] of this.collectors[bucket] ?? []) {
+      const slice = plan.slices[bucket]?.[owner];
+      if (slice !== undefined) collector.deliver(node, at === null ? null : at + slice.start);
+    }
+  }
+
+  private sendNode(
+    to: number,
+    step: number,
+    bucket: number,
+    owner: number,
+    slice: Range,
+    number: number,
+    at: number | null,
+  ): void {
+    const { generation, rank, plan, memory, send } = this.options;
+    const count = slice.end - slice.start;
+    const header = {
+      kind: at === null ? ('absent' as const) : ('scatter' as const),
+      generation,
+      step,
+      rank,
+      bucket,
+      slice: owner,
+      node: nodeOfNumber(number, plan.microbatches),
+      offset: slice.start,
+      count,
+    };
+    send(to, header, memory.bytes(at ?? 0, at === null ? 0 : count));
+  }
+
+  /** This rank's slice of a bucket is summed: it lies at `at`, or nobody had samples. */
+  private summed(bucket: number, slice: Range, at: number | null, step: number): void {
+    const { plan, rank, memory, places } = this.options;
+    const into = (places.sums[step & 1] ?? 0) + slice.start;
+    if (at === null) memory.floats(into, slice.end - slice.start).fill(0);
+    else memory.copy(into, at, slice.end - slice.start);
+    this.gathered[bucket]?.add(rank);
+    this.gatheredCount++;
+    const home = plan.groupOf[rank] ?? 0;
+    const relays = [...plan.groups.keys()].filter((group) => group !== home).map((group) => relayOf(plan, group, rank));
+    this.handRound(bucket, rank, slice, step, [...relays, ...this.groupPeers]);
+  }
+
+  private handRound(bucket: number, owner: number, slice: Range, step: number, to: readonly number[]): void {
+    const { generation, rank, memory, places, send } = this.options;
+    const count = slice.end - slice.start;
+    const payload = memory.bytes((places.sums[step & 1] ?? 0) + slice.start, count);
+    const node = { start: 0, size: 0 };
+    for (const peer of to) {
+      const header = { generation, step, rank, bucket, slice: owner, node, offset: slice.start, count };
+      send(peer, { kind: 'gather', ...header }, payload);
+    }
   }
 
   private accuse(from: number, what: string): never {
     throw new LockstepError(
       'E_PROTOCOL',
-      `rank ${from} sent ${what} (generation ${this.generation}, step ${this.step})`,
+      `rank ${from} sent ${what} (generation ${this.options.generation}, step ${this.step})`,
     );
   }
-}
-
-/** Copies float32 bytes, aligned or not, to float `offset` of `into`. */
-function copyFloats(into: Float32Array, offset: number, bytes: Uint8Array): void {
-  new Uint8Array(into.buffer, into.byteOffset + 4 * offset, bytes.byteLength).set(bytes);
 }

@@ -1,15 +1,22 @@
 // Who adds what: the vector is cut into buckets (contiguous runs, in the order in which the engine delivers them), a bucket
-// into one slice a rank. Every rank sends, for each node that it has folded, each slice to that slice's owner; the owner
-// finishes the tree for its slice and sends the sum to all. Two hops, and the bytes of a ring: 2 (W-1)/W of the vector each way,
-// when each rank's range is one node.
+// into one slice a rank. Every rank sends, for each node that it has folded, each slice to whoever collects it; the slice's owner
+// finishes the tree and the sum goes back the same way. Within one host, that is two hops and the bytes of a ring:
+// 2 (W-1)/W of the vector each way, when each rank's range is one node.
 //
-// Cuts depend on W; bits do not, because the tree is added element by element.
+// Between hosts there is a second level. For a slice owned elsewhere each host has one relay: its neighbours send to the relay,
+// which folds what lies wholly in the host's range of microbatches and sends that on; and it hands the sum round at home. So a
+// host's ranks send each other's parts over the network once, not once each.
+//
+// Cuts and ways depend on the ranks and their hosts; bits do not, because the tree is added element by element.
 
 import { pieceOf, rankMicrobatches, type Range } from '../../protocol/batch-plan.ts';
 import { nodesOf, type Node } from './tree.ts';
 
-/** 4 MiB of floats: the tutorial's CNN is one bucket. */
-export const DEFAULT_BUCKET_FLOATS = 1024 * 1024;
+/**
+ * 512 KiB of floats: several are under way at once, so that one is summed while the next is received, and what was just received is
+ * summed out of the cache. The tutorial's CNN is one bucket.
+ */
+export const DEFAULT_BUCKET_FLOATS = 128 * 1024;
 
 export interface CollectivePlan {
   readonly worldSize: number;
@@ -20,19 +27,31 @@ export interface CollectivePlan {
   readonly slices: readonly (readonly Range[])[];
   /** Nodes that each rank folds and sends. */
   readonly nodes: readonly (readonly Node[])[];
+  /** Ranks of each host; one group of all where two levels would gain nothing. */
+  readonly groups: readonly (readonly number[])[];
+  /** The group of each rank. */
+  readonly groupOf: readonly number[];
 }
 
-export function planCollective(options: {
-  worldSize: number;
-  microbatches: number;
-  length: number;
-  bucketFloats?: number;
-}): CollectivePlan {
+export interface PlanOptions {
+  readonly worldSize: number;
+  /** M: a power of two, not below the world size. */
+  readonly microbatches: number;
+  /** Floats of the vector. */
+  readonly length: number;
+  readonly bucketFloats?: number;
+  /** The host of each rank, by any name; without it all are on one. */
+  readonly hosts?: readonly string[];
+}
+
+export function planCollective(options: PlanOptions): CollectivePlan {
   const { worldSize, microbatches, length } = options;
   const bucketFloats = options.bucketFloats ?? DEFAULT_BUCKET_FLOATS;
   const bucketCount = Math.max(1, Math.ceil(length / bucketFloats));
   const buckets = Array.from({ length: bucketCount }, (_, i) => pieceOf({ start: 0, end: length }, bucketCount, i));
   const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
+  const groups = groupsOf(options.hosts ?? ranks.map(() => ''));
+  const groupOf = ranks.map((rank) => groups.findIndex((group) => group.includes(rank)));
   return {
     worldSize,
     microbatches,
@@ -40,5 +59,45 @@ export function planCollective(options: {
     buckets,
     slices: buckets.map((bucket) => ranks.map((rank) => pieceOf(bucket, worldSize, rank))),
     nodes: ranks.map((rank) => nodesOf(rankMicrobatches(microbatches, worldSize, rank))),
+    groups,
+    groupOf,
   };
+}
+
+/** Ranks by host, if each host's ranks follow one another (its microbatches are one range then) and some host has several. */
+function groupsOf(hosts: readonly string[]): number[][] {
+  const all = hosts.map((_, rank) => rank);
+  const groups: number[][] = [];
+  for (const rank of all) {
+    const last = groups.at(-1);
+    if (last !== undefined && hosts[last[0] ?? 0] === hosts[rank]) last.push(rank);
+    else groups.push([rank]);
+  }
+  const scattered = new Set(hosts).size < groups.length;
+  return scattered || groups.length === hosts.length ? [all] : groups;
+}
+
+/** The rank to which `rank` sends its part of `owner`'s slices, and that sends it their sum: the owner, or the host's relay. */
+export function collectorOf(plan: CollectivePlan, rank: number, owner: number): number {
+  const group = plan.groupOf[rank] ?? 0;
+  const home = plan.groupOf[owner] ?? 0;
+  return group === home ? owner : relayOf(plan, group, owner);
+}
+
+/** The rank of `group` that stands for it towards `owner`, a rank of another group: each has its share of the owners. */
+export function relayOf(plan: CollectivePlan, group: number, owner: number): number {
+  const members = plan.groups[group] ?? [];
+  const place = plan.groups[plan.groupOf[owner] ?? 0]?.indexOf(owner) ?? 0;
+  return members[place % members.length] ?? 0;
+}
+
+/** The nodes into which a group's microbatches fold. */
+export function groupNodes(plan: CollectivePlan, group: number): Node[] {
+  const ranges = (plan.groups[group] ?? []).map((rank) => rankMicrobatches(plan.microbatches, plan.worldSize, rank));
+  return nodesOf({ start: ranges[0]?.start ?? 0, end: ranges.at(-1)?.end ?? 0 });
+}
+
+/** Buckets in the order in which the backward pass finishes them: a vector's end first. */
+export function backward(buckets: readonly Range[]): { offset: number; length: number }[] {
+  return buckets.map(({ start, end }) => ({ offset: start, length: end - start })).toReversed();
 }

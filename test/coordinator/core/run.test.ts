@@ -46,7 +46,7 @@ function options(change: Partial<RunOptions> & { steps?: number; microbatches?: 
 
 const hello = (pid: number, localRank: number): WorkerMessage => ({
   kind: 'hello',
-  protocol: 1,
+  protocol: 2,
   lockstep: '0.1.0',
   node: 'v20',
   host: 'h',
@@ -77,8 +77,7 @@ const report = (step: number, change: Partial<Extract<WorkerMessage, { kind: 're
   gradientNorm: 1,
   seconds: 0.5,
   phases: { data: 0.1, compute: 0.2, allreduce: 0.1, apply: 0.05, wait: 0.05 },
-  bytesOut: 10,
-  bytesIn: 10,
+  traffic: [{ transport: 'shm', bytesOut: 10, bytesIn: 10 }],
   rssBytes: 1000,
   ...change,
 });
@@ -190,7 +189,7 @@ describe('gathering', () => {
   it('refuses another protocol version by name of both', () => {
     const effects = new Story().say('w0', { ...hello(1, 0), protocol: 7 } as WorkerMessage);
     expect(effects[0]).toMatchObject({ message: { kind: 'refused', code: 'E_PROTOCOL_VERSION' } });
-    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 1');
+    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 2');
   });
 
   it('closes the link of a worker that speaks before it introduced itself', () => {

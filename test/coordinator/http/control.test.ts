@@ -9,7 +9,7 @@ import type { WorkerMessage } from '../../../protocol/messages.ts';
 
 const HELLO: WorkerMessage = {
   kind: 'hello',
-  protocol: 1,
+  protocol: 2,
   lockstep: '0.1.0',
   node: 'v20',
   host: 'h',

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { StepReport } from '../../../coordinator/core/progress.ts';
 import { createMetrics } from '../../../coordinator/http/metrics.ts';
 import { METRICS, type MetricDefinition } from '../../../protocol/metrics.ts';
 import type { RootCause } from '../../../protocol/run-event.ts';
@@ -7,7 +8,7 @@ import { VIEW } from './view.ts';
 const metrics = () => createMetrics({ run: 'r1', transport: 'ws' });
 
 const REPORT = {
-  kind: 'report',
+  kind: 'report' as const,
   generation: 1,
   step: 1,
   samples: 64,
@@ -16,10 +17,9 @@ const REPORT = {
   gradientNorm: 0.5,
   seconds: 0.1,
   phases: { data: 0.001, compute: 0.02, allreduce: 0.003, apply: 0.0002, wait: 0.004 },
-  bytesOut: 500,
-  bytesIn: 700,
+  traffic: [{ transport: 'shm' as const, bytesOut: 500, bytesIn: 700 }],
   rssBytes: 3e8,
-} as const;
+} satisfies StepReport;
 
 const DIGEST_CAUSE: RootCause = {
   who: 'w1',
@@ -148,7 +148,7 @@ describe('values', () => {
       'lockstep_step_duration_seconds_bucket{le="0.025",run="r1",worker="w0",phase="compute"} 2',
     );
     expect(samples).toContain('lockstep_allreduce_duration_seconds_sum{run="r1",worker="w0",transport="ws"} 0.014');
-    expect(samples).toContain('lockstep_allreduce_bytes_total{run="r1",worker="w0",transport="ws"} 1000');
+    expect(samples).toContain('lockstep_allreduce_bytes_total{run="r1",worker="w0",transport="shm"} 1000');
     expect(samples).toContain('lockstep_worker_resident_memory_bytes{run="r1",worker="w0"} 300000000');
   });
 

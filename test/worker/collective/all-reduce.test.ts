@@ -1,93 +1,16 @@
-// The all-reduce core of several ranks, with every frame in the hands of a seeded scheduler: any order between links is tried.
+// The all-reduce core of several ranks, with every byte in the hands of a seeded scheduler: any order between links is tried.
 
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { pieceOf } from '../../../protocol/batch-plan.ts';
-import { decodeFrame, encodeFrameHeader, type Frame } from '../../../protocol/frame.ts';
-import { AllReduce, type Outgoing } from '../../../worker/collective/all-reduce.ts';
+import type { FrameHeader } from '../../../protocol/frame.ts';
+import { AllReduce, planMemory } from '../../../worker/collective/all-reduce.ts';
 import { planCollective } from '../../../worker/collective/plan.ts';
-import { Fold } from '../../../worker/collective/tree.ts';
 import { bitsOf, canonicalSum, spreadFloats } from './canonical-sum.ts';
-
-function frameOf(outgoing: Outgoing): Frame {
-  const header = encodeFrameHeader(outgoing.header);
-  const bytes = new Uint8Array(header.byteLength + outgoing.payload.byteLength);
-  bytes.set(header);
-  bytes.set(
-    new Uint8Array(outgoing.payload.buffer, outgoing.payload.byteOffset, outgoing.payload.byteLength),
-    header.byteLength,
-  );
-  return decodeFrame(bytes);
-}
-
-interface World {
-  readonly worldSize: number;
-  readonly microbatches: number;
-  readonly length: number;
-  readonly bucketFloats: number;
-}
-
-/** Runs `steps` steps over `world`; `choose(n)` picks which of n links delivers next. Returns each rank's sum of each step. */
-function runWorld(world: World, steps: (Float32Array | null)[][], choose: (n: number) => number): Float32Array[][] {
-  const plan = planCollective(world);
-  const sums: Float32Array[][] = steps.map(() => []);
-  const ranks = Array.from({ length: world.worldSize }, (_, rank) => ({
-    rank,
-    core: new AllReduce(plan, rank, 1),
-    fold: new Fold(world.length),
-    out: new Float32Array(world.length),
-    step: -1,
-  }));
-  /** Frames under way, in order for each pair of ranks. */
-  const links = new Map<string, { from: number; to: number; queue: Frame[] }>();
-  const send = (from: number, outgoing: Outgoing[]): void => {
-    for (const o of outgoing) {
-      const key = `${from}>${o.to}`;
-      const link = links.get(key) ?? { from, to: o.to, queue: [] };
-      links.set(key, link);
-      link.queue.push(frameOf(o));
-    }
-  };
-  const advance = (r: (typeof ranks)[number]): void => {
-    while (r.core.done && r.step + 1 <= steps.length) {
-      if (r.step >= 0) {
-        (sums[r.step] as Float32Array[])[r.rank] = r.out.slice();
-        r.core.end();
-        r.fold.clear();
-      }
-      r.step++;
-      const vectors = steps[r.step];
-      if (vectors === undefined) return;
-      r.out.fill(Number.NaN);
-      const mine = pieceOf({ start: 0, end: world.microbatches }, world.worldSize, r.rank);
-      for (let m = mine.start; m < mine.end; m++) r.fold.push(m, vectors[m] ?? null);
-      send(r.rank, r.core.begin(r.step, r.fold.partials(), r.out));
-    }
-  };
-  // Ranks begin at moments of the scheduler's choice, too.
-  const unbegun = [...ranks];
-  for (;;) {
-    const busy = [...links.values()].filter((l) => l.queue.length > 0);
-    const choices = busy.length + unbegun.length;
-    if (choices === 0) break;
-    const pick = choose(choices);
-    const link = busy[pick];
-    if (link === undefined) {
-      const [rank] = unbegun.splice(pick - busy.length, 1);
-      if (rank !== undefined) advance(rank);
-      continue;
-    }
-    const receiver = ranks[link.to];
-    const frame = link.queue.shift();
-    if (receiver === undefined || frame === undefined) continue;
-    send(receiver.rank, receiver.core.receive(link.from, frame));
-    if (receiver.step >= 0) advance(receiver);
-  }
-  return sums;
-}
+import { plainMemory } from './plain-memory.ts';
+import { inTurns, runWorld } from './world.ts';
 
 describe('AllReduce', () => {
-  it('gives every rank the canonical sum, bit for bit, for every world size, bucket size and order of arrival', () => {
+  it('gives every rank the canonical sum, bit for bit, for every world size, bucket size, grouping by host and order of arrival', () => {
     fc.assert(
       fc.property(
         fc.record({
@@ -95,11 +18,12 @@ describe('AllReduce', () => {
           world: fc.integer({ min: 1, max: 16 }),
           length: fc.integer({ min: 1, max: 50 }),
           bucketFloats: fc.integer({ min: 1, max: 60 }),
+          hostSize: fc.integer({ min: 1, max: 5 }),
           seed: fc.nat({ max: 1_000_000 }),
         }),
         fc.infiniteStream(fc.nat({ max: 1_000_000 })),
         fc.infiniteStream(fc.integer({ min: 0, max: 5 })),
-        ({ power, world, length, bucketFloats, seed }, order, absence) => {
+        ({ power, world, length, bucketFloats, hostSize, seed }, order, absence) => {
           const microbatches = 2 ** power;
           const worldSize = Math.min(world, microbatches);
           const steps = [0, 1, 2].map((step) =>
@@ -107,8 +31,9 @@ describe('AllReduce', () => {
               absence.next().value === 0 ? null : spreadFloats(length, seed + 100 * step + m),
             ),
           );
-          const sums = runWorld(
-            { worldSize, microbatches, length, bucketFloats },
+          const hosts = Array.from({ length: worldSize }, (_, rank) => `host ${Math.floor(rank / hostSize)}`);
+          const { sums } = runWorld(
+            { worldSize, microbatches, length, bucketFloats, hosts },
             steps,
             (n) => order.next().value % n,
           );
@@ -125,73 +50,113 @@ describe('AllReduce', () => {
 
   it('differs from a left fold in the order of the ranks, which is why the tree is there', () => {
     const vectors = Array.from({ length: 4 }, (_, m) => spreadFloats(1000, m));
-    const [sum] =
-      runWorld({ worldSize: 2, microbatches: 4, length: 1000, bucketFloats: 1000 }, [vectors], () => 0)[0] ?? [];
+    const world = { worldSize: 2, microbatches: 4, length: 1000, bucketFloats: 1000 };
+    const [sum] = runWorld(world, [vectors], inTurns()).sums[0] ?? [];
     const left = vectors.reduce((a, b) => Float32Array.from(a, (x, i) => Math.fround(x + (b[i] ?? 0))));
     expect(bitsOf(sum as Float32Array)).not.toEqual(bitsOf(left));
   });
 
   it('conserves the mass: close to the sum in float64', () => {
     const vectors = Array.from({ length: 8 }, (_, m) => spreadFloats(200, m).map((x) => Math.abs(x)));
-    const [sum] =
-      runWorld({ worldSize: 3, microbatches: 8, length: 200, bucketFloats: 64 }, [vectors], () => 0)[0] ?? [];
+    const world = { worldSize: 3, microbatches: 8, length: 200, bucketFloats: 64 };
+    const [sum] = runWorld(world, [vectors], inTurns()).sums[0] ?? [];
     for (let i = 0; i < 200; i++) {
       const exact = vectors.reduce((a, v) => a + (v[i] ?? 0), 0);
       expect(Math.abs((sum?.[i] ?? 0) - exact)).toBeLessThanOrEqual(exact * 2 ** -21);
     }
   });
+
+  it("sends each host's part over the network once: of 2 hosts with 4 ranks a quarter of what a mesh sends", () => {
+    const vectors = Array.from({ length: 8 }, (_, m) => spreadFloats(800, m));
+    const world = { worldSize: 8, microbatches: 8, length: 800, bucketFloats: 800 };
+    const between = (hosts: string[]): number => runWorld({ ...world, hosts }, [vectors], inTurns()).bytesBetweenHosts;
+    // Each host sends its sum of the other's half, and the sum of its own half: 2 x 400 floats each way.
+    expect(between([...'aaaabbbb'])).toBe(2 * 2 * 400 * 4);
+    // Scattered over the hosts, no two levels: every rank sends its vector's slices and its sum to each of the 4 ranks elsewhere.
+    expect(between([...'abababab'])).toBe(8 * 2 * 4 * 100 * 4);
+  });
 });
 
 describe('a frame out of place', () => {
   const plan = planCollective({ worldSize: 2, microbatches: 2, length: 4 });
-  const frame = (change: Partial<Frame> = {}): Frame => ({
+  const header = (change: Partial<FrameHeader> = {}): FrameHeader => ({
     kind: 'scatter',
     generation: 3,
     step: 0,
     rank: 1,
     bucket: 0,
+    slice: 0,
     node: { start: 1, size: 1 },
     offset: 0,
     count: 2,
-    payload: new Uint8Array(8),
     ...change,
   });
-  const begun = (): AllReduce => {
-    const core = new AllReduce(plan, 0, 3);
-    core.begin(0, [{ node: { start: 0, size: 1 }, vector: new Float32Array(4) }], new Float32Array(4));
-    return core;
-  };
+  const sumOfPeer = header({ kind: 'gather', slice: 1, offset: 2, node: { start: 0, size: 0 } });
+  /** Rank 0 with its vector in; `take` takes a frame of rank 1 with zeros in it. */
+  function begun(): { core: AllReduce; sent: FrameHeader[]; take(h: FrameHeader): void } {
+    const places = planMemory(plan, 0);
+    const memory = plainMemory(places.floats);
+    const sent: FrameHeader[] = [];
+    const send = (_to: number, h: FrameHeader): void => void sent.push(h);
+    const core = new AllReduce({ plan, rank: 0, generation: 3, firstStep: 0, memory, places, send });
+    core.begin();
+    core.offer(0, 0, 0);
+    const sink = core.sink(1);
+    return {
+      core,
+      sent,
+      take: (h) => {
+        sink.begin(h);
+        sink.data(new Uint8Array(4 * h.count));
+        sink.end();
+      },
+    };
+  }
 
   it('of an older generation is dropped', () => {
-    expect(begun().receive(1, frame({ generation: 2 }))).toEqual([]);
+    const { take, sent, core } = begun();
+    take(header({ generation: 2 }));
+    expect(sent.map((h) => h.kind)).toEqual(['scatter']);
+    expect(core.everyoneHeard).toBe(false);
+    take(header());
+    expect(sent.map((h) => h.kind)).toEqual(['scatter', 'gather']);
   });
 
   it.each([
     ['a later generation', { generation: 4 }, 'rank 1 sent generation 4, present 3'],
-    ['a step after the next', { step: 2 }, 'rank 1 sent step 2 while this rank is at 0'],
+    ['a later step', { step: 1 }, 'rank 1 sent step 1 of a slice at step 0'],
     ['another rank', { rank: 0 }, 'rank 1 sent rank 0 in its frame'],
-    ['a bucket that is not there', { bucket: 7 }, 'rank 1 sent bucket 7'],
+    ['a bucket that is not there', { bucket: 7 }, 'rank 1 sent bucket 7, slice 0'],
+    ['a slice that is not collected here', { slice: 1 }, 'rank 1 sent bucket 0, slice 1'],
     ["a node that is not the sender's", { node: { start: 0, size: 1 } }, 'rank 1 sent node 0+1, which is not its own'],
-    ['another slice', { offset: 2 }, 'rank 1 sent floats 2+2 of a slice 0+2'],
-    ['another length', { count: 1, payload: new Uint8Array(4) }, 'rank 1 sent floats 0+1 of a slice 0+2'],
-    ["the receiver's slice as a gather", { kind: 'gather' as const }, 'rank 1 sent floats 0+2 of its slice 2+2'],
+    ['a node that is none', { node: { start: 1, size: 3 } }, 'rank 1 sent node 1+3, which is not its own'],
+    ['another range', { offset: 2 }, 'rank 1 sent floats 2+2 of a slice 0+2'],
+    ['another length', { count: 1 }, 'rank 1 sent floats 0+1 of a slice 0+2'],
+    ["the receiver's slice as a sum", { kind: 'gather' as const }, 'rank 1 sent the sum of bucket 0, slice 0'],
+    ['a sum before its time', { ...sumOfPeer, step: 1 }, 'rank 1 sent a sum of step 1 while this rank is at 0'],
   ])('of %s is refused by name', (_what, change, message) => {
-    expect(() => begun().receive(1, frame(change))).toThrow(message);
+    const { take } = begun();
+    expect(() => take(header(change))).toThrow(message);
   });
 
   it('that comes twice is refused, before and after the sum', () => {
-    const core = begun();
-    core.receive(1, frame());
-    expect(() => core.receive(1, frame())).toThrow('rank 1 sent node 1 twice');
-    const gather = frame({ kind: 'gather', offset: 2, node: { start: 0, size: 0 } });
-    core.receive(1, gather);
+    const { core, take } = begun();
+    take(header());
+    // Its slice is summed, so this would be the next step's part.
+    expect(() => take(header())).toThrow('rank 1 sent step 0 of a slice at step 1');
+    take(sumOfPeer);
     expect(core.done).toBe(true);
-    expect(() => core.receive(1, gather)).toThrow('rank 1 sent its slice twice');
+    expect(() => take(sumOfPeer)).toThrow('rank 1 sent slice 1 twice');
   });
 
-  it('of the next step is kept for it, up to as many as a step has', () => {
-    const core = begun();
-    for (let i = 0; i < 4; i++) core.receive(1, frame({ step: 1 }));
-    expect(() => core.receive(1, frame({ step: 1 }))).toThrow('rank 1 sent more frames than a step has');
+  it('of the next step is taken as soon as the slice is summed, once', () => {
+    const { core, take } = begun();
+    take(header());
+    take(header({ step: 1 }));
+    expect(() => take(header({ step: 1 }))).toThrow('rank 1 sent node 1 twice');
+    take(sumOfPeer);
+    core.end();
+    core.begin();
+    expect(core.everyoneHeard).toBe(true);
   });
 });

@@ -1,8 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { planCollective } from '../../../worker/collective/plan.ts';
-import { Fold, nodesOf } from '../../../worker/collective/tree.ts';
-import { bitsOf, canonicalSum, spreadFloats } from './canonical-sum.ts';
+import { nodeNumber, nodeOfNumber, nodesOf } from '../../../worker/collective/tree.ts';
 
 describe('nodesOf', () => {
   it('cuts a range into the largest aligned nodes', () => {
@@ -20,47 +19,25 @@ describe('nodesOf', () => {
   });
 });
 
-describe('Fold', () => {
-  it('adds siblings as they complete and nothing else: the canonical sum when all are in', () => {
-    fc.assert(
-      fc.property(
-        fc.integer({ min: 0, max: 5 }),
-        fc.integer({ min: 1, max: 9 }),
-        fc.infiniteStream(fc.boolean()),
-        fc.nat(),
-        (power, length, absent, seed) => {
-          const count = 2 ** power;
-          const vectors = Array.from({ length: count }, (_, i) =>
-            absent.next().value ? null : spreadFloats(length, seed + i),
-          );
-          const fold = new Fold(length);
-          vectors.forEach((v, i) => fold.push(i, v));
-          const partials = fold.partials();
-          expect(partials.map((p) => p.node)).toEqual([{ start: 0, size: count }]);
-          const sum = partials[0]?.vector ?? null;
-          const expected = canonicalSum(vectors);
-          expect(sum === null ? null : bitsOf(sum)).toEqual(expected === null ? null : bitsOf(expected));
-        },
-      ),
-    );
-  });
-
-  it('keeps a lone vector to the bit, -0 included, beside an absent sibling', () => {
-    const fold = new Fold(1);
-    fold.push(0, new Float32Array([-0]));
-    fold.push(1, null);
-    expect(Object.is(fold.partials()[0]?.vector?.[0], -0)).toBe(true);
-  });
-
-  it('leaves the caller its vectors and starts afresh after clear', () => {
-    const fold = new Fold(1);
-    const vector = new Float32Array([1]);
-    fold.push(0, vector);
-    fold.push(1, vector);
-    expect(vector[0]).toBe(1);
-    fold.clear();
-    fold.push(0, vector);
-    expect(fold.partials()[0]?.vector?.[0]).toBe(1);
+describe('nodeNumber', () => {
+  it('numbers the tree from its root, and knows what is no node', () => {
+    const numbers = (size: number): number[] =>
+      Array.from({ length: 8 / size }, (_, i) => nodeNumber({ start: i * size, size }, 8));
+    expect([numbers(8), numbers(4), numbers(2), numbers(1)]).toEqual([
+      [1],
+      [2, 3],
+      [4, 5, 6, 7],
+      [8, 9, 10, 11, 12, 13, 14, 15],
+    ]);
+    for (let number = 1; number < 16; number++) expect(nodeNumber(nodeOfNumber(number, 8), 8)).toBe(number);
+    for (const node of [
+      { start: 1, size: 2 },
+      { start: 0, size: 3 },
+      { start: 8, size: 1 },
+      { start: 0, size: 0 },
+    ]) {
+      expect(nodeNumber(node, 8)).toBeNaN();
+    }
   });
 });
 

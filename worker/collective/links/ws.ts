@@ -1,21 +1,28 @@
-// Links over WebSocket on TCP: between any two hosts, through anything that passes HTTP. Uncompressed, and masked with zeros
-// (RFC 6455 asks clients for a mask against caches in between; zeros are a valid one and cost nothing). A shell.
+// How two workers meet: a WebSocket handshake between the one that listens and the one that calls, over TCP or, on one machine,
+// over a unix socket; there they go on through shared memory when both can. A shell: what they say afterwards is the links' own.
 //
-// A message is one WebSocket message of its chunks as fragments, so that header and payload are not copied together.
+// The handshake says which run, generation and rank calls, carries the run's token, and offers a shared-memory segment
+// (`x-lockstep-segment`), which the other side accepts by repeating it.
 
-import { timingSafeEqual } from 'node:crypto';
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
-import { createServer, type IncomingMessage } from 'node:http';
-import { Socket } from 'node:net';
+import { readFileSync, readlinkSync } from 'node:fs';
+import { createServer, request as httpRequest, type IncomingMessage, type Server } from 'node:http';
+import { createServer as createSecureServer, request as httpsRequest } from 'node:https';
 import type { Duplex } from 'node:stream';
-import { WebSocket, WebSocketServer } from 'ws';
 import { LockstepError } from '../../../protocol/errors.ts';
-import { MAX_FRAME_BYTES } from '../../../protocol/frame.ts';
-import type { Link } from '../../../protocol/link.ts';
+import type { Link, Transport } from '../../../protocol/link.ts';
+import { createSegment, openSegment, type Segment } from './segment.ts';
+import { SEGMENT_BYTES, shmLink } from './shm.ts';
+import { MAX_MESSAGE_BYTES, socketLink } from './socket-link.ts';
+import { WebSocketChannel } from './websocket.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Connections that wait to be claimed by the generation that they name. */
 const MAX_UNCLAIMED = 256;
+/** RFC 6455, section 1.3. */
+const WEBSOCKET_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
+const SEGMENT_HEADER = 'x-lockstep-segment';
 
 export interface PeerAddress {
   readonly generation: number;
@@ -30,68 +37,33 @@ export interface PeerListener {
   close(): Promise<void>;
 }
 
-function linkOf(socket: WebSocket): Link {
-  let handler: ((bytes: Uint8Array) => void) | null = null;
-  let early: Uint8Array[] = [];
-  let bytesOut = 0;
-  let bytesIn = 0;
-  let reason: string | null = null;
-  let pending = 0;
-  const drains: (() => void)[] = [];
-  let resolveClosed: (value: { because: string }) => void = () => {};
-  const closed = new Promise<{ because: string }>((resolve) => {
-    resolveClosed = resolve;
-  });
-  socket.binaryType = 'nodebuffer';
-  socket.on('message', (data: Buffer) => {
-    bytesIn += data.byteLength;
-    if (handler === null) early.push(data);
-    else handler(data);
-  });
-  socket.on('error', (error) => {
-    reason ??= error.message;
-  });
-  socket.on('close', (code, text) => {
-    resolveClosed({ because: reason ?? (text.length > 0 ? text.toString() : `closed with code ${code}`) });
-    for (const resolve of drains.splice(0)) resolve();
-  });
-  const sent = (): void => {
-    pending--;
-    if (pending === 0) for (const resolve of drains.splice(0)) resolve();
-  };
-  return {
-    send: (chunks) => {
-      if (socket.readyState !== WebSocket.OPEN) return;
-      for (const [i, chunk] of chunks.entries()) {
-        bytesOut += chunk.byteLength;
-        pending++;
-        socket.send(chunk, { fin: i === chunks.length - 1, binary: true, compress: false }, sent);
-      }
-    },
-    onMessage: (h) => {
-      handler = h;
-      const waiting = early;
-      early = [];
-      for (const bytes of waiting) h(bytes);
-    },
-    closed,
-    drained: () =>
-      pending === 0 || socket.readyState === WebSocket.CLOSED
-        ? Promise.resolve()
-        : new Promise((resolve) => {
-            drains.push(resolve);
-          }),
-    close: (because) => {
-      reason ??= because;
-      socket.close(1000, because.slice(0, 120));
-    },
-    get bytesOut() {
-      return bytesOut;
-    },
-    get bytesIn() {
-      return bytesIn;
-    },
-  };
+/** Certificates in PEM: `cert` and `key` of a side that listens, `ca` of whom a caller trusts. */
+export interface TlsFiles {
+  readonly cert?: string;
+  readonly key?: string;
+  readonly ca?: string;
+}
+
+/** Which ways a worker may take to a peer of its own machine; over the network there is TCP alone. */
+export interface LocalWays {
+  readonly unix: boolean;
+  readonly shm: boolean;
+}
+
+export const ALL_WAYS: LocalWays = { unix: true, shm: true };
+
+/** The same text on processes that can reach each other's unix sockets by name: one boot of one machine, one network namespace. */
+function machineName(): string | null {
+  if (process.platform !== 'linux') return null;
+  try {
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    return createHash('sha256')
+      .update(`${boot} ${readlinkSync('/proc/self/ns/net')}`)
+      .digest('hex')
+      .slice(0, 16);
+  } catch {
+    return null;
+  }
 }
 
 /** Compares a bearer token in constant time. `expected` null: none is asked for. */
@@ -102,28 +74,46 @@ function isAuthorized(request: IncomingMessage, expected: string | null): boolea
   return given.length === wanted.length && timingSafeEqual(given, wanted);
 }
 
+function acceptKey(key: string): string {
+  return createHash('sha1')
+    .update(key + WEBSOCKET_GUID)
+    .digest('base64');
+}
+
 function refuseUpgrade(socket: Duplex, status: string): void {
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 
-/** Listens on `host` (a free port) for the peers of `run`. */
+/** The segment that a caller offers; null when it offers none, or this side can't reach it: they go on over the socket. */
+function offeredSegment(request: IncomingMessage): Segment | null {
+  const name = request.headers[SEGMENT_HEADER];
+  if (typeof name !== 'string') return null;
+  try {
+    return openSegment(name, SEGMENT_BYTES);
+  } catch {
+    return null;
+  }
+}
+
+/** Listens on `host` (a free port), and on a unix socket, for the peers of `run`. */
 export async function listenForPeers(options: {
   host: string;
   token: string | null;
   run: string;
+  ways?: LocalWays;
+  tls?: TlsFiles;
 }): Promise<PeerListener> {
-  const server = createServer((_request, response) => {
-    response.writeHead(404).end();
-  });
-  const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: MAX_FRAME_BYTES });
+  const { tls, ways = ALL_WAYS } = options;
   const unclaimed = new Map<string, Link>();
   const claims = new Map<string, (link: Link) => void>();
+  const channels = new Set<WebSocketChannel>();
   const keyOf = (peer: PeerAddress): string => `${peer.generation}/${peer.rank}`;
 
-  server.on('upgrade', (request, socket, head) => {
+  const upgrade = (transport: Transport, request: IncomingMessage, socket: Duplex, head: Buffer): void => {
     const url = new URL(request.url ?? '/', 'ws://peer');
     const generation = Number(url.searchParams.get('generation') ?? Number.NaN);
     const rank = Number(url.searchParams.get('rank') ?? Number.NaN);
+    socket.on('error', () => {});
     if (request.headers.origin !== undefined) return refuseUpgrade(socket, '403 Forbidden');
     if (!isAuthorized(request, options.token)) return refuseUpgrade(socket, '401 Unauthorized');
     const key = keyOf({ generation, rank });
@@ -131,26 +121,61 @@ export async function listenForPeers(options: {
     if (!isWanted || !Number.isSafeInteger(generation) || !Number.isSafeInteger(rank)) {
       return refuseUpgrade(socket, '404 Not Found');
     }
+    const webSocketKey = request.headers['sec-websocket-key'];
+    if (typeof webSocketKey !== 'string' || request.headers['sec-websocket-version'] !== '13') {
+      return refuseUpgrade(socket, '400 Bad Request');
+    }
     if (unclaimed.has(key) || unclaimed.size >= MAX_UNCLAIMED) return refuseUpgrade(socket, '409 Conflict');
-    sockets.handleUpgrade(request, socket, head, (webSocket) => {
-      if (socket instanceof Socket) socket.setNoDelay(true);
-      const link = linkOf(webSocket);
-      const claim = claims.get(key);
-      if (claim === undefined) unclaimed.set(key, link);
-      else {
-        claims.delete(key);
-        claim(link);
-      }
-    });
+    const segment = transport === 'unix' && ways.shm ? offeredSegment(request) : null;
+    socket.write(
+      [
+        'HTTP/1.1 101 Switching Protocols',
+        'Upgrade: websocket',
+        'Connection: Upgrade',
+        `Sec-WebSocket-Accept: ${acceptKey(webSocketKey)}`,
+        ...(segment === null ? [] : [`${SEGMENT_HEADER}: ${segment.name}`]),
+        '\r\n',
+      ].join('\r\n'),
+    );
+    const channel = new WebSocketChannel(socket, { isClient: false, head, maxMessageBytes: MAX_MESSAGE_BYTES });
+    channels.add(channel);
+    void channel.closed.then(() => channels.delete(channel));
+    const link = segment === null ? socketLink(channel, transport) : shmLink(segment, channel, 1);
+    const claim = claims.get(key);
+    if (claim === undefined) unclaimed.set(key, link);
+    else {
+      claims.delete(key);
+      claim(link);
+    }
     return undefined;
-  });
-  server.listen(0, options.host);
-  await once(server, 'listening');
-  const address = server.address();
+  };
+  const serve = (server: Server, transport: Transport): Server =>
+    server
+      .on('upgrade', (request, socket, head) => upgrade(transport, request, socket, head))
+      .on('request', (_request, response) => response.writeHead(404).end());
+
+  const tcp = serve(tls?.cert === undefined ? createServer() : createSecureServer({ ...tls }), 'tcp');
+  tcp.listen(0, options.host);
+  await once(tcp, 'listening');
+  const servers = [tcp];
+  const address = tcp.address();
   if (address === null || typeof address === 'string') throw new Error('a TCP server listens on a port');
   const host = options.host.includes(':') ? `[${options.host}]` : options.host;
+  const url = new URL(`${tls?.cert === undefined ? 'ws' : 'wss'}://${host}:${address.port}/peer`);
+
+  const machine = ways.unix ? machineName() : null;
+  if (machine !== null) {
+    // A name in the kernel, not in a directory: nothing is left of it when the process ends.
+    const name = `lockstep-${randomBytes(16).toString('hex')}`;
+    const unix = serve(createServer(), 'unix');
+    unix.listen(`\0${name}`);
+    await once(unix, 'listening');
+    servers.push(unix);
+    url.searchParams.set('machine', machine);
+    url.searchParams.set('unix', name);
+  }
   return {
-    url: `ws://${host}:${address.port}`,
+    url: url.href,
     accept: (peer) => {
       const key = keyOf(peer);
       const link = unclaimed.get(key);
@@ -161,42 +186,129 @@ export async function listenForPeers(options: {
       });
     },
     close: async () => {
-      for (const socket of sockets.clients) socket.terminate();
-      sockets.close();
-      const end = once(server, 'close');
-      server.close();
-      server.closeAllConnections();
-      await end;
+      for (const link of unclaimed.values()) link.close('the worker ends');
+      for (const channel of channels) channel.destroy();
+      await Promise.all(
+        servers.map(async (server) => {
+          const end = once(server, 'close');
+          server.close();
+          server.closeAllConnections();
+          await end;
+        }),
+      );
     },
   };
 }
 
-/** Connects to a peer's listener, saying who `self` is. Throws E_PEER_LOST. */
+interface Upgraded {
+  readonly response: IncomingMessage;
+  readonly socket: Duplex;
+  readonly head: Buffer;
+}
+
+/** One WebSocket handshake. Throws E_UNAUTHORIZED, E_PEER_LOST, or the system's error when nobody is there. */
+async function upgradeTo(
+  url: URL,
+  options: { token: string | null; self: PeerAddress; run: string; unix?: string; segment?: string; tls?: TlsFiles },
+): Promise<Upgraded> {
+  const { self, run, token, unix, segment, tls } = options;
+  const key = randomBytes(16).toString('base64');
+  const query = new URLSearchParams({ run, generation: String(self.generation), rank: String(self.rank) });
+  const common = {
+    path: `${url.pathname}?${query.toString()}`,
+    timeout: HANDSHAKE_TIMEOUT_MS,
+    headers: {
+      connection: 'Upgrade',
+      upgrade: 'websocket',
+      'sec-websocket-version': '13',
+      'sec-websocket-key': key,
+      ...(token === null ? {} : { authorization: `Bearer ${token}` }),
+      ...(segment === undefined ? {} : { [SEGMENT_HEADER]: segment }),
+    },
+  };
+  const place = { host: url.hostname.replace(/^\[|\]$/g, ''), port: url.port };
+  const request =
+    unix !== undefined
+      ? httpRequest({ ...common, socketPath: `\0${unix}` })
+      : url.protocol === 'wss:'
+        ? httpsRequest({ ...common, ...place, ...(tls?.ca === undefined ? {} : { ca: tls.ca }) })
+        : httpRequest({ ...common, ...place });
+  return new Promise((resolve, reject) => {
+    request.on('upgrade', (response, socket, head) => {
+      if (response.headers['sec-websocket-accept'] !== acceptKey(key)) {
+        socket.destroy();
+        reject(new LockstepError('E_PEER_LOST', 'what answers there is no WebSocket'));
+        return;
+      }
+      socket.setTimeout(0);
+      resolve({ response, socket, head });
+    });
+    request.on('response', (response) => {
+      response.destroy();
+      const refused = `it answered ${response.statusCode} ${response.statusMessage}`;
+      reject(new LockstepError(response.statusCode === 401 ? 'E_UNAUTHORIZED' : 'E_PEER_LOST', refused));
+    });
+    request.on('timeout', () => request.destroy(new Error(`no answer within ${HANDSHAKE_TIMEOUT_MS / 1000} s`)));
+    request.on('error', reject);
+    request.end();
+  });
+}
+
+/** Connects to a peer's listener, saying who `self` is, by the best way there is. Throws E_PEER_LOST or E_UNAUTHORIZED. */
 export async function connectToPeer(
   url: string,
-  options: { token: string | null; run: string; self: PeerAddress },
+  options: { token: string | null; run: string; self: PeerAddress; ways?: LocalWays; tls?: TlsFiles },
 ): Promise<Link> {
-  const address = new URL('/peer', url);
-  address.searchParams.set('run', options.run);
-  address.searchParams.set('generation', String(options.self.generation));
-  address.searchParams.set('rank', String(options.self.rank));
-  const socket = new WebSocket(address, {
-    perMessageDeflate: false,
-    maxPayload: MAX_FRAME_BYTES,
-    handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
-    generateMask: () => {}, // leaves the mask at zeros
-    ...(options.token === null ? {} : { headers: { authorization: `Bearer ${options.token}` } }),
-  });
-  socket.on('upgrade', (response) => response.socket.setNoDelay(true));
-  const link = linkOf(socket);
+  const { ways = ALL_WAYS } = options;
+  const address = new URL(url);
+  const unix = address.searchParams.get('unix');
+  const isNear = ways.unix && unix !== null && address.searchParams.get('machine') === machineName();
   try {
-    await once(socket, 'open');
-  } catch (cause) {
-    throw new LockstepError(
-      'E_PEER_LOST',
-      `no link to the peer at ${url}: ${cause instanceof Error ? cause.message : String(cause)}`,
-      { cause },
+    if (isNear) {
+      const link = await connectNearby(address, unix, options, ways.shm);
+      if (link !== null) return link;
+    }
+    const { socket, head } = await upgradeTo(address, options);
+    return socketLink(
+      new WebSocketChannel(socket, { isClient: true, head, maxMessageBytes: MAX_MESSAGE_BYTES }),
+      'tcp',
     );
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    const code = cause instanceof LockstepError ? cause.code : 'E_PEER_LOST';
+    throw new LockstepError(code, `no link to the peer at ${address.host}: ${why}`, { cause });
   }
-  return link;
+}
+
+/** A link on this machine; null when the unix socket can't be reached after all (another user's sandbox). */
+async function connectNearby(
+  address: URL,
+  unix: string,
+  options: { token: string | null; run: string; self: PeerAddress },
+  wantsShm: boolean,
+): Promise<Link | null> {
+  const segment = wantsShm ? offer() : null;
+  try {
+    const offered = segment === null ? {} : { segment: segment.name };
+    const { response, socket, head } = await upgradeTo(address, { ...options, unix, ...offered });
+    const channel = new WebSocketChannel(socket, { isClient: true, head, maxMessageBytes: MAX_MESSAGE_BYTES });
+    const isShared = segment !== null && response.headers[SEGMENT_HEADER] === segment.name;
+    if (isShared) return shmLink(segment, channel, 0);
+    segment?.close();
+    return socketLink(channel, 'unix');
+  } catch (error) {
+    segment?.close();
+    if (error instanceof LockstepError) throw error;
+    return null;
+  } finally {
+    segment?.forget();
+  }
+}
+
+function offer(): Segment | null {
+  try {
+    return createSegment(SEGMENT_BYTES);
+  } catch {
+    return null; // the link says that it is one over a socket
+  }
 }

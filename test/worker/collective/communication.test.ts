@@ -1,0 +1,223 @@
+// Several workers' collectives over real links, in place and with a communication thread: the oracle's bits, whatever carries them and
+// whatever the network does to it.
+
+import { afterEach, describe, expect, it } from 'vitest';
+import { rankMicrobatches } from '../../../protocol/batch-plan.ts';
+import {
+  startCommunication,
+  type Communication,
+  type OpenCollective,
+} from '../../../worker/collective/communication.ts';
+import { connectToPeer, type LocalWays } from '../../../worker/collective/links/ws.ts';
+import { canonicalSum, spreadFloats } from './canonical-sum.ts';
+import { collector, headerOf } from './links/contract.ts';
+import { proxyTo, type Fault } from './links/proxy.ts';
+
+const RUN = 'run-1';
+const TOKEN = 'the token of the run';
+const SHM: LocalWays = { unix: true, shm: true };
+const TCP: LocalWays = { unix: false, shm: false };
+
+const opened: { close(): Promise<void> }[] = [];
+afterEach(async () => {
+  for (const one of opened.splice(0).toReversed()) await one.close();
+});
+
+interface MeshOptions {
+  readonly worldSize: number;
+  readonly microbatches: number;
+  readonly length: number;
+  readonly bucketFloats?: number;
+  readonly threaded?: boolean;
+  readonly ways?: LocalWays;
+  readonly hosts?: readonly string[];
+  /** Puts a proxy with a fault before every listener. */
+  readonly fault?: () => Fault;
+}
+
+async function mesh(options: MeshOptions): Promise<{ ranks: OpenCollective[]; workers: Communication[] }> {
+  const { threaded = false, ways = SHM, hosts, fault } = options;
+  const workers = await Promise.all(
+    Array.from({ length: options.worldSize }, async () => {
+      const made = await startCommunication({ host: '127.0.0.1', token: TOKEN, run: RUN, ways, threaded });
+      opened.push(made);
+      return made;
+    }),
+  );
+  const urls = await Promise.all(
+    workers.map(async ({ url }) => {
+      if (fault === undefined) return url;
+      const proxy = await proxyTo(url, fault());
+      opened.push(proxy);
+      return proxy.url;
+    }),
+  );
+  const members = urls.map((peerUrl, rank) => ({ worker: `w${rank}`, rank, peerUrl, host: hosts?.[rank] ?? 'here' }));
+  const { microbatches, length, bucketFloats } = options;
+  const plan = { generation: 1, microbatches, length, firstStep: 0 };
+  const ranks = await Promise.all(
+    workers.map(async (worker, rank) => {
+      const bucket = bucketFloats === undefined ? {} : { bucketFloats };
+      const made = await worker.open({ ...plan, ...bucket, rank }, members);
+      opened.push(made);
+      return made;
+    }),
+  );
+  return { ranks, workers };
+}
+
+/** One rank's step: its vectors written, its buckets offered, the sum; as the training loop does, what it got is used up. */
+async function stepOf(
+  collective: OpenCollective,
+  index: number,
+  vectors: readonly (Float32Array | null)[],
+  length: number,
+): Promise<Float32Array> {
+  const mine = rankMicrobatches(vectors.length, collective.worldSize, collective.rank);
+  for (let m = mine.start; m < mine.end; m++) {
+    const vector = vectors[m] ?? null;
+    if (vector === null) {
+      await collective.absent(m);
+      continue;
+    }
+    (await collective.slot(m)).set(vector);
+    for (const bucket of collective.buckets.keys()) collective.ready(bucket);
+  }
+  const out = new Float32Array(length);
+  await collective.allReduce(index, out);
+  return out;
+}
+
+async function steps(ranks: readonly OpenCollective[], microbatches: number, length: number): Promise<void> {
+  for (let index = 0; index < 4; index++) {
+    const vectors = Array.from({ length: microbatches }, (_, m) =>
+      index === 3 && m % 3 === 1 ? null : spreadFloats(length, 10 * index + m),
+    );
+    const expected = Buffer.from((canonicalSum(vectors) ?? new Float32Array(length)).buffer);
+    const sums = await Promise.all(ranks.map(async (rank) => stepOf(rank, index, vectors, length)));
+    for (const sum of sums) if (Buffer.compare(Buffer.from(sum.buffer), expected) !== 0) throw new Error('other bits');
+  }
+}
+
+describe.each([
+  ['in place', false],
+  ['with a communication thread', true],
+])('%s', (_where, threaded) => {
+  it.each([
+    ['one rank', { worldSize: 1, microbatches: 4, length: 1000 }],
+    ['the size of the tutorial CNN over shared memory', { worldSize: 2, microbatches: 4, length: 122_573 }],
+    ['several buckets over shared memory', { worldSize: 3, microbatches: 4, length: 50_000, bucketFloats: 7000 }],
+    ['TCP', { worldSize: 4, microbatches: 4, length: 100_000, bucketFloats: 30_000, ways: TCP }],
+    ['a unix socket', { worldSize: 2, microbatches: 2, length: 300_000, ways: { unix: true, shm: false } }],
+    [
+      'two hosts, by two levels',
+      { worldSize: 5, microbatches: 8, length: 20_000, bucketFloats: 3000, hosts: [...'aaabb'] },
+    ],
+  ])('the ranks get the canonical sum to the bit, step after step: %s', async (_what, options: MeshOptions) => {
+    const { ranks } = await mesh({ ...options, threaded });
+    await expect(steps(ranks, options.microbatches, options.length)).resolves.toBeUndefined();
+  });
+
+  it('the loss of a rank fails the step of the others, by its name', async () => {
+    const { ranks } = await mesh({ worldSize: 3, microbatches: 4, length: 100, threaded });
+    const [first, second, third] = ranks as [OpenCollective, OpenCollective, OpenCollective];
+    const vectors = Array.from({ length: 4 }, (_, m) => spreadFloats(100, m));
+    const waiting = [stepOf(first, 0, vectors, 100), stepOf(second, 0, vectors, 100)];
+    const lost = { code: 'E_PEER_LOST', message: expect.stringContaining('rank 2 (w2 on here)') as string };
+    const failing = waiting.map((one) => expect(one).rejects.toMatchObject(lost));
+    await third.close();
+    await Promise.all(failing);
+  });
+
+  it('a peer that sends what is not its own is dropped by name', async () => {
+    const alone = await startCommunication({ host: '127.0.0.1', token: TOKEN, run: RUN, threaded });
+    opened.push(alone);
+    const members = [0, 1].map((rank) => ({ worker: `w${rank}`, rank, peerUrl: alone.url, host: 'here' }));
+    const opening = alone.open({ generation: 1, rank: 0, microbatches: 2, length: 4, firstStep: 0 }, members);
+    const liar = await connectToPeer(alone.url, { token: TOKEN, run: RUN, self: { generation: 1, rank: 1 } });
+    const collective = await opening;
+    opened.push(collective);
+    liar.receive(collector());
+    liar.send({ ...headerOf(0, 2), rank: 1 }, new Uint8Array(8));
+    await expect(stepOf(collective, 0, [new Float32Array(4), null], 4)).rejects.toMatchObject({
+      code: 'E_PROTOCOL',
+      message: expect.stringMatching(/rank 1 \(w1 on here\) is dropped: rank 1 sent node 0\+1/) as string,
+    });
+    expect((await liar.closed).because).toContain('not its own');
+  });
+});
+
+describe('a network that is not kind', () => {
+  /** A seeded generator: the same faults every time. */
+  const random = (seed: number): (() => number) => {
+    let state = seed;
+    return () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
+  };
+  const oneByteAtATime: Fault = (bytes, forward) => {
+    for (let i = 0; i < bytes.length; i++) forward(bytes.subarray(i, i + 1));
+  };
+  /** Each link runs late by its own number of turns of the event loop, which changes all the time: links overtake each other. */
+  const late = (seed: number): Fault => {
+    const next = random(seed);
+    let last = Promise.resolve();
+    return (bytes, forward) => {
+      const turns = Math.floor(next() * 20);
+      last = last.then(async () => {
+        for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
+        const cut = Math.floor(next() * bytes.length);
+        forward(bytes.subarray(0, cut));
+        forward(bytes.subarray(cut));
+      });
+    };
+  };
+  let seed = 1;
+  it.each([
+    ['one byte at a time, TCP', 300, () => oneByteAtATime, TCP],
+    ['one byte at a time, the socket beside shared memory', 100_000, () => oneByteAtATime, SHM],
+    ['late and out of step with each other, TCP', 30_000, () => late(seed++), TCP],
+    ['late and out of step with each other, shared memory', 100_000, () => late(seed++), SHM],
+  ])('changes no bit: %s', async (_what, length, fault, ways) => {
+    const { ranks } = await mesh({ worldSize: 3, microbatches: 4, length, bucketFloats: 4000, ways, fault });
+    await expect(steps(ranks, 4, length)).resolves.toBeUndefined();
+  });
+
+  it('that cuts a frame in the middle ends the step with the name of the peer', async () => {
+    // The handshake passes, and the first half of the first frame.
+    let budget = 3000;
+    const cutOff: Fault = (bytes, forward) => {
+      const passed = bytes.subarray(0, budget);
+      budget -= passed.length;
+      forward(passed);
+      if (passed.length < bytes.length) throw new Error('cut');
+    };
+    const proxies: { cut(): void }[] = [];
+    const worker = async (): Promise<Communication> => {
+      const made = await startCommunication({ host: '127.0.0.1', token: TOKEN, run: RUN, ways: TCP, threaded: false });
+      opened.push(made);
+      return made;
+    };
+    const [zero, one] = [await worker(), await worker()];
+    const proxy = await proxyTo(zero.url, (bytes, forward) => {
+      try {
+        cutOff(bytes, forward);
+      } catch {
+        for (const p of proxies) p.cut();
+      }
+    });
+    proxies.push(proxy);
+    opened.push(proxy);
+    const members = [
+      { worker: 'w0', rank: 0, peerUrl: proxy.url, host: 'here' },
+      { worker: 'w1', rank: 1, peerUrl: one.url, host: 'here' },
+    ];
+    const plan = { generation: 1, microbatches: 2, length: 10_000, firstStep: 0 };
+    const ranks = await Promise.all([zero, one].map(async (w, rank) => w.open({ ...plan, rank }, members)));
+    const vectors = [spreadFloats(10_000, 1), spreadFloats(10_000, 2)];
+    const failed = await Promise.allSettled(ranks.map(async (rank) => stepOf(rank, 0, vectors, 10_000)));
+    expect(failed.map((f) => (f.status === 'rejected' ? (f.reason as Error).message : ''))).toEqual([
+      expect.stringContaining('the link to rank 1 (w1 on here) is lost'),
+      expect.stringContaining('the link to rank 0 (w0 on here) is lost'),
+    ]);
+    for (const rank of ranks) opened.push(rank);
+  });
+});

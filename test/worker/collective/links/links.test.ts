@@ -1,0 +1,234 @@
+// The links between two workers that meet over sockets: TCP, a unix socket, shared memory, TLS.
+
+import { createServer } from 'node:net';
+import { readdirSync } from 'node:fs';
+import { afterEach, describe, expect, it } from 'vitest';
+import { WebSocket } from 'ws';
+import { FRAME_HEADER_BYTES, encodeFrameHeader } from '../../../../protocol/frame.ts';
+import type { Link } from '../../../../protocol/link.ts';
+import {
+  connectToPeer,
+  listenForPeers,
+  type LocalWays,
+  type PeerListener,
+} from '../../../../worker/collective/links/ws.ts';
+import { collector, headerOf, linkContract, payloadOf, type LinkPair } from './contract.ts';
+import { certificate } from './certificate.ts';
+import { proxyTo } from './proxy.ts';
+
+const TOKEN = 'the token of the run';
+const RUN = 'run-1';
+const WAYS = {
+  shm: { unix: true, shm: true },
+  unix: { unix: true, shm: false },
+  tcp: { unix: false, shm: false },
+} satisfies Record<string, LocalWays>;
+const self = { generation: 1, rank: 1 };
+const common = { token: TOKEN, run: RUN, self };
+
+const opened: { close(): Promise<void> }[] = [];
+afterEach(async () => {
+  await Promise.all(opened.splice(0).map((o) => o.close()));
+});
+
+async function listener(options: Partial<Parameters<typeof listenForPeers>[0]> = {}): Promise<PeerListener> {
+  const made = await listenForPeers({ host: '127.0.0.1', token: TOKEN, run: RUN, ...options });
+  opened.push(made);
+  return made;
+}
+
+/** A link through a proxy that can be cut; the segment of shared memory, if there is one, is beside it. */
+async function cuttablePair(ways: LocalWays): Promise<LinkPair> {
+  const made = await listener();
+  const proxy = await proxyTo(made.url);
+  opened.push(proxy);
+  const [a, b] = await Promise.all([connectToPeer(proxy.url, { ...common, ways }), made.accept(self)]);
+  return { ends: [a, b], kill: proxy.cut, sendGarbage: () => proxy.inject(new Uint8Array(32).fill(0xff)) };
+}
+
+for (const [name, ways] of Object.entries(WAYS)) {
+  describe(`a link over ${name}`, () => {
+    it('says what it is', async () => {
+      const { ends } = await cuttablePair(ways);
+      expect(ends.map((end) => end.transport)).toEqual([name, name]);
+      for (const end of ends) end.receive(collector());
+      ends[0].close('done');
+      await ends[1].closed;
+    });
+    linkContract(async () => cuttablePair(ways));
+  });
+}
+
+describe('a link over TLS', () => {
+  linkContract(async () => {
+    const { cert, key } = certificate();
+    const made = await listener({ tls: { cert, key } });
+    const proxy = await proxyTo(made.url);
+    opened.push(proxy);
+    const [a, b] = await Promise.all([
+      connectToPeer(proxy.url, { ...common, ways: WAYS.tcp, tls: { ca: cert } }),
+      made.accept(self),
+    ]);
+    const sendGarbage = (): void => a.send({ ...headerOf(1, 1), step: -1 }, payloadOf(1, 1));
+    return { ends: [a, b], kill: proxy.cut, sendGarbage };
+  });
+
+  it('is refused to a caller that does not know the certificate', async () => {
+    const { cert, key } = certificate();
+    const made = await listener({ tls: { cert, key } });
+    await expect(connectToPeer(made.url, { ...common, ways: WAYS.tcp })).rejects.toMatchObject({
+      code: 'E_PEER_LOST',
+      message: expect.stringContaining('self-signed certificate') as string,
+    });
+  });
+});
+
+describe('shared memory', () => {
+  const segments = (): string[] =>
+    readdirSync('/dev/shm').filter((name) => name.startsWith(`lockstep-${process.pid}-`));
+
+  it('has no name as soon as both have it, so that nothing is left when they die', async () => {
+    const made = await listener();
+    const [a, b] = await Promise.all([connectToPeer(made.url, common), made.accept(self)]);
+    expect([a.transport, b.transport, ...segments()]).toEqual(['shm', 'shm']);
+  });
+
+  it('leaves nothing when the other side does not want it, and the link is one over a socket', async () => {
+    const made = await listener({ ways: WAYS.unix });
+    const [a, b] = await Promise.all([connectToPeer(made.url, common), made.accept(self)]);
+    expect([a.transport, b.transport, ...segments()]).toEqual(['unix', 'unix']);
+  });
+
+  it('leaves nothing when the other side refuses the caller', async () => {
+    const made = await listener();
+    await expect(connectToPeer(made.url, { ...common, token: 'another' })).rejects.toMatchObject({
+      code: 'E_UNAUTHORIZED',
+    });
+    expect(segments()).toEqual([]);
+  });
+
+  it('is not believed: an index that a peer has written out of bounds ends the link', async () => {
+    const made = await listener();
+    const [a, b] = await Promise.all([connectToPeer(made.url, common), made.accept(self)]);
+    const got = collector();
+    a.receive(collector());
+    b.receive(got);
+    a.send(headerOf(1, 1), payloadOf(1, 1));
+    await got.until(1);
+    // The rings' heads are nowhere to be had from outside; a payload longer than its frame is the nearest lie.
+    a.send(headerOf(2, 1), payloadOf(2, 100));
+    expect((await b.closed).error).toMatchObject({ code: 'E_FRAME' });
+  });
+});
+
+describe('a stock WebSocket peer', () => {
+  const frame = (step: number, count: number): Buffer =>
+    Buffer.concat([encodeFrameHeader(headerOf(step, count)), payloadOf(step, count)]);
+
+  it('is understood as a client, fragmented and masked, pings and all, and understands', async () => {
+    const made = await listener();
+    const url = new URL(made.url);
+    url.search = `?run=${RUN}&generation=1&rank=1`;
+    const client = new WebSocket(url, { headers: { authorization: `Bearer ${TOKEN}` } });
+    const link = await made.accept(self);
+    const got = collector();
+    link.receive(got);
+    const answers: Buffer[] = [];
+    const answered = new Promise<void>((resolve) => {
+      client.on('message', (data: Buffer) => {
+        answers.push(data);
+        if (answers.length === 3) resolve();
+      });
+    });
+    await new Promise((resolve) => client.once('open', resolve));
+    const whole = frame(1, 50_000);
+    for (let at = 0; at < whole.length; at += 7777) {
+      client.send(whole.subarray(at, at + 7777), { fin: at + 7777 >= whole.length });
+      if (at === 0) client.ping('in between');
+    }
+    client.send(frame(2, 0));
+    await got.until(2);
+    expect(Buffer.compare(got.frames[0]?.payload ?? Buffer.alloc(0), payloadOf(1, 50_000))).toBe(0);
+    for (const count of [0, 30, 70_000]) link.send(headerOf(count, count), payloadOf(count, count));
+    await answered;
+    for (const [i, count] of [0, 30, 70_000].entries()) expect(answers[i]?.equals(frame(count, count))).toBe(true);
+    const closed = new Promise((resolve) => client.once('close', (code, reason) => resolve([code, String(reason)])));
+    link.close('thank you');
+    expect(await closed).toEqual([1000, 'thank you']);
+    expect(await link.closed).toEqual({ because: 'thank you', error: null });
+  });
+
+  it('that sends text, or a message that is no frame, is refused by a code that it understands', async () => {
+    for (const wrong of ['text', Buffer.alloc(10), Buffer.concat([frame(1, 1), Buffer.alloc(1)])]) {
+      const made = await listener();
+      const url = new URL(made.url);
+      url.search = `?run=${RUN}&generation=1&rank=1`;
+      const client = new WebSocket(url, { headers: { authorization: `Bearer ${TOKEN}` } });
+      const link = await made.accept(self);
+      link.receive(collector());
+      const closed = new Promise((resolve) => client.once('close', (code) => resolve(code)));
+      client.once('open', () => client.send(wrong));
+      expect((await link.closed).error).toMatchObject({ code: 'E_FRAME' });
+      expect(await closed).toBe(1002);
+    }
+  });
+});
+
+describe('the handshake', () => {
+  const attempt = async (made: PeerListener, options: object): Promise<unknown> =>
+    connectToPeer(made.url, { ...common, ...options }).then(
+      () => 'linked',
+      (error: unknown) => error,
+    );
+
+  it('refuses a wrong or missing token, another run, and a second caller in the place of the first', async () => {
+    const made = await listener();
+    const unauthorized = { code: 'E_UNAUTHORIZED', message: expect.stringContaining('401') as string };
+    expect(await attempt(made, { token: 'another' })).toMatchObject(unauthorized);
+    expect(await attempt(made, { token: null })).toMatchObject(unauthorized);
+    expect(await attempt(made, { run: 'run-2' })).toMatchObject({ code: 'E_PEER_LOST' });
+    expect(await attempt(made, {})).toBe('linked');
+    expect(await attempt(made, {})).toMatchObject({ message: expect.stringContaining('409') as string });
+  });
+
+  it('refuses a web page: a request with an origin', async () => {
+    const made = await listener();
+    const url = new URL(made.url);
+    url.search = `?run=${RUN}&generation=1&rank=1`;
+    const client = new WebSocket(url, { origin: 'http://elsewhere', headers: { authorization: `Bearer ${TOKEN}` } });
+    const refused = new Promise<string>((resolve) => client.once('error', (error) => resolve(error.message)));
+    expect(await refused).toContain('403');
+  });
+
+  it('says who cannot be reached', async () => {
+    const made = await listener();
+    await made.close();
+    expect(await attempt(made, {})).toMatchObject({
+      code: 'E_PEER_LOST',
+      message: expect.stringContaining(new URL(made.url).host) as string,
+    });
+  });
+
+  it('is not taken from what is no WebSocket', async () => {
+    const http = createServer((socket) => socket.resume().end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'));
+    await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve));
+    const { port } = http.address() as { port: number };
+    const url = `ws://127.0.0.1:${port}/peer`;
+    await expect(connectToPeer(url, common)).rejects.toMatchObject({ code: 'E_PEER_LOST' });
+    await new Promise((resolve) => http.close(resolve));
+  });
+});
+
+it('a payload leaves from where it lies: shared memory, unaligned, or a view', async () => {
+  const made = await listener({ ways: WAYS.tcp });
+  const [a, b]: Link[] = await Promise.all([connectToPeer(made.url, { ...common, ways: WAYS.tcp }), made.accept(self)]);
+  const shared = new Uint8Array(new SharedArrayBuffer(4 * 1000 + 3), 3);
+  shared.set(payloadOf(5, 1000));
+  const got = collector();
+  a?.receive(collector());
+  b?.receive(got);
+  a?.send(headerOf(5, 1000), shared);
+  await got.until(1);
+  expect(Buffer.compare(got.frames[0]?.payload ?? Buffer.alloc(0), payloadOf(5, 1000))).toBe(0);
+  expect(a?.bytesOut).toBeGreaterThan(FRAME_HEADER_BYTES + 4000);
+});

@@ -1,0 +1,79 @@
+// A proxy on loopback between a worker that calls and one that listens, whose faults the test decides: bytes can be held, cut into
+// pieces, injected, and the connection cut in the middle of a frame.
+
+import { connect, createServer, type Socket } from 'node:net';
+
+/** What a proxy does with the bytes of one direction: it calls `forward` with them, whole or in pieces, now or later. */
+export type Fault = (bytes: Uint8Array, forward: (bytes: Uint8Array) => void) => void;
+
+export interface Proxy {
+  /** The peer's url with the proxy's addresses in it. */
+  readonly url: string;
+  /** Ends all connections at once. */
+  cut(): void;
+  /** Sends bytes to the listener as if the caller had. */
+  inject(bytes: Uint8Array): void;
+  close(): Promise<void>;
+}
+
+/** Stands before the listener at `target` (TCP and, where it has one, its unix socket). */
+export async function proxyTo(target: string, fault: Fault = (bytes, forward) => forward(bytes)): Promise<Proxy> {
+  const pairs = new Set<{ caller: Socket; callee: Socket }>();
+  const serve = async (listen: object, to: { path: string } | { host: string; port: number }): Promise<Server> => {
+    const server = createServer((caller) => {
+      const callee = connect(to);
+      const pair = { caller, callee };
+      pairs.add(pair);
+      for (const [from, other] of [
+        [caller, callee],
+        [callee, caller],
+      ] as const) {
+        from.on('data', (bytes: Uint8Array) => {
+          fault(bytes, (piece) => {
+            if (other.writable && !other.write(piece)) {
+              from.pause();
+              other.once('drain', () => from.resume());
+            }
+          });
+        });
+        from.on('error', () => other.destroy());
+        from.on('end', () => other.end());
+        from.on('close', () => {
+          pairs.delete(pair);
+          other.destroySoon();
+        });
+      }
+    });
+    await new Promise<void>((resolve) => server.listen(listen, resolve));
+    return server;
+  };
+  type Server = ReturnType<typeof createServer>;
+
+  const url = new URL(target);
+  const tcp = await serve({ host: '127.0.0.1', port: 0 }, { host: url.hostname, port: Number(url.port) });
+  const servers = [tcp];
+  url.port = String((tcp.address() as { port: number }).port);
+  const unix = url.searchParams.get('unix');
+  if (unix !== null) {
+    const name = `${unix}-proxy`;
+    servers.push(await serve({ path: `\0${name}` }, { path: `\0${unix}` }));
+    url.searchParams.set('unix', name);
+  }
+  const cut = (): void => {
+    for (const { caller, callee } of pairs) {
+      caller.destroy();
+      callee.destroy();
+    }
+  };
+  return {
+    url: url.href,
+    cut,
+    inject: (bytes) => {
+      for (const { callee } of pairs) callee.write(bytes);
+    },
+    close: async () => {
+      cut();
+      await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+    },
+  };
+}

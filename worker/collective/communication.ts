@@ -1,0 +1,57 @@
+// How a worker talks to its peers: listens from the beginning, and opens the collective of a generation. The collective runs on a
+// thread of its own where the machine has cores for that, so that it goes on while the engine blocks the worker's own; else in place
+// (on two cores with two workers the thread costs more than it hides: bench/RESULTS.md).
+
+import { availableParallelism } from 'node:os';
+import { inPlace } from './in-place.ts';
+import { openLinks, type LinkOptions, type Member } from './link-up.ts';
+import { listenForPeers } from './links/ws.ts';
+import type { Collective } from '../train.ts';
+import type { GenerationPlan } from './exchange.ts';
+import { startThread } from './threaded.ts';
+
+export interface OpenCollective extends Collective {
+  close(): Promise<void>;
+}
+
+export interface Communication {
+  /** Where peers reach this worker. */
+  readonly url: string;
+  /** Links up with the members of a generation. Throws E_PEER_LOST or E_UNAUTHORIZED. */
+  open(plan: Omit<GenerationPlan, 'worldSize' | 'hosts'>, members: readonly Member[]): Promise<OpenCollective>;
+  close(): Promise<void>;
+}
+
+/** True where `workers` workers of this machine leave each a core for its communication besides the engine's. */
+export function hasCoresToSpare(workers: number): boolean {
+  return 2 * workers <= availableParallelism();
+}
+
+/** @param options.threaded on a thread of its own, or in place */
+export async function startCommunication(
+  options: LinkOptions & { readonly threaded: boolean },
+): Promise<Communication> {
+  const { threaded, ...links } = options;
+  if (threaded) return startThread(links);
+  const listener = await listenForPeers(links);
+  return {
+    url: listener.url,
+    open: async (partial, members) => {
+      const inOrder = inRankOrder(members);
+      const plan = planFor(partial, inOrder);
+      return inPlace(plan, inOrder, await openLinks(plan, inOrder, listener, links));
+    },
+    close: () => listener.close(),
+  };
+}
+
+export function inRankOrder(members: readonly Member[]): Member[] {
+  return members.toSorted((a, b) => a.rank - b.rank);
+}
+
+export function planFor(
+  partial: Omit<GenerationPlan, 'worldSize' | 'hosts'>,
+  inOrder: readonly Member[],
+): GenerationPlan {
+  return { ...partial, worldSize: inOrder.length, hosts: inOrder.map((member) => member.host) };
+}

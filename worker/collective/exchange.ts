@@ -1,0 +1,188 @@
+// One rank's all-reduce over its links, for one generation: a shell that brings frames to all-reduce.ts and back, takes the
+// time, and turns the loss of a link into an error that names the peer. It runs on the engine's thread or on one of its own.
+
+import { LockstepError } from '../../protocol/errors.ts';
+import type { Link, Transport } from '../../protocol/link.ts';
+import { AllReduce, planMemory } from './all-reduce.ts';
+import type { VectorMemory } from './memory.ts';
+import { planCollective, type PlanOptions } from './plan.ts';
+
+export interface GenerationPlan extends PlanOptions {
+  readonly generation: number;
+  readonly rank: number;
+  /** The step that comes first. */
+  readonly firstStep: number;
+}
+
+export interface Traffic {
+  readonly transport: Transport;
+  /** Bytes since the links came up. */
+  readonly bytesOut: number;
+  readonly bytesIn: number;
+}
+
+/** What is known of a finished step. */
+export interface StepFigures {
+  /** Seconds from this rank's last vector to every peer's first; then to the sum. */
+  readonly waitSeconds: number;
+  readonly reduceSeconds: number;
+  /** By transport, those in use. */
+  readonly traffic: readonly Traffic[];
+}
+
+export interface ExchangeOptions {
+  readonly plan: GenerationPlan;
+  readonly links: ReadonlyMap<number, Link>;
+  readonly memory: VectorMemory;
+  /** The step's sum is whole. */
+  readonly finished: (figures: StepFigures) => void;
+  /** A slot may be filled again before the step is done. */
+  readonly freed: (slot: number) => void;
+  /** How a peer is called in errors. */
+  readonly nameOf: (rank: number) => string;
+  /** Called once, with what ended it before its time. */
+  readonly failed: (error: LockstepError) => void;
+  /** Called when a peer has sent something. */
+  readonly stirred: () => void;
+}
+
+export class Exchange {
+  private readonly options: ExchangeOptions;
+  private readonly core: AllReduce;
+  private readonly polled: readonly Link[];
+  private isOver = false;
+  private isBegun = false;
+  private offered = 0;
+  private isDone = false;
+  private offeredAt = 0;
+  private heardAt = 0;
+  private readonly offersAStep: number;
+
+  constructor(options: ExchangeOptions) {
+    this.options = options;
+    const { plan, links, memory, freed } = options;
+    const collective = planCollective(plan);
+    const nodes = collective.nodes[plan.rank] ?? [];
+    this.offersAStep = collective.buckets.length * nodes.reduce((sum, node) => sum + node.size, 0);
+    this.core = new AllReduce({
+      plan: collective,
+      rank: plan.rank,
+      generation: plan.generation,
+      firstStep: plan.firstStep,
+      memory,
+      places: planMemory(collective, plan.rank),
+      send: (to, header, payload) => links.get(to)?.send(header, payload),
+      freed,
+    });
+    this.polled = [...links.values()].filter((link) => link.poll !== undefined);
+    for (const [rank, link] of links) this.join(rank, link);
+  }
+
+  private join(rank: number, link: Link): void {
+    const sink = this.core.sink(rank);
+    void link.closed.then(({ because, error }) => {
+      const name = this.options.nameOf(rank);
+      this.fail(
+        error === null
+          ? new LockstepError('E_PEER_LOST', `the link to ${name} is lost: ${because}`)
+          : new LockstepError(error.code, `${name} is dropped: ${error.message}`, { cause: error }),
+      );
+    });
+    link.receive({
+      begin: (header) => sink.begin(header),
+      data: (bytes) => {
+        sink.data(bytes);
+        this.options.stirred();
+      },
+      end: () => {
+        sink.end();
+        this.lookForTheEnd();
+        this.options.stirred();
+      },
+    });
+  }
+
+  /** True while this rank waits for peers. */
+  get isWaiting(): boolean {
+    return this.isBegun && this.offered === this.offersAStep;
+  }
+
+  get hasPolledLinks(): boolean {
+    return this.polled.length > 0;
+  }
+
+  /** Begins the next step; returns the address of its sum. */
+  begin(): number {
+    if (this.isBegun) this.core.end();
+    this.isBegun = true;
+    this.offered = 0;
+    this.isDone = false;
+    this.heardAt = 0;
+    return this.core.begin();
+  }
+
+  /** Takes a bucket of a microbatch from a slot, or the word that it has no samples; see AllReduce.offer. */
+  offer(index: number, bucket: number, slot: number | null): void {
+    if (this.isOver) return;
+    this.offered++;
+    this.core.offer(index, bucket, slot);
+    if (this.offered === this.offersAStep) this.offeredAt = now();
+    this.lookForTheEnd();
+  }
+
+  /** Moves what can be moved on links without events of their own; true when there was something. */
+  poll(): boolean {
+    if (this.isOver) return false;
+    let moved = false;
+    for (const link of this.polled) moved = link.poll?.() === true || moved;
+    return moved;
+  }
+
+  /** Peers wake this thread from now on, or need not. */
+  sleep(asleep: boolean): void {
+    for (const link of this.polled) link.sleep?.(asleep);
+  }
+
+  close(because: string): Promise<void> {
+    this.isOver = true;
+    const { links } = this.options;
+    for (const link of links.values()) link.close(because);
+    return Promise.all([...links.values()].map((link) => link.closed)).then(() => undefined);
+  }
+
+  private lookForTheEnd(): void {
+    if (!this.isWaiting || this.isDone) return;
+    if (this.heardAt === 0 && this.core.everyoneHeard) this.heardAt = now();
+    if (!this.core.done) return;
+    this.isDone = true;
+    const heardAt = Math.max(this.heardAt, this.offeredAt);
+    this.options.finished({
+      waitSeconds: heardAt - this.offeredAt,
+      reduceSeconds: now() - heardAt,
+      traffic: this.traffic(),
+    });
+  }
+
+  private traffic(): Traffic[] {
+    const links = [...this.options.links.values()];
+    return [...new Set(links.map((link) => link.transport))].map((transport) => {
+      const carried = links.filter((link) => link.transport === transport);
+      return {
+        transport,
+        bytesOut: carried.reduce((sum, link) => sum + link.bytesOut, 0),
+        bytesIn: carried.reduce((sum, link) => sum + link.bytesIn, 0),
+      };
+    });
+  }
+
+  private fail(error: LockstepError): void {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.options.failed(error);
+  }
+}
+
+/** Seconds on a monotonic clock. */
+function now(): number {
+  return performance.now() / 1000;
+}

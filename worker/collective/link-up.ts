@@ -1,0 +1,87 @@
+// One link to each peer of a generation: the higher rank calls, the lower one waits for it.
+
+import { LockstepError } from '../../protocol/errors.ts';
+import type { Link } from '../../protocol/link.ts';
+import { connectToPeer, type LocalWays, type PeerListener, type TlsFiles } from './links/ws.ts';
+
+/** Time for all links of a generation to come up. */
+const LINK_UP_TIMEOUT_MS = 30_000;
+
+export interface Member {
+  readonly worker: string;
+  readonly rank: number;
+  readonly peerUrl: string;
+  readonly host: string;
+}
+
+/** How this worker's links are made. */
+export interface LinkOptions {
+  /** The address that peers reach this worker at. */
+  readonly host: string;
+  /** What peers must show; null: nothing. */
+  readonly token: string | null;
+  readonly run: string;
+  readonly ways?: LocalWays;
+  readonly tls?: TlsFiles;
+}
+
+/** The links of a generation's rank, by peer. Throws E_PEER_LOST or E_UNAUTHORIZED. */
+export async function openLinks(
+  self: { readonly generation: number; readonly rank: number },
+  members: readonly Member[],
+  listener: PeerListener,
+  options: LinkOptions,
+): Promise<Map<number, Link>> {
+  const { generation, rank } = self;
+  return linkUp({
+    rank,
+    members,
+    connect: (member) => connectToPeer(member.peerUrl, { ...options, self: { generation, rank } }),
+    accept: (member) => listener.accept({ generation, rank: member.rank }),
+  });
+}
+
+/** How a peer is called in errors. */
+export function nameOf(members: readonly Member[], rank: number): string {
+  const member = members.find((m) => m.rank === rank);
+  return `rank ${rank}${member === undefined ? '' : ` (${member.worker} on ${member.host})`}`;
+}
+
+/** Throws E_PEER_LOST naming the ranks that are missing, or what `connect` and `accept` throw. */
+export async function linkUp(options: {
+  rank: number;
+  members: readonly Member[];
+  connect: (member: Member) => Promise<Link>;
+  accept: (member: Member) => Promise<Link>;
+  timeoutMs?: number;
+}): Promise<Map<number, Link>> {
+  const { rank, members, timeoutMs = LINK_UP_TIMEOUT_MS } = options;
+  const links = new Map<number, Link>();
+  const peers = members.filter((m) => m.rank !== rank);
+  let isLate = false;
+  const joining = Promise.all(
+    peers.map(async (peer) => {
+      const link = await (peer.rank < rank ? options.connect(peer) : options.accept(peer));
+      if (isLate) link.close('too late');
+      links.set(peer.rank, link);
+    }),
+  );
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => {
+      isLate = true;
+      const missing = peers.filter((p) => !links.has(p.rank)).map((p) => nameOf(members, p.rank));
+      reject(new LockstepError('E_PEER_LOST', `no link within ${timeoutMs / 1000} s to ${missing.join(', ')}`));
+    }, timeoutMs);
+  });
+  try {
+    await Promise.race([joining, late]);
+    return links;
+  } catch (error) {
+    isLate = true;
+    for (const link of links.values()) link.close('not every rank is here');
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,153 @@
+// The communication thread of a worker: links and sums run here, because the engine blocks its own thread. It listens for peers from
+// the worker's beginning, links up when a generation opens, and then goes by the control block. A shell.
+//
+// While this rank waits for its peers the thread looks by turns at what has no events of its own (shared memory, the control
+// block), for a moment; then it sleeps until somebody wakes it: the engine's thread by a message, a peer over its socket.
+
+import { availableParallelism } from 'node:os';
+import { parentPort, workerData } from 'node:worker_threads';
+import { LockstepError, type ErrorCode } from '../../protocol/errors.ts';
+import { BEGIN, ControlBlock, NO_SLOT } from './control-block.ts';
+import { Exchange, type GenerationPlan } from './exchange.ts';
+import { nameOf, openLinks, type LinkOptions, type Member } from './link-up.ts';
+import { listenForPeers } from './links/ws.ts';
+import { vectorMemory, type SharedPages } from './memory.ts';
+
+export interface OpenRequest {
+  readonly kind: 'open';
+  readonly plan: GenerationPlan;
+  readonly members: readonly Member[];
+  readonly pages: SharedPages;
+  readonly control: SharedArrayBuffer;
+}
+
+/** From the engine's thread. `wake` says that there are commands. */
+export type ToThread = OpenRequest | { readonly kind: 'wake' | 'close' | 'end' };
+
+/** An error as plain data: classes do not survive between threads. */
+export interface PlainError {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export type FromThread =
+  | { readonly kind: 'listening'; readonly url: string }
+  | { readonly kind: 'opened' | 'closed' | 'ended' }
+  | { readonly kind: 'failed'; readonly error: PlainError };
+
+/**
+ * How long to look before sleeping, in milliseconds: longer than a message takes to a peer that is awake, shorter than it takes to be
+ * missed by an engine that shares the core.
+ */
+const LOOK_MS = 0.2;
+
+const port = parentPort;
+if (port === null) throw new Error('this is a thread');
+const data = workerData as LinkOptions;
+const say = (message: FromThread): void => port.postMessage(message);
+const sayFailed = (error: unknown): void => {
+  const { code, message } = error instanceof LockstepError ? error : new LockstepError('E_TRAINING', String(error));
+  say({ kind: 'failed', error: { code, message } });
+};
+
+const listener = await listenForPeers(data);
+
+let exchange: Exchange | null = null;
+let control: ControlBlock | null = null;
+let lookMs = LOOK_MS;
+let isScheduled = false;
+let isAsleep = false;
+let movedAt = 0;
+
+function turn(): void {
+  isScheduled = false;
+  if (exchange === null || control === null) return;
+  try {
+    const now = performance.now();
+    if (work(exchange, control)) movedAt = now;
+    if (exchange.hasPolledLinks && exchange.isWaiting && now - movedAt < lookMs) schedule();
+    else doze(exchange, control);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+/** Does what is to be done, without waiting; true when there was something. */
+function work(present: Exchange, block: ControlBlock): boolean {
+  const had = block.takeCommands((kind, index, bucket, slot) => {
+    if (kind === BEGIN) present.begin();
+    else present.offer(index, bucket, slot === NO_SLOT ? null : slot);
+  });
+  return present.poll() || had;
+}
+
+function schedule(): void {
+  if (isScheduled) return;
+  isScheduled = true;
+  setImmediate(turn);
+}
+
+function doze(present: Exchange, block: ControlBlock): void {
+  isAsleep = true;
+  block.sleep(true);
+  present.sleep(true);
+  // Something may have come between the last look and the word that others must wake this thread.
+  if (work(present, block)) wake();
+}
+
+function wake(): void {
+  movedAt = performance.now();
+  if (isAsleep) {
+    isAsleep = false;
+    control?.sleep(false);
+    exchange?.sleep(false);
+  }
+  schedule();
+}
+
+function fail(error: unknown): void {
+  sayFailed(error);
+  control?.fail();
+}
+
+async function open(request: OpenRequest): Promise<void> {
+  const { plan, members, pages } = request;
+  const links = await openLinks(plan, members, listener, data);
+  const here = members.filter((m) => m.host === members[plan.rank]?.host).length;
+  // Where ranks outnumber cores, looking would take a core from a rank that computes.
+  lookMs = here <= availableParallelism() ? LOOK_MS : 0;
+  const block = new ControlBlock(request.control);
+  control = block;
+  exchange = new Exchange({
+    plan,
+    links,
+    memory: vectorMemory(pages),
+    finished: (figures) => block.finishStep(figures),
+    freed: (slot) => block.free(slot),
+    nameOf: (rank) => nameOf(members, rank),
+    failed: fail,
+    stirred: wake,
+  });
+  say({ kind: 'opened' });
+  wake();
+}
+
+async function close(): Promise<void> {
+  const closing = exchange;
+  exchange = null;
+  await closing?.close('the generation is over');
+  say({ kind: 'closed' });
+}
+
+port.on('message', (message: ToThread) => {
+  if (message.kind === 'wake') wake();
+  else if (message.kind === 'open') open(message).catch(sayFailed);
+  else if (message.kind === 'close') close().catch(sayFailed);
+  else {
+    void listener.close().then(() => {
+      say({ kind: 'ended' });
+      port.close();
+    });
+  }
+});
+say({ kind: 'listening', url: listener.url });

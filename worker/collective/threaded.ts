@@ -1,0 +1,206 @@
+// The engine's side of the communication thread: starts it, and is the training loop's `Collective` over shared memory: vectors are
+// written where the thread sums and sends them.
+
+import { Worker } from 'node:worker_threads';
+import { LockstepError } from '../../protocol/errors.ts';
+import type { AllReduceTiming } from '../train.ts';
+import { planMemory } from './all-reduce.ts';
+import { inRankOrder, planFor, type Communication, type OpenCollective } from './communication.ts';
+import { BEGIN, ControlBlock, NO_SLOT, OFFER } from './control-block.ts';
+import type { GenerationPlan } from './exchange.ts';
+import { inPlace } from './in-place.ts';
+import type { LinkOptions } from './link-up.ts';
+import { floatsOf, sharedPages, type SharedPages } from './memory.ts';
+import { backward, planCollective } from './plan.ts';
+import type { FromThread, ToThread } from './thread.ts';
+import { TrafficMeter } from './traffic.ts';
+
+/** How long the engine's thread waits at a time before it looks after its other business: messages of the coordinator. */
+const WAIT_SLICE_MS = 5;
+
+/** Starts the thread; resolves when it listens. */
+export async function startThread(options: LinkOptions): Promise<Communication> {
+  const thread = new Worker(new URL('thread.mjs', import.meta.url), { workerData: options, execArgv: [] });
+  const post = (message: ToThread): void => thread.postMessage(message);
+  const mail = mailOf(thread);
+  const { url } = await mail.next('listening');
+  thread.unref();
+  return {
+    url,
+    open: async (partial, members) => {
+      const inOrder = inRankOrder(members);
+      const plan = planFor(partial, inOrder);
+      // Alone there is nobody to talk to.
+      if (inOrder.length === 1) return inPlace(plan, inOrder, new Map());
+      const pages = sharedPages(planMemory(planCollective(plan), plan.rank).floats);
+      const control = new ControlBlock();
+      mail.onEnd(() => control.fail());
+      post({ kind: 'open', plan, members: inOrder, pages, control: control.buffer });
+      await mail.next('opened');
+      return withThread(
+        { plan, pages, control, wake: () => post({ kind: 'wake' }), failure: () => mail.failure() },
+        () => {
+          post({ kind: 'close' });
+          return mail.next('closed').then(
+            () => undefined,
+            () => undefined,
+          );
+        },
+      );
+    },
+    close: async () => {
+      post({ kind: 'end' });
+      await mail.next('ended').catch(() => undefined);
+      await thread.terminate();
+    },
+  };
+}
+
+interface Mail {
+  /** The next message of `kind`; rejects with a failure that comes before it, or with the thread's end. */
+  next<K extends FromThread['kind']>(kind: K): Promise<Extract<FromThread, { kind: K }>>;
+  /** The failure that is there or comes. */
+  failure(): Promise<Error>;
+  /** Called when the thread dies. */
+  onEnd(handler: () => void): void;
+}
+
+function mailOf(thread: Worker): Mail {
+  const messages: FromThread[] = [];
+  let broken: Error | null = null;
+  let stir: () => void = () => {};
+  let ended: () => void = () => {};
+  const breakOff = (error: Error): void => {
+    broken ??= error;
+    ended();
+    stir();
+  };
+  thread.on('message', (message: FromThread) => {
+    messages.push(message);
+    stir();
+  });
+  thread.on('error', (error) => breakOff(error instanceof Error ? error : new Error(String(error))));
+  thread.on('exit', () => breakOff(new LockstepError('E_TRAINING', 'the communication thread has ended')));
+  const any = async (): Promise<FromThread> => {
+    for (;;) {
+      const message = messages.shift();
+      if (message !== undefined) return message;
+      if (broken !== null) throw broken;
+      await new Promise<void>((resolve) => {
+        stir = resolve;
+      });
+    }
+  };
+  return {
+    next: async <K extends FromThread['kind']>(kind: K): Promise<Extract<FromThread, { kind: K }>> => {
+      for (;;) {
+        const message = await any();
+        if (isKind(message, kind)) return message;
+        if (message.kind === 'failed') throw new LockstepError(message.error.code, message.error.message);
+      }
+    },
+    failure: async () => {
+      for (;;) {
+        const message = await any();
+        if (message.kind === 'failed') return new LockstepError(message.error.code, message.error.message);
+      }
+    },
+    onEnd: (handler) => {
+      ended = handler;
+      if (broken !== null) handler();
+    },
+  };
+}
+
+function isKind<K extends FromThread['kind']>(
+  message: FromThread,
+  kind: K,
+): message is Extract<FromThread, { kind: K }> {
+  return message.kind === kind;
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}
+
+function withThread(
+  options: {
+    plan: GenerationPlan;
+    pages: SharedPages;
+    control: ControlBlock;
+    wake: () => void;
+    failure: () => Promise<Error>;
+  },
+  close: () => Promise<void>,
+): OpenCollective {
+  const { plan, pages, control, wake } = options;
+  const collective = planCollective(plan);
+  const places = planMemory(collective, plan.rank);
+  const { length, buckets } = collective;
+  const vectors = places.slots.map((at) => floatsOf(pages, at, length));
+  const sums = places.sums.map((at) => floatsOf(pages, at, length));
+  const meter = new TrafficMeter();
+  let free: number[] = [];
+  let isBegun = false;
+  let microbatch = 0;
+  let slot = 0;
+  let stepsDone = 0;
+
+  const command = (kind: number, a = 0, b = 0, c = 0): void => {
+    // There is room for all of a step; if not, the thread reads as fast as they come.
+    while (!control.command(kind, a, b, c) && !control.hasFailed) wake();
+    if (control.mustWake()) wake();
+  };
+  const begin = (): void => {
+    if (isBegun) return;
+    isBegun = true;
+    // Whatever the last step's slots held has been used.
+    control.takeFreed();
+    free = [...vectors.keys()];
+    command(BEGIN);
+  };
+  const checkFailure = async (): Promise<void> => {
+    if (control.hasFailed) throw await options.failure();
+  };
+
+  return {
+    rank: plan.rank,
+    worldSize: plan.worldSize,
+    buckets: backward(buckets),
+    slot: async (index) => {
+      await checkFailure();
+      begin();
+      while (free.length === 0) {
+        free = control.takeFreed();
+        if (free.length > 0) break;
+        control.waitForSlot(WAIT_SLICE_MS);
+        await nextTurn();
+        await checkFailure();
+      }
+      [microbatch, slot] = [index, free.pop() ?? 0];
+      return vectors[slot] ?? new Float32Array(0);
+    },
+    ready: (bucket) => command(OFFER, microbatch, buckets.length - 1 - bucket, slot),
+    absent: async (index) => {
+      begin();
+      for (const bucket of buckets.keys()) command(OFFER, index, bucket, NO_SLOT);
+    },
+    allReduce: async (step, out): Promise<AllReduceTiming> => {
+      const startedAt = performance.now();
+      // Once a step at least the process listens to others than its peers.
+      await nextTurn();
+      while (control.stepsDone === stepsDone) {
+        await checkFailure();
+        control.waitForStep(stepsDone, WAIT_SLICE_MS);
+        if (control.stepsDone === stepsDone) await nextTurn();
+      }
+      stepsDone++;
+      isBegun = false;
+      out.set(sums[step & 1] ?? []);
+      return meter.timing(control.stepFigures(), (performance.now() - startedAt) / 1000);
+    },
+    close,
+  };
+}
