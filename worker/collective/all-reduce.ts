@@ -18,9 +18,9 @@
 import { LockstepError } from '../../protocol/errors.ts';
 import type { FrameHeader, FrameSink } from '../../protocol/frame.ts';
 import type { Range } from '../../protocol/batch-plan.ts';
-import type { VectorMemory } from './memory.ts';
 import { collectorOf, groupNodes, relayOf, type CollectivePlan } from './plan.ts';
 import { nodeNumber, nodeOfNumber, type Node } from './tree.ts';
+import type { VectorMemory } from './vector-memory.ts';
 
 /** Where a rank's vectors lie, in floats of its memory. */
 export interface MemoryPlan {

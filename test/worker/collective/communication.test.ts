@@ -1,13 +1,11 @@
 // Several workers' collectives over real links, in place and with a communication thread: the oracle's bits, whatever carries them and
 // whatever the network does to it.
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { rankMicrobatches } from '../../../protocol/batch-plan.ts';
-import {
-  startCommunication,
-  type Communication,
-  type OpenCollective,
-} from '../../../worker/collective/communication.ts';
+import { startCommunication } from '../../../worker/collective/shell/communication.ts';
+import type { Communication, OpenCollective } from '../../../worker/collective/shell/generation.ts';
 import { connectToPeer, type LocalWays } from '../../../worker/collective/links/ws.ts';
 import { canonicalSum, spreadFloats } from './canonical-sum.ts';
 import { collector, headerOf } from './links/contract.ts';
@@ -111,7 +109,7 @@ describe.each([
     ['a unix socket', { worldSize: 2, microbatches: 2, length: 300_000, ways: { unix: true, shm: false } }],
     [
       'two hosts, by two levels',
-      { worldSize: 5, microbatches: 8, length: 20_000, bucketFloats: 3000, hosts: [...'aaabb'] },
+      { worldSize: 5, microbatches: 8, length: 20_000, bucketFloats: 3000, hosts: ['a', 'a', 'a', 'b', 'b'] },
     ],
   ])('the ranks get the canonical sum to the bit, step after step: %s', async (_what, options: MeshOptions) => {
     const { ranks } = await mesh({ ...options, threaded });
@@ -162,12 +160,14 @@ describe('a network that is not kind', () => {
     let last = Promise.resolve();
     return (bytes, forward) => {
       const turns = Math.floor(next() * 20);
-      last = last.then(async () => {
-        for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve));
+      const before = last;
+      last = (async () => {
+        await before;
+        for (let turn = 0; turn < turns; turn++) await nextTurn();
         const cut = Math.floor(next() * bytes.length);
         forward(bytes.subarray(0, cut));
         forward(bytes.subarray(cut));
-      });
+      })();
     };
   };
   let seed = 1;

@@ -4,7 +4,8 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { floatsOf, sharedPages, vectorMemory, type VectorMemory } from '../../../worker/collective/memory.ts';
+import { floatsOf, sharedPages, vectorMemory } from '../../../worker/collective/shell/shared-memory.ts';
+import type { VectorMemory } from '../../../worker/collective/vector-memory.ts';
 import { bitsOf, spreadFloats } from './canonical-sum.ts';
 import { plainMemory } from './plain-memory.ts';
 

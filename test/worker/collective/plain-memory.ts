@@ -1,6 +1,6 @@
 // Vector memory as plain loops over a plain array: what the WebAssembly one is held against, and what the core's tests run on.
 
-import type { VectorMemory } from '../../../worker/collective/memory.ts';
+import type { VectorMemory } from '../../../worker/collective/vector-memory.ts';
 
 export function plainMemory(floats: number): VectorMemory {
   const all = new Float32Array(floats);

@@ -86,7 +86,7 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
       yield 'moved';
       for (let m = mine.start; m < mine.end; m++) {
         const vector = vectors[m] ?? null;
-        while (vector !== null && free.length === 0 && me.freed.length === 0) yield 'stuck';
+        if (vector !== null) while (free.length === 0 && me.freed.length === 0) yield 'stuck';
         const slot = vector === null ? null : (free.pop() ?? me.freed.pop() ?? 0);
         if (vector !== null && slot !== null) me.memory.floats(me.places.slots[slot] ?? 0, world.length).set(vector);
         for (const bucket of [...plan.buckets.keys()].toReversed()) {

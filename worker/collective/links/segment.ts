@@ -25,7 +25,7 @@ export interface Segment {
 }
 
 interface Koffi {
-  load(library: string): { func(signature: string): (...args: unknown[]) => unknown };
+  load(library: string | null): { func(signature: string): (...args: unknown[]) => unknown };
   view(pointer: unknown, length: number): ArrayBuffer;
   address(pointer: unknown): bigint;
 }
@@ -43,9 +43,10 @@ function system(): Calls {
   if (process.platform !== 'linux') {
     throw new LockstepError('E_NOT_SUPPORTED', `no shared memory on ${process.platform}`);
   }
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the part of the library that is used; its own types don't load as ES modules do
   const koffi = createRequire(import.meta.url)('koffi') as Koffi;
   // The process's own C library, whatever its name.
-  const library = koffi.load(null as unknown as string);
+  const library = koffi.load(null);
   const mmap = library.func('void *mmap(void *address, size_t bytes, int prot, int flags, int fd, int64_t offset)');
   const munmap = library.func('int munmap(void *address, size_t bytes)');
   calls = {
@@ -150,6 +151,6 @@ function isAlive(pid: number): boolean {
     process.kill(pid, 0);
     return true;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
 }

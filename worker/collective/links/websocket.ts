@@ -6,7 +6,7 @@
 // implementation is understood and understands (a test shows it). Clients mask with zeros, a valid mask that leaves bytes as
 // they are; it guards against caches in between that nobody has here.
 
-import { Socket } from 'node:net';
+import { Socket, type SocketConstructorOpts } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { LockstepError } from '../../../protocol/errors.ts';
 
@@ -210,7 +210,7 @@ export class WebSocketChannel {
       maxMessageBytes: this.maxMessageBytes,
     });
     const take = (bytes: Uint8Array): void => {
-      if (this.ended || this.reason?.error != null) return;
+      if (this.ended || (this.reason !== null && this.reason.error !== null)) return;
       this.bytesIn += bytes.byteLength;
       try {
         reader.push(bytes);
@@ -221,7 +221,7 @@ export class WebSocketChannel {
     const early = [this.head];
     this.head = new Uint8Array(0);
     for (let chunk: unknown = this.socket.read(); chunk !== null; chunk = this.socket.read()) {
-      early.push(chunk as Uint8Array);
+      if (chunk instanceof Uint8Array) early.push(chunk);
     }
     this.reading = readFast(this.socket, take);
     if (this.reading !== this.socket) this.watch(this.reading);
@@ -350,22 +350,27 @@ function readFast(socket: Duplex, take: (bytes: Uint8Array) => void): Duplex {
       },
     },
   };
-  const fast = new Socket(options as ConstructorParameters<typeof Socket>[0]);
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- `handle` is not in Node's types
+  const fast = new Socket(options as SocketConstructorOpts);
   fast.setNoDelay(true);
   // Its server counts it until it is closed.
   socket.destroy();
   return fast;
 }
 
+/** Node's name for what a socket reads and writes through. */
+const HANDLE = '_handle';
+
 /** Takes the handle away from a socket that has nothing left to write; null when there is none to take. */
 function handleOf(socket: Socket): object | null {
-  const owner = socket as unknown as { _handle?: { reading?: boolean; readStop?(): void } | null };
-  const handle = owner._handle;
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- not in Node's types; where it is another, the check below says so
+  const owner = socket as unknown as Record<typeof HANDLE, { reading?: boolean; readStop?(): void } | null | undefined>;
+  const handle = owner[HANDLE];
   if (handle === undefined || handle === null || typeof handle.readStop !== 'function' || socket.writableLength > 0) {
     return null;
   }
   handle.readStop();
   handle.reading = false;
-  owner._handle = null;
+  owner[HANDLE] = null;
   return handle;
 }

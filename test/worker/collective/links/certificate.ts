@@ -1,23 +1,24 @@
-// A self-signed certificate for 127.0.0.1, made by the openssl command for this process.
+// A self-signed certificate for 127.0.0.1, for tests alone, and its key, which is no secret:
+//
+//     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 \\
+//       -subj "/CN=lockstep test" -addext subjectAltName=IP:127.0.0.1
 
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+export const CERT = `-----BEGIN CERTIFICATE-----
+MIIBmTCCAT6gAwIBAgIUTi2jNoSmS+tv+w98VoZ6+MrarWAwCgYIKoZIzj0EAwIw
+GDEWMBQGA1UEAwwNbG9ja3N0ZXAgdGVzdDAgFw0yNjExMjQxMzUzMjBaGA8yMTI2
+MTAzMTEzNTMyMFowGDEWMBQGA1UEAwwNbG9ja3N0ZXAgdGVzdDBZMBMGByqGSM49
+AgEGCCqGSM49AwEHA0IABHEEWgxro6qFtj1OxaktLEnJCyAFWynY/4jB9BK0JXCJ
+JTsGgOUf92qI+CyRi4xtdvukO7sZ8UngJZ/r/GRU+HejZDBiMB0GA1UdDgQWBBS8
+FpXQCxk2aIKGW5c8eEkf29oL9TAfBgNVHSMEGDAWgBS8FpXQCxk2aIKGW5c8eEkf
+29oL9TAPBgNVHRMBAf8EBTADAQH/MA8GA1UdEQQIMAaHBH8AAAEwCgYIKoZIzj0E
+AwIDSQAwRgIhAIJMQEVUINx/4HNMDdm51PUdpxJjxorZVdp/7aSPq14sAiEAx5nJ
+A3U2d2M1oBgU2Abpg//UGAxHbAerMHPFvnsT420=
+-----END CERTIFICATE-----
+`;
 
-let made: { readonly cert: string; readonly key: string } | undefined;
-
-export function certificate(): { readonly cert: string; readonly key: string } {
-  if (made !== undefined) return made;
-  const directory = mkdtempSync(join(tmpdir(), 'lockstep-certificate-'));
-  try {
-    const [cert, key] = [join(directory, 'cert.pem'), join(directory, 'key.pem')];
-    const request = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=lockstep';
-    const args = [...request.split(' '), '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', cert];
-    execFileSync('openssl', args, { stdio: 'ignore' });
-    made = { cert: readFileSync(cert, 'utf8'), key: readFileSync(key, 'utf8') };
-    return made;
-  } finally {
-    rmSync(directory, { recursive: true, force: true });
-  }
-}
+export const KEY = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgefE532FaJaWMadtB
+fO0yipQ3vwVSAj4GW4TLd8yTdjShRANCAARxBFoMa6OqhbY9TsWpLSxJyQsgBVsp
+2P+IwfQStCVwiSU7BoDlH/dqiPgskYuMbXb7pDu7GfFJ4CWf6/xkVPh3
+-----END PRIVATE KEY-----
+`;

@@ -1,5 +1,6 @@
 // What every transport's link must do: one suite, run for each. `pair` opens a link and gives both its ends.
 
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { LockstepError } from '../../../../protocol/errors.ts';
 import type { FrameHeader, FrameSink } from '../../../../protocol/frame.ts';
@@ -110,7 +111,7 @@ export function linkContract(pair: () => Promise<LinkPair>): void {
     let hasLeft = false;
     const drained = a.drained().then(() => (hasLeft = true));
     // A round trip of another link's worth of turns: whatever can leave without a reader has left.
-    for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
+    for (let turn = 0; turn < 50; turn++) await nextTurn();
     expect(hasLeft).toBe(false);
     const got = collector();
     b.receive(got);

@@ -1,5 +1,6 @@
 // The links between two workers that meet over sockets: TCP, a unix socket, shared memory, TLS.
 
+import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { readdirSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -13,7 +14,7 @@ import {
   type PeerListener,
 } from '../../../../worker/collective/links/ws.ts';
 import { collector, headerOf, linkContract, payloadOf, type LinkPair } from './contract.ts';
-import { certificate } from './certificate.ts';
+import { CERT, KEY } from './certificate.ts';
 import { proxyTo } from './proxy.ts';
 
 const TOKEN = 'the token of the run';
@@ -61,12 +62,11 @@ for (const [name, ways] of Object.entries(WAYS)) {
 
 describe('a link over TLS', () => {
   linkContract(async () => {
-    const { cert, key } = certificate();
-    const made = await listener({ tls: { cert, key } });
+    const made = await listener({ tls: { cert: CERT, key: KEY } });
     const proxy = await proxyTo(made.url);
     opened.push(proxy);
     const [a, b] = await Promise.all([
-      connectToPeer(proxy.url, { ...common, ways: WAYS.tcp, tls: { ca: cert } }),
+      connectToPeer(proxy.url, { ...common, ways: WAYS.tcp, tls: { ca: CERT } }),
       made.accept(self),
     ]);
     const sendGarbage = (): void => a.send({ ...headerOf(1, 1), step: -1 }, payloadOf(1, 1));
@@ -74,8 +74,7 @@ describe('a link over TLS', () => {
   });
 
   it('is refused to a caller that does not know the certificate', async () => {
-    const { cert, key } = certificate();
-    const made = await listener({ tls: { cert, key } });
+    const made = await listener({ tls: { cert: CERT, key: KEY } });
     await expect(connectToPeer(made.url, { ...common, ways: WAYS.tcp })).rejects.toMatchObject({
       code: 'E_PEER_LOST',
       message: expect.stringContaining('self-signed certificate') as string,
@@ -140,7 +139,7 @@ describe('a stock WebSocket peer', () => {
         if (answers.length === 3) resolve();
       });
     });
-    await new Promise((resolve) => client.once('open', resolve));
+    await once(client, 'open');
     const whole = frame(1, 50_000);
     for (let at = 0; at < whole.length; at += 7777) {
       client.send(whole.subarray(at, at + 7777), { fin: at + 7777 >= whole.length });
@@ -152,9 +151,9 @@ describe('a stock WebSocket peer', () => {
     for (const count of [0, 30, 70_000]) link.send(headerOf(count, count), payloadOf(count, count));
     await answered;
     for (const [i, count] of [0, 30, 70_000].entries()) expect(answers[i]?.equals(frame(count, count))).toBe(true);
-    const closed = new Promise((resolve) => client.once('close', (code, reason) => resolve([code, String(reason)])));
+    const closed = once(client, 'close');
     link.close('thank you');
-    expect(await closed).toEqual([1000, 'thank you']);
+    expect((await closed).map(String)).toEqual(['1000', 'thank you']);
     expect(await link.closed).toEqual({ because: 'thank you', error: null });
   });
 
@@ -166,10 +165,10 @@ describe('a stock WebSocket peer', () => {
       const client = new WebSocket(url, { headers: { authorization: `Bearer ${TOKEN}` } });
       const link = await made.accept(self);
       link.receive(collector());
-      const closed = new Promise((resolve) => client.once('close', (code) => resolve(code)));
+      const closed = once(client, 'close');
       client.once('open', () => client.send(wrong));
       expect((await link.closed).error).toMatchObject({ code: 'E_FRAME' });
-      expect(await closed).toBe(1002);
+      expect((await closed)[0]).toBe(1002);
     }
   });
 });
@@ -196,8 +195,8 @@ describe('the handshake', () => {
     const url = new URL(made.url);
     url.search = `?run=${RUN}&generation=1&rank=1`;
     const client = new WebSocket(url, { origin: 'http://elsewhere', headers: { authorization: `Bearer ${TOKEN}` } });
-    const refused = new Promise<string>((resolve) => client.once('error', (error) => resolve(error.message)));
-    expect(await refused).toContain('403');
+    const [refused] = (await once(client, 'error')) as [Error];
+    expect(refused.message).toContain('403');
   });
 
   it('says who cannot be reached', async () => {
@@ -211,11 +210,13 @@ describe('the handshake', () => {
 
   it('is not taken from what is no WebSocket', async () => {
     const http = createServer((socket) => socket.resume().end('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'));
-    await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve));
+    http.listen(0, '127.0.0.1');
+    await once(http, 'listening');
     const { port } = http.address() as { port: number };
     const url = `ws://127.0.0.1:${port}/peer`;
     await expect(connectToPeer(url, common)).rejects.toMatchObject({ code: 'E_PEER_LOST' });
-    await new Promise((resolve) => http.close(resolve));
+    http.close();
+    await once(http, 'close');
   });
 });
 

@@ -1,6 +1,7 @@
 // A proxy on loopback between a worker that calls and one that listens, whose faults the test decides: bytes can be held, cut into
 // pieces, injected, and the connection cut in the middle of a frame.
 
+import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 
 /** What a proxy does with the bytes of one direction: it calls `forward` with them, whole or in pieces, now or later. */
@@ -44,7 +45,8 @@ export async function proxyTo(target: string, fault: Fault = (bytes, forward) =>
         });
       }
     });
-    await new Promise<void>((resolve) => server.listen(listen, resolve));
+    server.listen(listen);
+    await once(server, 'listening');
     return server;
   };
   type Server = ReturnType<typeof createServer>;
@@ -73,7 +75,12 @@ export async function proxyTo(target: string, fault: Fault = (bytes, forward) =>
     },
     close: async () => {
       cut();
-      await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+      await Promise.all(
+        servers.map(async (server) => {
+          server.close();
+          await once(server, 'close');
+        }),
+      );
     },
   };
 }

@@ -1,14 +1,14 @@
 // A generation's collective on the engine's own thread: sums are made and frames handed over between two calls of the engine, and
 // while the step waits for its peers.
 
-import type { Link } from '../../protocol/link.ts';
-import type { AllReduceTiming } from '../train.ts';
-import { planMemory } from './all-reduce.ts';
-import type { OpenCollective } from './communication.ts';
+import type { Link } from '../../../protocol/link.ts';
+import type { AllReduceTiming } from '../../train.ts';
+import { planMemory } from '../all-reduce.ts';
+import type { OpenCollective } from './generation.ts';
 import { Exchange, type GenerationPlan, type StepFigures } from './exchange.ts';
 import { nameOf, type Member } from './link-up.ts';
-import { sharedPages, vectorMemory } from './memory.ts';
-import { backward, planCollective } from './plan.ts';
+import { sharedPages, vectorMemory } from './shared-memory.ts';
+import { backward, planCollective } from '../plan.ts';
 import { TrafficMeter } from './traffic.ts';
 
 /** How long to look for a peer's frames before sleeping until it wakes this process. */
@@ -88,8 +88,9 @@ export function inPlace(
       // Once a step at least the process listens to others than its peers.
       await nextTurn();
       let movedAt = performance.now();
-      while (figures === null) {
+      for (;;) {
         if (failure !== null) throw failure;
+        if (figures !== null) break;
         if (exchange.poll()) movedAt = performance.now();
         else if (exchange.hasPolledLinks && performance.now() - movedAt < LOOK_MS) await nextTurn();
         else {

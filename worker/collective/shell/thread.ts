@@ -6,12 +6,12 @@
 
 import { availableParallelism } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
-import { LockstepError, type ErrorCode } from '../../protocol/errors.ts';
+import { LockstepError, type ErrorCode } from '../../../protocol/errors.ts';
 import { BEGIN, ControlBlock, NO_SLOT } from './control-block.ts';
 import { Exchange, type GenerationPlan } from './exchange.ts';
 import { nameOf, openLinks, type LinkOptions, type Member } from './link-up.ts';
-import { listenForPeers } from './links/ws.ts';
-import { vectorMemory, type SharedPages } from './memory.ts';
+import { listenForPeers } from '../links/ws.ts';
+import { vectorMemory, type SharedPages } from './shared-memory.ts';
 
 export interface OpenRequest {
   readonly kind: 'open';
@@ -43,6 +43,7 @@ const LOOK_MS = 0.2;
 
 const port = parentPort;
 if (port === null) throw new Error('this is a thread');
+// oxlint-disable-next-line typescript/no-unsafe-type-assertion -- threaded.ts gives it
 const data = workerData as LinkOptions;
 const say = (message: FromThread): void => port.postMessage(message);
 const sayFailed = (error: unknown): void => {

@@ -1,8 +1,8 @@
 // One link to each peer of a generation: the higher rank calls, the lower one waits for it.
 
-import { LockstepError } from '../../protocol/errors.ts';
-import type { Link } from '../../protocol/link.ts';
-import { connectToPeer, type LocalWays, type PeerListener, type TlsFiles } from './links/ws.ts';
+import { LockstepError } from '../../../protocol/errors.ts';
+import type { Link } from '../../../protocol/link.ts';
+import { connectToPeer, type LocalWays, type PeerListener, type TlsFiles } from '../links/ws.ts';
 
 /** Time for all links of a generation to come up. */
 const LINK_UP_TIMEOUT_MS = 30_000;

@@ -1,6 +1,6 @@
 // What a step's all-reduce took and carried, from figures that count from the beginning.
 
-import type { AllReduceTiming } from '../train.ts';
+import type { AllReduceTiming } from '../../train.ts';
 import type { StepFigures, Traffic } from './exchange.ts';
 
 export class TrafficMeter {

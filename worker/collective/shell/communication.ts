@@ -3,24 +3,11 @@
 // (on two cores with two workers the thread costs more than it hides: bench/RESULTS.md).
 
 import { availableParallelism } from 'node:os';
+import { inRankOrder, planFor, type Communication } from './generation.ts';
 import { inPlace } from './in-place.ts';
-import { openLinks, type LinkOptions, type Member } from './link-up.ts';
-import { listenForPeers } from './links/ws.ts';
-import type { Collective } from '../train.ts';
-import type { GenerationPlan } from './exchange.ts';
+import { openLinks, type LinkOptions } from './link-up.ts';
+import { listenForPeers } from '../links/ws.ts';
 import { startThread } from './threaded.ts';
-
-export interface OpenCollective extends Collective {
-  close(): Promise<void>;
-}
-
-export interface Communication {
-  /** Where peers reach this worker. */
-  readonly url: string;
-  /** Links up with the members of a generation. Throws E_PEER_LOST or E_UNAUTHORIZED. */
-  open(plan: Omit<GenerationPlan, 'worldSize' | 'hosts'>, members: readonly Member[]): Promise<OpenCollective>;
-  close(): Promise<void>;
-}
 
 /** True where `workers` workers of this machine leave each a core for its communication besides the engine's. */
 export function hasCoresToSpare(workers: number): boolean {
@@ -43,15 +30,4 @@ export async function startCommunication(
     },
     close: () => listener.close(),
   };
-}
-
-export function inRankOrder(members: readonly Member[]): Member[] {
-  return members.toSorted((a, b) => a.rank - b.rank);
-}
-
-export function planFor(
-  partial: Omit<GenerationPlan, 'worldSize' | 'hosts'>,
-  inOrder: readonly Member[],
-): GenerationPlan {
-  return { ...partial, worldSize: inOrder.length, hosts: inOrder.map((member) => member.host) };
 }

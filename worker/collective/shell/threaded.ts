@@ -2,16 +2,16 @@
 // written where the thread sums and sends them.
 
 import { Worker } from 'node:worker_threads';
-import { LockstepError } from '../../protocol/errors.ts';
-import type { AllReduceTiming } from '../train.ts';
-import { planMemory } from './all-reduce.ts';
-import { inRankOrder, planFor, type Communication, type OpenCollective } from './communication.ts';
+import { LockstepError } from '../../../protocol/errors.ts';
+import type { AllReduceTiming } from '../../train.ts';
+import { planMemory } from '../all-reduce.ts';
+import { inRankOrder, planFor, type Communication, type OpenCollective } from './generation.ts';
 import { BEGIN, ControlBlock, NO_SLOT, OFFER } from './control-block.ts';
 import type { GenerationPlan } from './exchange.ts';
 import { inPlace } from './in-place.ts';
 import type { LinkOptions } from './link-up.ts';
-import { floatsOf, sharedPages, type SharedPages } from './memory.ts';
-import { backward, planCollective } from './plan.ts';
+import { floatsOf, sharedPages, type SharedPages } from './shared-memory.ts';
+import { backward, planCollective } from '../plan.ts';
 import type { FromThread, ToThread } from './thread.ts';
 import { TrafficMeter } from './traffic.ts';
 
@@ -21,6 +21,7 @@ const WAIT_SLICE_MS = 5;
 /** Starts the thread; resolves when it listens. */
 export async function startThread(options: LinkOptions): Promise<Communication> {
   const thread = new Worker(new URL('thread.mjs', import.meta.url), { workerData: options, execArgv: [] });
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
   const post = (message: ToThread): void => thread.postMessage(message);
   const mail = mailOf(thread);
   const { url } = await mail.next('listening');

@@ -2,7 +2,7 @@
 // thread writes commands, the communication thread reads them in order; it counts the steps whose sum is whole, and leaves what the
 // last one took.
 
-import { TRANSPORTS } from '../../protocol/link.ts';
+import { TRANSPORTS } from '../../../protocol/link.ts';
 import type { StepFigures } from './exchange.ts';
 
 const WORDS = { written: 0, read: 16, asleep: 32, done: 48, failed: 64, freed: 80, commands: 96 } as const;

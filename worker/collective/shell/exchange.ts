@@ -1,11 +1,11 @@
 // One rank's all-reduce over its links, for one generation: a shell that brings frames to all-reduce.ts and back, takes the
 // time, and turns the loss of a link into an error that names the peer. It runs on the engine's thread or on one of its own.
 
-import { LockstepError } from '../../protocol/errors.ts';
-import type { Link, Transport } from '../../protocol/link.ts';
-import { AllReduce, planMemory } from './all-reduce.ts';
-import type { VectorMemory } from './memory.ts';
-import { planCollective, type PlanOptions } from './plan.ts';
+import { LockstepError } from '../../../protocol/errors.ts';
+import type { Link, Transport } from '../../../protocol/link.ts';
+import { AllReduce, planMemory } from '../all-reduce.ts';
+import type { VectorMemory } from '../vector-memory.ts';
+import { planCollective, type PlanOptions } from '../plan.ts';
 
 export interface GenerationPlan extends PlanOptions {
   readonly generation: number;

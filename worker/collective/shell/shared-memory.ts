@@ -4,21 +4,8 @@
 // Addresses are float indices from 0. What lies where is all-reduce.ts's business.
 
 import { readFileSync } from 'node:fs';
-import { LockstepError } from '../../protocol/errors.ts';
-
-/** What the all-reduce does to vectors. Addresses and counts are in floats. */
-export interface VectorMemory {
-  /** A view of the bytes of `count` floats at `at`. */
-  bytes(at: number, count: number): Uint8Array;
-  floats(at: number, count: number): Float32Array;
-  /** memory[into + i] += memory[from + i], each sum rounded to float32. */
-  add(into: number, from: number, count: number): void;
-  copy(into: number, from: number, count: number): void;
-  /** Takes float32 bytes, little-endian, aligned or not. */
-  store(into: number, bytes: Uint8Array): void;
-  /** As `add`, of floats that come as bytes. */
-  addBytes(into: number, bytes: Uint8Array): void;
-}
+import { LockstepError } from '../../../protocol/errors.ts';
+import type { VectorMemory } from '../vector-memory.ts';
 
 interface Kernels {
   add(into: number, from: number, count: number): void;
@@ -66,7 +53,8 @@ export function floatsOf(pages: SharedPages, at: number, count: number): Float32
 
 /** Vector memory on `pages`, which another thread may share. */
 export function vectorMemory(pages: SharedPages): VectorMemory {
-  module ??= new WebAssembly.Module(readFileSync(new URL('kernels/sums.wasm', import.meta.url)));
+  module ??= new WebAssembly.Module(readFileSync(new URL('../kernels/sums.wasm', import.meta.url)));
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- assembly.ts is its source
   const kernels = new WebAssembly.Instance(module, { env: { memory: pages } }).exports as Kernels;
   const all = new Uint8Array(pages.buffer);
   const byteOf = (at: number): number => SCRATCH_BYTES + at * Float32Array.BYTES_PER_ELEMENT;
