@@ -14,6 +14,8 @@ export const PROTOCOL_VERSION = 2;
 
 /** Longest control message in bytes; state travels in parts below it. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
+/** Steps in one report. */
+export const MAX_REPORTED_STEPS = 256;
 /** Floats in one part of a state transfer (8 MiB). */
 export const MAX_STATE_PART_FLOATS = 2 * 1024 * 1024;
 
@@ -98,9 +100,7 @@ const ready = z.strictObject({
 
 const linked = z.strictObject({ kind: z.literal('linked'), generation: count });
 
-const report = z.strictObject({
-  kind: z.literal('report'),
-  generation: count,
+const stepReport = z.strictObject({
   /** Steps done with this one: the first step's report says 1. */
   step: count,
   samples: count,
@@ -114,6 +114,14 @@ const report = z.strictObject({
   /** Bytes of this step's all-reduce by what carried them; none for a rank alone. */
   traffic: z.array(z.strictObject({ transport: z.enum(TRANSPORTS), bytesOut: count, bytesIn: count })).max(8),
   rssBytes: count,
+});
+export type StepReport = z.infer<typeof stepReport>;
+
+/** Steps in their order, as many as were done since the last report. */
+const report = z.strictObject({
+  kind: z.literal('report'),
+  generation: count,
+  steps: z.array(stepReport).min(1).max(MAX_REPORTED_STEPS),
 });
 
 const evaluation = z.strictObject({

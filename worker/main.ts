@@ -15,6 +15,7 @@ import { BatchLoader } from './data/batch-loader.ts';
 import { digestOf } from './engine/digest.ts';
 import { contributionOf, type Engine } from './engine/engine.ts';
 import { fingerprintOf } from './engine/fingerprint.ts';
+import { ReportBatch } from './report-batch.ts';
 import { statePartsOf, takeStatePart } from './state-transfer.ts';
 import { train, type ReplicaState } from './train.ts';
 
@@ -220,6 +221,7 @@ async function trainGeneration(
   );
   control.send({ kind: 'linked', generation: generation.generation });
 
+  const reports = new ReportBatch(generation.generation, (message) => control.send(message));
   let stopWanted = false;
   let dismissed: (() => void) | null = null;
   let isDismissed = false;
@@ -233,6 +235,7 @@ async function trainGeneration(
 
   const keep = async (kept: ReplicaState): Promise<void> => {
     const vectors = [...replica.vectors].map(([name, data]) => ({ name, data }));
+    reports.flush();
     for (const part of statePartsOf(kept.step, digestOf(kept.weights), vectors)) {
       control.send(part);
       await control.drained();
@@ -264,14 +267,15 @@ async function trainGeneration(
           clock: () => performance.now() / 1000,
           rssBytes: () => process.memoryUsage.rss(),
           stopWanted: () => stopWanted,
-          tell: (message) => control.send(message),
+          report: (step) => reports.add(step),
+          tell: (message) => reports.before(message),
           keep,
         },
         state,
       ),
       control.closed.then((error) => Promise.reject(error)),
     ]);
-    control.send({
+    reports.before({
       kind: 'finished',
       step: state.step,
       digest: digestOf(state.weights),
@@ -288,6 +292,7 @@ async function trainGeneration(
       ]);
     }
   } finally {
+    reports.flush();
     await collective.close();
   }
 }

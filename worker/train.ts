@@ -12,7 +12,7 @@
 import type { Optimizer, Split } from '../jobs/contract.ts';
 import type { Transport } from '../protocol/link.ts';
 import { batchRange, placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
-import type { PhaseSeconds, WorkerMessage } from '../protocol/messages.ts';
+import type { PhaseSeconds, StepReport, WorkerMessage } from '../protocol/messages.ts';
 import type { BatchLoader } from './data/batch-loader.ts';
 import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
 import { digestOf } from './engine/digest.ts';
@@ -71,6 +71,7 @@ export interface TrainingContext {
   readonly rssBytes: () => number;
   /** True when somebody wants training to stop. */
   readonly stopWanted: () => boolean;
+  readonly report: (step: StepReport) => void;
   readonly tell: (message: WorkerMessage) => void;
   /** Sends the replica's state to be kept; resolves when it is on its way. */
   readonly keep: (state: ReplicaState) => Promise<void>;
@@ -136,9 +137,7 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       apply: applySeconds,
       wait: timing.waitSeconds,
     };
-    context.tell({
-      kind: 'report',
-      generation: context.generation,
+    context.report({
       step: state.step,
       samples,
       lossSum,

@@ -2,10 +2,9 @@
 // Core: no clock; every number comes in with a report. It goes whole into each checkpoint, so that a resumed run's epochs read
 // as if nothing had happened.
 
-import type { PhaseSeconds, WorkerMessage } from '../../protocol/messages.ts';
+import type { PhaseSeconds, StepReport, WorkerMessage } from '../../protocol/messages.ts';
 import type { EpochReport } from '../../protocol/report.ts';
 
-export type StepReport = Extract<WorkerMessage, { kind: 'report' }>;
 export type EvaluationReport = Extract<WorkerMessage, { kind: 'evaluation' }>;
 
 /** What a checkpoint keeps of the progress: sums of the epoch in progress, and the epochs that are complete. */

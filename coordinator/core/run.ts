@@ -7,7 +7,7 @@
 
 import { placeOfStep, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import { LockstepError } from '../../protocol/errors.ts';
-import type { CoordinatorMessage, WorkerMessage } from '../../protocol/messages.ts';
+import type { CoordinatorMessage, WorkerMessage, StepReport } from '../../protocol/messages.ts';
 import { PROTOCOL_VERSION } from '../../protocol/messages.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
 import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
@@ -15,7 +15,7 @@ import type { WorkerState } from '../../protocol/metrics.ts';
 import type { RunPhase } from '../../protocol/run-view.ts';
 import { admit, type ReadyMessage } from './admission.ts';
 import { FailureInquiry, type ProcessEnd } from './failure.ts';
-import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord, type StepReport } from './progress.ts';
+import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
 import { StateAssembly, type ReplicaState } from './state-assembly.ts';
 
 export type Input =
@@ -368,8 +368,17 @@ export class Run {
     return [];
   }
 
-  private report(worker: Worker, report: StepReport, nowMs: number): Effect[] {
-    if (worker.rank === null || report.generation !== this.generation) return [];
+  private report(worker: Worker, message: Extract<WorkerMessage, { kind: 'report' }>, nowMs: number): Effect[] {
+    if (worker.rank === null || message.generation !== this.generation) return [];
+    const effects: Effect[] = [];
+    for (const step of message.steps) {
+      effects.push(...this.stepDone(worker, step, nowMs));
+      if (this.ended || this.inquiry !== null) break;
+    }
+    return effects;
+  }
+
+  private stepDone(worker: Worker, report: StepReport, nowMs: number): Effect[] {
     if (report.step !== worker.step + 1)
       return this.accuse(worker, nowMs, `step ${report.step} reported after step ${worker.step}`);
     worker.step = report.step;

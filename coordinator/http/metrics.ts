@@ -2,10 +2,10 @@
 // view. A registry of its own: nothing global, no metric that is not in the catalogue. Cost: a few microseconds a report.
 
 import { Counter, Gauge, Histogram, Registry, type Metric } from 'prom-client';
+import type { StepReport } from '../../protocol/messages.ts';
 import { METRICS, PHASES, WORKER_STATES, type MetricDefinition, type MetricName } from '../../protocol/metrics.ts';
 import type { RunEvent } from '../../protocol/run-event.ts';
 import type { RunView } from '../../protocol/run-view.ts';
-import type { StepReport } from '../core/progress.ts';
 
 export interface RunMetrics {
   observe(event: RunEvent): void;

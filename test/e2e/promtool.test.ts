@@ -18,8 +18,6 @@ it('promtool finds nothing to say about the metrics', async () => {
     fingerprint: 'a'.repeat(64),
   });
   metrics.observeWorkerStep('w0', {
-    kind: 'report',
-    generation: 1,
     step: 1,
     samples: 64,
     lossSum: 128,

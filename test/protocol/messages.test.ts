@@ -11,6 +11,7 @@ import {
   MAX_MESSAGE_BYTES,
   type CoordinatorMessage,
   type StatePart,
+  type StepReport,
   type WorkerMessage,
 } from '../../protocol/messages.ts';
 
@@ -26,6 +27,18 @@ const STATE: StatePart = {
   offset: 2,
   length: 4,
   bytes: new Uint8Array([0, 0, 128, 63, 0, 0, 0, 192]),
+};
+
+const STEP: StepReport = {
+  step: 2 ** 40,
+  samples: 64,
+  lossSum: 0.1 + 0.2,
+  correct: 7,
+  gradientNorm: 5e-324,
+  seconds: 0.02,
+  phases: { data: 0, compute: 0.015, allreduce: 0.003, apply: 0.001, wait: 0.001 },
+  traffic: [{ transport: 'shm', bytesOut: 490_280, bytesIn: 490_280 }],
+  rssBytes: 480_000_000,
 };
 
 const WORKER_MESSAGES: WorkerMessage[] = [
@@ -46,15 +59,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
   {
     kind: 'report',
     generation: 1,
-    step: 2 ** 40,
-    samples: 64,
-    lossSum: 0.1 + 0.2,
-    correct: 7,
-    gradientNorm: 5e-324,
-    seconds: 0.02,
-    phases: { data: 0, compute: 0.015, allreduce: 0.003, apply: 0.001, wait: 0.001 },
-    traffic: [{ transport: 'shm', bytesOut: 490_280, bytesIn: 490_280 }],
-    rssBytes: 480_000_000,
+    steps: [STEP],
   },
   STATE,
   {
@@ -146,8 +151,8 @@ describe('round trip', () => {
     const report = WORKER_MESSAGES.find((m) => m.kind === 'report');
     fc.assert(
       fc.property(fc.double({ noNaN: true, noDefaultInfinity: true }), (lossSum) => {
-        const back = decodeWorkerMessage(encodeMessage({ ...report, lossSum } as WorkerMessage));
-        return back.kind === 'report' && Object.is(back.lossSum, lossSum === 0 ? 0 : lossSum);
+        const back = decodeWorkerMessage(encodeMessage({ ...report, steps: [{ ...STEP, lossSum }] } as WorkerMessage));
+        return back.kind === 'report' && Object.is(back.steps[0]?.lossSum, lossSum === 0 ? 0 : lossSum);
       }),
     );
   });
@@ -181,8 +186,11 @@ describe('what is refused', () => {
     ['bytes that are no bytes', { ...STATE, bytes: 'abc' }, 'bytes'],
     [
       'a nested field',
-      { ...WORKER_MESSAGES[4], phases: { data: -1, compute: 0, allreduce: 0, apply: 0, wait: 0 } },
-      'phases.data',
+      {
+        ...WORKER_MESSAGES[4],
+        steps: [{ ...STEP, phases: { data: -1, compute: 0, allreduce: 0, apply: 0, wait: 0 } }],
+      },
+      'steps.0.phases.data',
     ],
     ['no object', 7, 'message'],
     ['nothing', null, 'message'],

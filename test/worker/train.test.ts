@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Optimizer, Split } from '../../jobs/contract.ts';
 import type { BatchPlan } from '../../protocol/batch-plan.ts';
-import type { WorkerMessage } from '../../protocol/messages.ts';
+import type { StepReport, WorkerMessage } from '../../protocol/messages.ts';
 import { BatchLoader } from '../../worker/data/batch-loader.ts';
 import { applyOnHost } from '../../worker/engine/apply.ts';
 import type { Engine, Update } from '../../worker/engine/engine.ts';
@@ -141,6 +141,7 @@ function exchanges(worldSize: number): Collective[] {
 interface Outcome {
   readonly ended: string;
   readonly state: ReplicaState;
+  readonly reports: StepReport[];
   readonly told: WorkerMessage[];
   readonly keptSteps: number[];
 }
@@ -152,6 +153,7 @@ async function trainAll(
   return Promise.all(
     exchanges(worldSize).map(async (collective, rank) => {
       const state: ReplicaState = { step: 0, weights: new Float32Array([0.5, 0.25, 0]), slots: [] };
+      const reports: StepReport[] = [];
       const told: WorkerMessage[] = [];
       const keptSteps: number[] = [];
       const ended = await train(
@@ -171,6 +173,7 @@ async function trainAll(
           clock: () => 0,
           rssBytes: () => 0,
           stopWanted: () => false,
+          report: (step) => reports.push(step),
           tell: (message) => told.push(message),
           keep: async (kept) => {
             keptSteps.push(kept.step);
@@ -179,7 +182,7 @@ async function trainAll(
         },
         state,
       );
-      return { ended, state, told, keptSteps };
+      return { ended, state, reports, told, keptSteps };
     }),
   );
 }
@@ -216,7 +219,7 @@ describe('train', () => {
     expect(outcome?.state.weights[1]).toBeCloseTo(0.25 - 0.001 * mean(errors.map((e) => 2 * e)), 6);
     expect(outcome?.state.weights[2]).toBeCloseTo(0.1 * mean(samples), 6);
 
-    const reports = (await trainAll(1))[0]?.told.filter((m) => m.kind === 'report') ?? [];
+    const reports = (await trainAll(1))[0]?.reports ?? [];
     expect(reports.map((r) => r.samples)).toEqual([4, 4, 2, 4, 4, 2]);
   });
 
@@ -298,6 +301,7 @@ describe('train', () => {
         clock: () => 0,
         rssBytes: () => 0,
         stopWanted: () => false,
+        report: () => {},
         tell: () => {},
         keep: async () => {},
       },

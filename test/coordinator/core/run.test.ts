@@ -5,7 +5,7 @@ import { FAILURE_GRACE_MS } from '../../../coordinator/core/failure.ts';
 import { NO_PROGRESS } from '../../../coordinator/core/progress.ts';
 import { Run, type Effect, type RunOptions } from '../../../coordinator/core/run.ts';
 import { viewOf } from '../../../coordinator/core/view.ts';
-import type { WorkerMessage } from '../../../protocol/messages.ts';
+import type { StepReport, WorkerMessage } from '../../../protocol/messages.ts';
 
 const DIGEST_A = 'a'.repeat(64);
 const DIGEST_B = 'b'.repeat(64);
@@ -67,9 +67,7 @@ const ready = (change: Partial<Extract<WorkerMessage, { kind: 'ready' }>> = {}):
   ...change,
 });
 
-const report = (step: number, change: Partial<Extract<WorkerMessage, { kind: 'report' }>> = {}): WorkerMessage => ({
-  kind: 'report',
-  generation: 1,
+const stepReport = (step: number, change: Partial<StepReport> = {}): StepReport => ({
   step,
   samples: step % 3 === 0 ? 2 : 4,
   lossSum: 8,
@@ -80,6 +78,12 @@ const report = (step: number, change: Partial<Extract<WorkerMessage, { kind: 're
   traffic: [{ transport: 'shm', bytesOut: 10, bytesIn: 10 }],
   rssBytes: 1000,
   ...change,
+});
+
+const report = (step: number, change: Partial<StepReport> = {}): WorkerMessage => ({
+  kind: 'report',
+  generation: 1,
+  steps: [stepReport(step, change)],
 });
 
 const evaluation = (

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { StepReport } from '../../../coordinator/core/progress.ts';
 import { createMetrics } from '../../../coordinator/http/metrics.ts';
+import type { StepReport } from '../../../protocol/messages.ts';
 import { METRICS, type MetricDefinition } from '../../../protocol/metrics.ts';
 import type { RootCause } from '../../../protocol/run-event.ts';
 import { VIEW } from './view.ts';
@@ -8,8 +8,6 @@ import { VIEW } from './view.ts';
 const metrics = () => createMetrics({ run: 'r1', transport: 'ws' });
 
 const REPORT = {
-  kind: 'report' as const,
-  generation: 1,
   step: 1,
   samples: 64,
   lossSum: 128,

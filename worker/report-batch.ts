@@ -1,0 +1,38 @@
+// Reports of steps, several to a message: a coordinator that wakes for each step of each worker takes a tenth of a core from them.
+
+import { MAX_REPORTED_STEPS, type StepReport, type WorkerMessage } from '../protocol/messages.ts';
+
+/** How long a report may wait for the next ones: too short for anybody who watches. */
+const BATCH_MS = 50;
+
+export class ReportBatch {
+  private readonly generation: number;
+  private readonly send: (message: WorkerMessage) => void;
+  private steps: StepReport[] = [];
+  private timer: NodeJS.Timeout | null = null;
+
+  constructor(generation: number, send: (message: WorkerMessage) => void) {
+    this.generation = generation;
+    this.send = send;
+  }
+
+  add(step: StepReport): void {
+    this.steps.push(step);
+    if (this.steps.length >= MAX_REPORTED_STEPS) this.flush();
+    else this.timer ??= setTimeout(() => this.flush(), BATCH_MS);
+  }
+
+  /** Sends `message`, and before it what is known of the steps so far: a message speaks of what has been reported. */
+  before(message: WorkerMessage): void {
+    this.flush();
+    this.send(message);
+  }
+
+  flush(): void {
+    if (this.timer !== null) clearTimeout(this.timer);
+    this.timer = null;
+    const { steps, generation } = this;
+    this.steps = [];
+    if (steps.length > 0) this.send({ kind: 'report', generation, steps });
+  }
+}
