@@ -52,11 +52,17 @@ export interface WindowRequest {
   readonly seconds: number;
 }
 
+/** What is asked of the all-reduce: vectors of so many floats. */
+export interface VectorRequest {
+  readonly floats: number;
+  readonly seconds: number;
+}
+
 export interface Measuring {
   /** What the process says of itself. */
   readonly about: string;
-  /** Images a second, or for `matmul` GFLOP a second. Rejects when the process dies. */
-  rate(request: WindowRequest): Promise<number>;
+  /** Images a second, for `matmul` GFLOP a second, for vectors milliseconds a call. Rejects when the process dies. */
+  rate(request: WindowRequest | VectorRequest): Promise<number>;
   stop(): void;
 }
 

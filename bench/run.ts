@@ -5,6 +5,7 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { LockstepError } from '../protocol/errors.ts';
+import { allreduce, overlap } from './allreduce.ts';
 import { engine } from './engine.ts';
 import { installPeers } from './peers.ts';
 import { tableOf, type Row } from './table.ts';
@@ -17,7 +18,12 @@ export interface BenchOptions {
   readonly microbatches: number | undefined;
 }
 
-const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>>> = { engine, throughput };
+const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>>> = {
+  allreduce,
+  engine,
+  overlap,
+  throughput,
+};
 
 /** Throws E_USAGE. */
 function count(flag: string, text: string | undefined): number | undefined {
