@@ -12,7 +12,7 @@ import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import type { OpenCollective } from '../worker/collective/shell/generation.ts';
 import { startCommunication } from '../worker/collective/shell/communication.ts';
-import type { LocalWays } from '../worker/collective/links/ws.ts';
+import { ALL_WAYS, type LocalWays } from '../worker/collective/links/ws.ts';
 import { median, type Greeting } from './measure.ts';
 import { openStockWs } from './stock-ws.ts';
 
@@ -56,11 +56,11 @@ const block = (ms: number): void => {
 };
 
 async function openRank(): Promise<Rank> {
-  const stock = values.way === 'stock-ws';
-  const options = { host: '127.0.0.1', token: 'bench', run: 'bench', ways: WAYS[values.way] ?? WAYS['tcp'] };
-  const communication = stock
-    ? await openStockWs()
-    : await startCommunication({ ...options, ...(options.ways === undefined ? {} : { ways: options.ways }), threaded: values.threaded } as Parameters<typeof startCommunication>[0]);
+  const ways = WAYS[values.way] ?? ALL_WAYS;
+  const communication =
+    values.way === 'stock-ws'
+      ? await openStockWs()
+      : await startCommunication({ host: '127.0.0.1', token: 'bench', run: 'bench', ways, threaded: values.threaded });
   let collective: OpenCollective | null = null;
   let vector = new Float32Array(0);
   let out = new Float32Array(0);
@@ -71,7 +71,13 @@ async function openRank(): Promise<Rank> {
       if (order.kind === 'open') {
         await collective?.close();
         const members = order.urls.map((peerUrl, i) => ({ worker: `w${i}`, rank: i, peerUrl, host: 'here' }));
-        const plan = { generation: order.generation, rank, microbatches: powerOfTwo(processes), length: order.floats, firstStep: 0 };
+        const plan = {
+          generation: order.generation,
+          rank,
+          microbatches: powerOfTwo(processes),
+          length: order.floats,
+          firstStep: 0,
+        };
         collective = await communication.open(plan, members);
         vector = new Float32Array(order.floats).fill(rank + 1);
         out = new Float32Array(order.floats);
@@ -79,9 +85,11 @@ async function openRank(): Promise<Rank> {
         return [];
       }
       const times: number[] = [];
-      for (let call = 0; call < order.calls && collective !== null; call++) {
+      const open = collective;
+      if (open === null) throw new Error('no collective is open');
+      for (let call = 0; call < order.calls; call++) {
         const began = performance.now();
-        await once1(collective, step++, vector, out);
+        await allReduceOnce(open, step++, vector, out);
         times.push(performance.now() - began);
       }
       if (out[0] !== (processes * (processes + 1)) / 2) throw new Error(`the sum is ${out[0]}`);
@@ -94,9 +102,13 @@ async function openRank(): Promise<Rank> {
   };
 }
 
-async function once1(collective: OpenCollective, step: number, vector: Float32Array, out: Float32Array): Promise<void> {
-  const own = rank;
-  const slot = await collective.slot(own);
+async function allReduceOnce(
+  collective: OpenCollective,
+  step: number,
+  vector: Float32Array,
+  out: Float32Array,
+): Promise<void> {
+  const slot = await collective.slot(rank);
   const part = computeMs / collective.buckets.length;
   for (const [bucket, { offset, length }] of collective.buckets.entries()) {
     block(part);

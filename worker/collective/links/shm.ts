@@ -10,7 +10,7 @@ import type { Segment } from './segment.ts';
 import type { WebSocketChannel } from './websocket.ts';
 
 /** Of each ring: it stays in the second-level cache, and several buckets' slices of the tutorial's CNN fit. */
-export const RING_BYTES = 512 * 1024;
+export const RING_BYTES = 1024 * 1024;
 export const SEGMENT_BYTES = 2 * (RING_HEAD_BYTES + RING_BYTES);
 
 /** `side` 0 made the segment and writes the first ring; 1 opened it and writes the second. */

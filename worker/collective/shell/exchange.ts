@@ -107,6 +107,11 @@ export class Exchange {
     return this.isBegun && this.offered === this.offersAStep;
   }
 
+  /** True once every peer has sent something of this step. */
+  get everyoneHeard(): boolean {
+    return this.core.everyoneHeard;
+  }
+
   get hasPolledLinks(): boolean {
     return this.polled.length > 0;
   }

@@ -11,8 +11,11 @@ import { sharedPages, vectorMemory } from './shared-memory.ts';
 import { backward, planCollective } from '../plan.ts';
 import { TrafficMeter } from './traffic.ts';
 
-/** How long to look for a peer's frames before sleeping until it wakes this process. */
-const LOOK_MS = 0.1;
+/**
+ * How long to look for a peer's frames before sleeping until it wakes this process: not long for a peer that is still computing, which
+ * may want the core; longer once all of them exchange, when the next frame is under way.
+ */
+const LOOK_MS = { whileTheyCompute: 0.1, whileTheyExchange: 2 };
 
 export function inPlace(
   plan: GenerationPlan,
@@ -52,6 +55,7 @@ export function inPlace(
     sumAt = exchange.begin();
     free.splice(0, free.length, ...places.slots.keys());
   };
+  const lookMs = (): number => (exchange.everyoneHeard ? LOOK_MS.whileTheyExchange : LOOK_MS.whileTheyCompute);
   /** Until a peer has sent something. */
   const stirred = async (): Promise<void> => {
     const asleep = new Promise<void>((resolve) => {
@@ -92,7 +96,7 @@ export function inPlace(
         if (failure !== null) throw failure;
         if (figures !== null) break;
         if (exchange.poll()) movedAt = performance.now();
-        else if (exchange.hasPolledLinks && performance.now() - movedAt < LOOK_MS) await nextTurn();
+        else if (exchange.hasPolledLinks && performance.now() - movedAt < lookMs()) await nextTurn();
         else {
           await stirred();
           movedAt = performance.now();
