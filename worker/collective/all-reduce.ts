@@ -9,7 +9,8 @@
 // anything else out of place is the sender's fault (E_PROTOCOL).
 //
 // Memory, in vectors of the plan's length: the microbatches being folded (a slot each, 2 + log2 of this rank's microbatches at
-// most), two for sums (a peer may still be reading the last one), and this rank's slices once for each node that others send.
+// most), one more because the sum takes the place of the step's first vector and a peer may still be reading the last step's, and
+// this rank's slices once for each node that others send.
 //
 // When what is sent may be overwritten: whoever sends a frame of step s + 1 has all sums of step s, so all parts of step s have
 // arrived at their collectors; and whoever has everything of step s + 1 knows that all its sums of step s have arrived. No
@@ -25,10 +26,8 @@ import type { VectorMemory } from './vector-memory.ts';
 /** Where a rank's vectors lie, in floats of its memory. */
 export interface MemoryPlan {
   readonly floats: number;
-  /** One vector each, for microbatches. */
+  /** One vector each, for microbatches. The first two take turns: see `AllReduce.slotsOf`. */
   readonly slots: readonly number[];
-  /** The sums of even and of odd steps. */
-  readonly sums: readonly [number, number];
   /** By bucket and owner of the slice, for those that this rank collects: where the part of each node that others send lies. */
   readonly parts: readonly ReadonlyMap<number, ReadonlyMap<number, number>>[];
 }
@@ -64,8 +63,7 @@ export function planMemory(plan: CollectivePlan, rank: number): MemoryPlan {
   };
   const own = (plan.nodes[rank] ?? []).reduce((sum, node) => sum + node.size, 0);
   const slotCount = Math.min(own, 2 + Math.floor(Math.log2(Math.max(1, own))));
-  const slots = Array.from({ length: slotCount }, () => take(plan.length));
-  const sums: [number, number] = [take(plan.length), take(plan.length)];
+  const slots = Array.from({ length: 1 + slotCount }, () => take(plan.length));
   const parts = plan.slices.map((slices) => {
     const byOwner = new Map<number, ReadonlyMap<number, number>>();
     for (const [owner, slice] of slices.entries()) {
@@ -76,7 +74,7 @@ export function planMemory(plan: CollectivePlan, rank: number): MemoryPlan {
     }
     return byOwner;
   });
-  return { floats, slots, sums, parts };
+  return { floats, slots, parts };
 }
 
 export type Send = (to: number, header: FrameHeader, payload: Uint8Array) => void;
@@ -97,6 +95,7 @@ class Collector {
   private readonly targets: ReadonlySet<number>;
   private readonly memory: VectorMemory;
   private readonly emit: (node: number, at: number | null, step: number) => void;
+  private readonly sumOf: (step: number) => number;
   private states = new Map<number, State>();
   private readonly addresses = new Map<number, number>();
   private emitted = 0;
@@ -110,6 +109,8 @@ class Collector {
     targets: ReadonlySet<number>;
     memory: VectorMemory;
     emit: (node: number, at: number | null, step: number) => void;
+    /** Where the slice's sum of a step is to lie. */
+    sumOf: (step: number) => number;
   }) {
     this.owner = options.owner;
     this.slice = options.slice;
@@ -119,6 +120,7 @@ class Collector {
     this.targets = options.targets;
     this.memory = options.memory;
     this.emit = options.emit;
+    this.sumOf = options.sumOf;
   }
 
   get length(): number {
@@ -172,8 +174,10 @@ class Collector {
       if (sibling === 'missing' || sibling === 'coming') return;
       if (sibling === 'present') {
         const other = this.addresses.get(node ^ 1) ?? 0;
-        if (at !== null) this.memory.add(other, at, this.length);
-        at = other;
+        // Added up where the sum is to lie, if one of the two lies there.
+        const into = at !== null && at === this.sumOf(this.step) ? at : other;
+        if (at !== null) this.memory.add(into, into === at ? other : at, this.length);
+        at = into;
       }
       node >>= 1;
     }
@@ -247,6 +251,7 @@ export class AllReduce {
             targets: owner === rank ? new Set([1]) : relayTargets,
             memory,
             emit,
+            sumOf: (step) => this.sumAt(step) + slice.start,
           }),
         );
       }
@@ -276,7 +281,18 @@ export class AllReduce {
     this.step++;
     for (const set of this.gathered) set.clear();
     this.gatheredCount = 0;
-    return this.options.places.sums[this.step & 1] ?? 0;
+    return this.sumAt(this.step);
+  }
+
+  /**
+   * The slots of step `step`, in the order in which vectors are to take them: first the one in whose place the sum will be.
+   */
+  static slotsOf(places: MemoryPlan, step: number): number[] {
+    return [step & 1, ...[...places.slots.keys()].slice(2)];
+  }
+
+  private sumAt(step: number): number {
+    return this.options.places.slots[step & 1] ?? 0;
   }
 
   /**
@@ -371,7 +387,7 @@ export class AllReduce {
   }
 
   private acceptSum(from: number, header: FrameHeader): { at: number; adding: boolean; finish: () => void } {
-    const { plan, rank, places } = this.options;
+    const { plan, rank } = this.options;
     const slice = plan.slices[header.bucket]?.[header.slice];
     const gathered = this.gathered[header.bucket];
     if (slice === undefined || gathered === undefined || header.slice === rank) {
@@ -386,7 +402,7 @@ export class AllReduce {
     this.checkRange(from, header, slice);
     if (gathered.has(header.slice)) this.accuse(from, `slice ${header.slice} twice`);
     gathered.add(header.slice);
-    const at = (places.sums[this.step & 1] ?? 0) + slice.start;
+    const at = this.sumAt(this.step) + slice.start;
     const { step } = this;
     return {
       at,
@@ -446,10 +462,10 @@ export class AllReduce {
 
   /** This rank's slice of a bucket is summed: it lies at `at`, or nobody had samples. */
   private summed(bucket: number, slice: Range, at: number | null, step: number): void {
-    const { plan, rank, memory, places } = this.options;
-    const into = (places.sums[step & 1] ?? 0) + slice.start;
+    const { plan, rank, memory } = this.options;
+    const into = this.sumAt(step) + slice.start;
     if (at === null) memory.floats(into, slice.end - slice.start).fill(0);
-    else memory.copy(into, at, slice.end - slice.start);
+    else if (at !== into) memory.copy(into, at, slice.end - slice.start);
     this.gathered[bucket]?.add(rank);
     this.gatheredCount++;
     const home = plan.groupOf[rank] ?? 0;
@@ -458,9 +474,9 @@ export class AllReduce {
   }
 
   private handRound(bucket: number, owner: number, slice: Range, step: number, to: readonly number[]): void {
-    const { generation, rank, memory, places, send } = this.options;
+    const { generation, rank, memory, send } = this.options;
     const count = slice.end - slice.start;
-    const payload = memory.bytes((places.sums[step & 1] ?? 0) + slice.start, count);
+    const payload = memory.bytes(this.sumAt(step) + slice.start, count);
     const node = { start: 0, size: 0 };
     for (const peer of to) {
       const header = { generation, step, rank, bucket, slice: owner, node, offset: slice.start, count };

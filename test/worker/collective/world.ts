@@ -81,7 +81,7 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
     const mine = rankMicrobatches(world.microbatches, world.worldSize, rank);
     for (const [step, vectors] of steps.entries()) {
       me.sumAt = me.core.begin();
-      const free = [...me.places.slots.keys()];
+      const free = AllReduce.slotsOf(me.places, step).toReversed();
       me.freed.length = 0;
       yield 'moved';
       for (let m = mine.start; m < mine.end; m++) {

@@ -3,7 +3,7 @@
 
 import type { Link } from '../../../protocol/link.ts';
 import type { AllReduceTiming } from '../../train.ts';
-import { planMemory } from '../all-reduce.ts';
+import { AllReduce, planMemory } from '../all-reduce.ts';
 import type { OpenCollective } from './generation.ts';
 import { Exchange, type GenerationPlan, type StepFigures } from './exchange.ts';
 import { nameOf, type Member } from './link-up.ts';
@@ -46,6 +46,7 @@ export function inPlace(
     },
     stirred: () => wake(),
   });
+  let step = plan.firstStep;
   let sumAt: number | null = null;
   let microbatch = 0;
   let slot = 0;
@@ -53,7 +54,9 @@ export function inPlace(
     if (sumAt !== null) return;
     figures = null;
     sumAt = exchange.begin();
-    free.splice(0, free.length, ...places.slots.keys());
+    // Taken from the end.
+    free.splice(0, free.length, ...AllReduce.slotsOf(places, step).toReversed());
+    step++;
   };
   const lookMs = (): number => (exchange.everyoneHeard ? LOOK_MS.whileTheyExchange : LOOK_MS.whileTheyCompute);
   /** Until a peer has sent something. */

@@ -4,7 +4,7 @@
 import { Worker } from 'node:worker_threads';
 import { LockstepError } from '../../../protocol/errors.ts';
 import type { AllReduceTiming } from '../../train.ts';
-import { planMemory } from '../all-reduce.ts';
+import { AllReduce, planMemory } from '../all-reduce.ts';
 import { inRankOrder, planFor, type Communication, type OpenCollective } from './generation.ts';
 import { BEGIN, ControlBlock, NO_SLOT, OFFER } from './control-block.ts';
 import type { GenerationPlan } from './exchange.ts';
@@ -141,7 +141,6 @@ function withThread(
   const places = planMemory(collective, plan.rank);
   const { length, buckets } = collective;
   const vectors = places.slots.map((at) => floatsOf(pages, at, length));
-  const sums = places.sums.map((at) => floatsOf(pages, at, length));
   const meter = new TrafficMeter();
   let free: number[] = [];
   let isBegun = false;
@@ -159,7 +158,7 @@ function withThread(
     isBegun = true;
     // Whatever the last step's slots held has been used.
     control.takeFreed();
-    free = [...vectors.keys()];
+    free = AllReduce.slotsOf(places, plan.firstStep + stepsDone).toReversed();
     command(BEGIN);
   };
   const checkFailure = async (): Promise<void> => {
@@ -199,7 +198,7 @@ function withThread(
       }
       stepsDone++;
       isBegun = false;
-      out.set(sums[step & 1] ?? []);
+      out.set(vectors[step & 1] ?? []);
       return meter.timing(control.stepFigures(), (performance.now() - startedAt) / 1000);
     },
     close,
