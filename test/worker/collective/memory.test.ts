@@ -4,19 +4,24 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { floatsOf, sharedPages, vectorMemory } from '../../../worker/collective/shell/shared-memory.ts';
+import { floatsOf, reservePages, vectorMemory } from '../../../worker/collective/shell/memory.ts';
 import type { VectorMemory } from '../../../worker/collective/vector-memory.ts';
 import { bitsOf, spreadFloats } from './canonical-sum.ts';
 import { plainMemory } from './plain-memory.ts';
 
-it('the compiled module is up to date with its source', () => {
+it('the compiled modules are up to date with its source', () => {
   const read = (name: string): Buffer =>
     readFileSync(new URL(`../../../worker/collective/kernels/${name}`, import.meta.url));
   const hash = createHash('sha256').update(read('assembly.ts')).digest('hex');
-  expect(read('sums.wasm').subarray(-32).toString('hex')).toBe(hash);
+  for (const file of ['sums.wasm', 'sums-shared.wasm']) {
+    expect(read(file).subarray(-32).toString('hex')).toBe(hash);
+  }
 });
 
-it('adds, copies and stores as plain loops do, to the bit', () => {
+it.each([
+  ['of one thread', false],
+  ['that is shared', true],
+])('memory %s adds, copies and stores as plain loops do, to the bit', (_what, shared) => {
   const floats = 30_000;
   const work = (
     memory: VectorMemory,
@@ -36,7 +41,7 @@ it('adds, copies and stores as plain loops do, to the bit', () => {
     memory.store(into + count + 1, foreign.subarray(cut, cut + 4 * Math.min(3, count)));
     return bitsOf(memory.floats(0, floats));
   };
-  const memory = vectorMemory(sharedPages(floats));
+  const memory = vectorMemory(reservePages(floats, shared));
   fc.assert(
     fc.property(
       fc.nat({ max: 50 }),
@@ -53,7 +58,7 @@ it('adds, copies and stores as plain loops do, to the bit', () => {
 });
 
 it('is the same memory on every thread that has its pages', () => {
-  const pages = sharedPages(100);
+  const pages = reservePages(100, true);
   const memory = vectorMemory(pages);
   floatsOf(pages, 10, 2).set([1.5, 2.5]);
   floatsOf(pages, 20, 2).set([1, 2]);
@@ -62,7 +67,7 @@ it('is the same memory on every thread that has its pages', () => {
 });
 
 it('a vector too large for it is refused with what to do', () => {
-  expect(() => sharedPages(2 ** 30)).toThrow(
+  expect(() => reservePages(2 ** 30, false)).toThrow(
     expect.objectContaining({
       code: 'E_NOT_SUPPORTED',
       message: expect.stringContaining('4.0 GiB') as string,

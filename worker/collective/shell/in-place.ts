@@ -7,7 +7,7 @@ import { AllReduce, planMemory } from '../all-reduce.ts';
 import type { OpenCollective } from './generation.ts';
 import { Exchange, type GenerationPlan, type StepFigures } from './exchange.ts';
 import { nameOf, type Member } from './link-up.ts';
-import { sharedPages, vectorMemory } from './shared-memory.ts';
+import { reservePages, vectorMemory } from './memory.ts';
 import { backward, planCollective } from '../plan.ts';
 import { TrafficMeter } from './traffic.ts';
 
@@ -24,7 +24,7 @@ export function inPlace(
 ): OpenCollective {
   const collective = planCollective(plan);
   const places = planMemory(collective, plan.rank);
-  const memory = vectorMemory(sharedPages(places.floats));
+  const memory = vectorMemory(reservePages(places.floats, false));
   const { buckets, length } = collective;
   const meter = new TrafficMeter();
   const free: number[] = [];

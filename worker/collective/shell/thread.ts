@@ -11,13 +11,13 @@ import { BEGIN, ControlBlock, NO_SLOT } from './control-block.ts';
 import { Exchange, type GenerationPlan } from './exchange.ts';
 import { nameOf, openLinks, type LinkOptions, type Member } from './link-up.ts';
 import { listenForPeers } from '../links/ws.ts';
-import { vectorMemory, type SharedPages } from './shared-memory.ts';
+import { vectorMemory, type Pages } from './memory.ts';
 
 export interface OpenRequest {
   readonly kind: 'open';
   readonly plan: GenerationPlan;
   readonly members: readonly Member[];
-  readonly pages: SharedPages;
+  readonly pages: Pages;
   readonly control: SharedArrayBuffer;
 }
 

@@ -10,7 +10,7 @@ import { BEGIN, ControlBlock, NO_SLOT, OFFER } from './control-block.ts';
 import type { GenerationPlan } from './exchange.ts';
 import { inPlace } from './in-place.ts';
 import type { LinkOptions } from './link-up.ts';
-import { floatsOf, sharedPages, type SharedPages } from './shared-memory.ts';
+import { floatsOf, reservePages, type Pages } from './memory.ts';
 import { backward, planCollective } from '../plan.ts';
 import type { FromThread, ToThread } from './thread.ts';
 import { TrafficMeter } from './traffic.ts';
@@ -33,7 +33,7 @@ export async function startThread(options: LinkOptions): Promise<Communication> 
       const plan = planFor(partial, inOrder);
       // Alone there is nobody to talk to.
       if (inOrder.length === 1) return inPlace(plan, inOrder, new Map());
-      const pages = sharedPages(planMemory(planCollective(plan), plan.rank).floats);
+      const pages = reservePages(planMemory(planCollective(plan), plan.rank).floats, true);
       const control = new ControlBlock();
       mail.onEnd(() => control.fail());
       post({ kind: 'open', plan, members: inOrder, pages, control: control.buffer });
@@ -129,7 +129,7 @@ function nextTurn(): Promise<void> {
 function withThread(
   options: {
     plan: GenerationPlan;
-    pages: SharedPages;
+    pages: Pages;
     control: ControlBlock;
     wake: () => void;
     failure: () => Promise<Error>;

@@ -1,5 +1,5 @@
-// The memory that a rank's vectors live in: one stretch of floats, shared by the thread that computes gradients and the one that
-// sums and sends them, so that neither copies them to the other. It is WebAssembly's, so that sums are made in place by SIMD.
+// The memory that a rank's vectors live in: WebAssembly's, so that sums are made in place by SIMD. With a communication thread it is
+// shared by that thread and the one that computes gradients, so that neither copies vectors to the other; else it is one thread's own.
 //
 // Addresses are float indices from 0. What lies where is all-reduce.ts's business.
 
@@ -15,12 +15,12 @@ interface Kernels {
 declare const WebAssembly: {
   readonly Module: new (bytes: Uint8Array) => object;
   readonly Instance: new (module: object, imports: object) => { readonly exports: object };
-  readonly Memory: new (size: { initial: number; maximum: number; shared: true }) => SharedPages;
+  readonly Memory: new (size: { initial: number; maximum: number; shared: boolean }) => Pages;
 };
 
-/** A WebAssembly.Memory; it can be posted to another thread. */
-export interface SharedPages {
-  readonly buffer: SharedArrayBuffer;
+/** A WebAssembly.Memory. */
+export interface Pages {
+  readonly buffer: ArrayBuffer | SharedArrayBuffer;
 }
 
 const PAGE_BYTES = 65_536;
@@ -29,11 +29,14 @@ const MAX_BYTES = 65_535 * PAGE_BYTES;
 /** Before the vectors: a page in which foreign bytes are laid for a kernel, a block at a time, small enough for the first cache. */
 const SCRATCH_BYTES = PAGE_BYTES;
 const BLOCK_BYTES = 16 * 1024;
+/** Shared memory is copied a word at a time where both sides lie alike in their words, else a byte at a time. */
+const WORD_BYTES = 8;
 
-let module: object | undefined;
-
-/** Reserves zeroed memory for `floats` floats; untouched pages cost nothing. Throws E_NOT_SUPPORTED above 4 GiB. */
-export function sharedPages(floats: number): SharedPages {
+/**
+ * Reserves zeroed memory for `floats` floats; untouched pages cost nothing. `shared`: it can be posted to another thread. Throws
+ * E_NOT_SUPPORTED above 4 GiB.
+ */
+export function reservePages(floats: number, shared: boolean): Pages {
   const bytes = floats * Float32Array.BYTES_PER_ELEMENT;
   if (bytes > MAX_BYTES) {
     throw new LockstepError(
@@ -43,21 +46,34 @@ export function sharedPages(floats: number): SharedPages {
     );
   }
   const pages = Math.ceil((SCRATCH_BYTES + bytes) / PAGE_BYTES);
-  return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+  return new WebAssembly.Memory({ initial: pages, maximum: pages, shared });
 }
 
 /** The floats of `pages` from address `at`; for the thread that only writes and reads vectors. */
-export function floatsOf(pages: SharedPages, at: number, count: number): Float32Array<SharedArrayBuffer> {
+export function floatsOf(pages: Pages, at: number, count: number): Float32Array {
   return new Float32Array(pages.buffer, SCRATCH_BYTES + at * Float32Array.BYTES_PER_ELEMENT, count);
 }
 
 /** Vector memory on `pages`, which another thread may share. */
-export function vectorMemory(pages: SharedPages): VectorMemory {
-  module ??= new WebAssembly.Module(readFileSync(new URL('../kernels/sums.wasm', import.meta.url)));
+export function vectorMemory(pages: Pages): VectorMemory {
+  const isShared = pages.buffer instanceof SharedArrayBuffer;
+  const file = new URL(`../kernels/${isShared ? 'sums-shared' : 'sums'}.wasm`, import.meta.url);
+  const module = new WebAssembly.Module(readFileSync(file));
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- assembly.ts is its source
   const kernels = new WebAssembly.Instance(module, { env: { memory: pages } }).exports as Kernels;
   const all = new Uint8Array(pages.buffer);
   const byteOf = (at: number): number => SCRATCH_BYTES + at * Float32Array.BYTES_PER_ELEMENT;
+  const stage = new Uint8Array(BLOCK_BYTES + WORD_BYTES);
+  /** Copies at most a block of foreign bytes to byte `into`. */
+  const put = (into: number, block: Uint8Array): void => {
+    const place = into % WORD_BYTES;
+    if (!isShared || block.byteOffset % WORD_BYTES === place) {
+      all.set(block, into);
+      return;
+    }
+    stage.set(block, place);
+    all.set(stage.subarray(place, place + block.byteLength), into);
+  };
   return {
     bytes: (at, count) => new Uint8Array(pages.buffer, byteOf(at), count * Float32Array.BYTES_PER_ELEMENT),
     floats: (at, count) => floatsOf(pages, at, count),
@@ -65,11 +81,15 @@ export function vectorMemory(pages: SharedPages): VectorMemory {
     copy: (into, from, count) => {
       all.copyWithin(byteOf(into), byteOf(from), byteOf(from + count));
     },
-    store: (into, bytes) => all.set(bytes, byteOf(into)),
+    store: (into, bytes) => {
+      for (let start = 0; start < bytes.byteLength; start += BLOCK_BYTES) {
+        put(byteOf(into) + start, bytes.subarray(start, start + BLOCK_BYTES));
+      }
+    },
     addBytes: (into, bytes) => {
       for (let start = 0; start < bytes.byteLength; start += BLOCK_BYTES) {
         const block = bytes.subarray(start, start + BLOCK_BYTES);
-        all.set(block);
+        put(0, block);
         kernels.add(byteOf(into) + start, 0, block.byteLength / Float32Array.BYTES_PER_ELEMENT);
       }
     },
