@@ -1,6 +1,7 @@
 // The run report: `report.json`, schema 1. Launch scripts, benches and checks read it; fields are added, never renamed.
 
 import type { z } from 'zod';
+import type { Transport } from './link.ts';
 import type { engineInfoSchema, PhaseSeconds } from './messages.ts';
 
 export interface EpochReport {
@@ -26,7 +27,10 @@ export interface RunReport {
     readonly fingerprint: string;
     readonly precision: string;
   };
+  /** As asked for: `ws`. */
   readonly transport: string;
+  /** What the gradients really went over, and the bytes that all workers sent; empty for a worker alone. */
+  readonly traffic: readonly { readonly transport: Transport; readonly bytes: number }[];
   readonly reproducible: boolean;
   readonly seed: number;
   readonly globalBatch: number;

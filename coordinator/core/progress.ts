@@ -3,6 +3,7 @@
 // as if nothing had happened.
 
 import type { PhaseSeconds, StepReport, WorkerMessage } from '../../protocol/messages.ts';
+import type { Transport } from '../../protocol/link.ts';
 import type { EpochReport } from '../../protocol/report.ts';
 
 export type EvaluationReport = Extract<WorkerMessage, { kind: 'evaluation' }>;
@@ -66,6 +67,7 @@ export class Progress {
   test: { loss: number | null; accuracy: number | null };
   /** Samples and seconds of this process's part of the run; `steady` leaves out each generation's first step. */
   samples = 0;
+  private readonly sent = new Map<Transport, number>();
   private steadySamples = 0;
   private steadySeconds = 0;
   private phaseSums: PhaseSeconds = NO_PHASES;
@@ -80,6 +82,18 @@ export class Progress {
     this.epochs = [...record.byEpoch];
     this.lastLoss = record.lastLoss;
     this.test = { loss: record.testLoss, accuracy: record.testAccuracy };
+  }
+
+  /** Counts what a worker's step sent. */
+  traffic(carried: StepReport['traffic']): void {
+    for (const { transport, bytesOut } of carried) {
+      this.sent.set(transport, (this.sent.get(transport) ?? 0) + bytesOut);
+    }
+  }
+
+  /** Bytes that all workers sent, by what carried them. */
+  get bytesSent(): { transport: Transport; bytes: number }[] {
+    return [...this.sent].map(([transport, bytes]) => ({ transport, bytes }));
   }
 
   /** A step is done: one report of it, taken from one rank. `warmUp`: the first step of a generation. */

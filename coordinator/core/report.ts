@@ -34,6 +34,7 @@ export function reportOf(
       precision: config.precision,
     },
     transport: config.transport,
+    traffic: progress.bytesSent,
     reproducible: run.reproducible,
     seed: config.seed,
     globalBatch: config.globalBatch,

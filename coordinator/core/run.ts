@@ -386,6 +386,7 @@ export class Run {
     worker.rssBytes = report.rssBytes;
     worker.peakRssBytes = Math.max(worker.peakRssBytes ?? 0, report.rssBytes);
     this.progress.phases(report.phases);
+    this.progress.traffic(report.traffic);
     const effects: Effect[] = [{ kind: 'worker-step', worker: worker.id, report }];
 
     const agreed = this.agreed.get(report.step);

@@ -1,5 +1,6 @@
 // The end of a run as a person reads it: how well, how fast, where the time went, what it left, what to do next. Pure.
 
+import type { Transport } from '../../protocol/link.ts';
 import type { RunReport } from '../../protocol/report.ts';
 import { shareText } from './account.ts';
 import { bytes, counted, duration, grouped, paint, percent, sparkline, wrapped, type Style } from './text.ts';
@@ -12,6 +13,13 @@ const PHASES = [
   ['allreduce', 'all-reduce'],
   ['apply', 'apply'],
 ] as const;
+
+const CARRIERS: Readonly<Record<Transport, string>> = {
+  shm: 'shared memory',
+  unix: 'unix sockets',
+  tcp: 'WebSocket on TCP',
+  nats: 'NATS',
+};
 
 const NAME_WIDTH = 15;
 const CURVE_MOST = 40;
@@ -60,6 +68,9 @@ export function summaryText(report: RunReport, remains: Remains, style: Style): 
       const seconds = report.stepSeconds[key];
       lines.push(shareText(name, seconds / total, milliseconds(seconds).padStart(10), style).trimEnd());
     }
+  }
+  for (const { transport, bytes: sent } of report.traffic) {
+    say('gradients', `${bytes(sent)} between the workers, over ${CARRIERS[transport]}`);
   }
   const largest = Math.max(0, ...report.peakRssBytes.workers);
   say('peak memory', `${bytes(largest)} the largest worker, ${bytes(report.peakRssBytes.coordinator)} the coordinator`);

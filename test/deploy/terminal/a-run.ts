@@ -75,6 +75,7 @@ export function report(changes: Partial<RunReport> = {}): RunReport {
       precision: 'float32',
     },
     transport: 'ws',
+    traffic: [{ transport: 'shm', bytes: 184_000_000 }],
     reproducible: true,
     seed: 7,
     globalBatch: 64,

@@ -150,6 +150,7 @@ describe('the closing summary', () => {
       '    wait        ▋                          2.5 %     0.25 ms',
       '    all-reduce  ██▍                       10.0 %     1.00 ms',
       '    apply       ▋                          2.5 %     0.25 ms',
+      '  gradients      184 MB between the workers, over shared memory',
       '  peak memory    492 MB the largest worker, 121 MB the coordinator',
       '  digest         9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08',
       '  reproducible   the same digest for any number of workers with seed 7, this job and this engine',

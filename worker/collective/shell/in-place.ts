@@ -1,6 +1,7 @@
 // A generation's collective on the engine's own thread: sums are made and frames handed over between two calls of the engine, and
 // while the step waits for its peers.
 
+import { availableParallelism } from 'node:os';
 import type { Link } from '../../../protocol/link.ts';
 import type { AllReduceTiming } from '../../train.ts';
 import { AllReduce, planMemory } from '../all-reduce.ts';
@@ -58,7 +59,13 @@ export function inPlace(
     free.splice(0, free.length, ...AllReduce.slotsOf(places, step).toReversed());
     step++;
   };
-  const lookMs = (): number => (exchange.everyoneHeard ? LOOK_MS.whileTheyExchange : LOOK_MS.whileTheyCompute);
+  // Where ranks outnumber cores, a rank that looks keeps one from working.
+  const here = members.filter((member) => member.host === members[plan.rank]?.host).length;
+  const isCrowded = here > availableParallelism();
+  const lookMs = (): number => {
+    if (isCrowded) return 0;
+    return exchange.everyoneHeard ? LOOK_MS.whileTheyExchange : LOOK_MS.whileTheyCompute;
+  };
   /** Until a peer has sent something. */
   const stirred = async (): Promise<void> => {
     const asleep = new Promise<void>((resolve) => {
