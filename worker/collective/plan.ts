@@ -13,10 +13,10 @@ import { pieceOf, rankMicrobatches, type Range } from '../../protocol/batch-plan
 import { nodesOf, type Node } from './tree.ts';
 
 /**
- * 1 MiB of floats: several are under way at once, so that one is summed while the next is received, and what was just received is
+ * 512 KiB of floats: several are under way at once, so that one is summed while the next is received, and what was just received is
  * summed out of the cache. The tutorial's CNN is one bucket.
  */
-export const DEFAULT_BUCKET_FLOATS = 256 * 1024;
+export const DEFAULT_BUCKET_FLOATS = 128 * 1024;
 
 export interface CollectivePlan {
   readonly worldSize: number;
