@@ -1,6 +1,6 @@
 // Measuring process (measure.ts): milliseconds of our all-reduce, each rank a process: rank 0 is this one, the others its children.
 //
-//     allreduce-process.ts --processes 2 --way shm|unix|tcp|stock-ws [--threaded] [--compute MS]
+//     allreduce-process.ts --processes 2 --way shm|unix|tcp|stock-ws|nats://HOST:PORT [--threaded] [--compute MS]
 //
 // Each line on stdin, {"floats": n, "seconds": s}, asks for one window; the answer's `rate` is the median of a call's milliseconds on
 // rank 0, calls following one another: a vector is copied in, summed over all ranks, and copied out. With `--compute` a call is a
@@ -14,6 +14,7 @@ import type { OpenCollective } from '../worker/collective/shell/generation.ts';
 import { startCommunication } from '../worker/collective/shell/communication.ts';
 import { ALL_WAYS, type LocalWays } from '../worker/collective/links/ws.ts';
 import { median, type Greeting } from './measure.ts';
+import { openNats } from './nats-links.ts';
 import { openStockWs } from './stock-ws.ts';
 
 const CALIBRATION_CALLS = 3;
@@ -57,8 +58,9 @@ const block = (ms: number): void => {
 
 async function openRank(): Promise<Rank> {
   const ways = WAYS[values.way] ?? ALL_WAYS;
-  const communication =
-    values.way === 'stock-ws'
+  const communication = values.way.startsWith('nats:')
+    ? await openNats(values.way)
+    : values.way === 'stock-ws'
       ? await openStockWs()
       : await startCommunication({ host: '127.0.0.1', token: 'bench', run: 'bench', ways, threaded: values.threaded });
   let collective: OpenCollective | null = null;

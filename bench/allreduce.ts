@@ -2,7 +2,9 @@
 // the stock `ws` library. A call copies a vector in, sums it over all ranks, and copies it out. Milliseconds a call, medians of
 // interleaved windows.
 
+import { spawn } from 'node:child_process';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { interleaved, median, startMeasuring, type Measuring } from './measure.ts';
 import { NOT_INSTALLED, PEERS, peersPython } from './peers.ts';
@@ -27,6 +29,24 @@ function ourProcess(processes: number, way: string, ...flags: readonly string[])
   const typescript =
     'typescript' in process.features && process.features.typescript !== false ? [] : ['--import', 'tsx'];
   return [process.execPath, ...typescript, PROCESS, '--processes', String(processes), '--way', way, ...flags];
+}
+
+/** A NATS server on a free port; null when there is none on the PATH. */
+async function startServer(): Promise<{ readonly url: string; stop(): void } | null> {
+  const child = spawn('nats-server', ['--addr', '127.0.0.1', '--port', '-1'], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const missing = new Promise<null>((resolve) => {
+    child.once('error', () => resolve(null));
+  });
+  const listening = (async () => {
+    for await (const line of createInterface({ input: child.stderr })) {
+      const place = /Listening for client connections on (\S+)/.exec(line)?.[1];
+      if (place === undefined) continue;
+      child.stderr.resume();
+      return { url: `nats://${place}`, stop: () => void child.kill() };
+    }
+    return null;
+  })();
+  return Promise.race([missing, listening]);
 }
 
 /** A system that is there, or why it is not. */
@@ -54,10 +74,12 @@ function row(title: string, ours: number, peer: number | null, peerName: string,
 export async function allreduce(options: BenchOptions): Promise<Row[]> {
   const { repeats = 5 } = options;
   const python = peersPython('torch');
+  const nats = await startServer();
   const rows: Row[] = [];
   for (const processes of [2, 4]) {
     const systems = new Map<string, System>();
     for (const way of [...WAYS, 'stock-ws']) systems.set(way, await startMeasuring(ourProcess(processes, way), {}));
+    if (nats !== null) systems.set('nats', await startMeasuring(ourProcess(processes, nats.url), {}));
     if (python !== null) {
       const command = [python, join(PEERS, 'torch_allreduce.py'), '--processes', String(processes)];
       systems.set('gloo', await startMeasuring(command, {}));
@@ -68,12 +90,18 @@ export async function allreduce(options: BenchOptions): Promise<Row[]> {
         const ours = msOf(way) ?? Number.NaN;
         const about = `W=${processes}, ${title}, ${way}`;
         rows.push(row(about, ours, msOf('gloo'), 'PyTorch Gloo, TCP', repeats));
-        if (way === 'tcp') rows.push(row(about, ours, msOf('stock-ws'), 'stock ws, TCP', repeats));
+        if (way !== 'tcp') continue;
+        rows.push(row(about, ours, msOf('stock-ws'), 'stock ws, TCP', repeats));
       }
+      const overNats = msOf('nats');
+      const about = `W=${processes}, ${title}, nats`;
+      if (overNats !== null) rows.push(row(about, overNats, msOf('gloo'), 'PyTorch Gloo, TCP', repeats));
+      else process.stderr.write('NATS: no nats-server on the PATH\n');
       process.stderr.write(`W=${processes}, ${title}: done\n`);
     }
     for (const system of systems.values()) if (!('missing' in system)) system.stop();
   }
+  nats?.stop();
   return rows;
 }
 

@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'E_RUN_DIR_NOT_EMPTY'
   | 'E_RUN_NOT_FOUND'
   | 'E_PORT_IN_USE'
+  | 'E_NATS_UNREACHABLE'
   | 'E_LISTEN' // an address that can't be listened on, or not without a token
   | 'E_TOOL_MISSING' // pip, a compiler
   | 'E_ENGINE_UNAVAILABLE'
@@ -65,6 +66,7 @@ const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'E_RUN_DIR_NOT_EMPTY',
   'E_RUN_NOT_FOUND',
   'E_PORT_IN_USE',
+  'E_NATS_UNREACHABLE',
   'E_LISTEN',
   'E_TOOL_MISSING',
   'E_ENGINE_UNAVAILABLE',

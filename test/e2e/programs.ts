@@ -30,6 +30,12 @@ export function promtoolPath(): string {
   return path;
 }
 
+export function natsServerPath(): string {
+  const path = onPath(['nats-server']);
+  if (path === null) throw new Error('no nats-server: install it (Debian: apt-get install nats-server)');
+  return path;
+}
+
 /** For a browser that asks nothing of any other host. */
 export const CHROMIUM_ARGUMENTS = [
   '--headless',

@@ -50,6 +50,8 @@ export async function startThread(options: LinkOptions): Promise<Communication> 
       );
     },
     close: async () => {
+      // Its end is waited for, even when nothing else keeps the process.
+      thread.ref();
       post({ kind: 'end' });
       await mail.next('ended').catch(() => undefined);
       await thread.terminate();

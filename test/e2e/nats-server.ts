@@ -1,0 +1,36 @@
+// A NATS server of a test's own: on a free port of loopback, ended by its pid.
+
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { natsServerPath } from './programs.ts';
+
+export interface NatsServer {
+  readonly url: string;
+  kill(): Promise<void>;
+}
+
+export async function startNatsServer(...flags: readonly string[]): Promise<NatsServer> {
+  const directory = mkdtempSync(join(tmpdir(), 'lockstep-nats-'));
+  const args = ['--addr', '127.0.0.1', '--port', '-1', '--store_dir', directory, ...flags];
+  const child = spawn(natsServerPath(), args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const ended = once(child, 'exit');
+  let url = '';
+  for await (const line of createInterface({ input: child.stderr })) {
+    const place = /Listening for client connections on (\S+)/.exec(line)?.[1];
+    if (place !== undefined) url = `nats://${place}`;
+    if (line.includes('Server is ready')) break;
+  }
+  child.stderr.resume();
+  return {
+    url,
+    kill: async () => {
+      child.kill('SIGKILL');
+      await ended;
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
