@@ -49,6 +49,8 @@ export const runConfigSchema = z.strictObject({
   engineMode: engineModeSchema.default('eager'),
   precision: precisionSchema,
   transport: transportSchema,
+  /** The runs of the gradient that travel on their own: no part of the result. */
+  bucketBytes: positive.default(512 * 1024),
   /** A checkpoint after each such number of steps; the end of an epoch and of the run always make one. 0: only those. */
   checkpointEverySteps: count,
 });

@@ -216,6 +216,7 @@ async function trainGeneration(
       microbatches: config.microbatches,
       length: contributionOf(engine.layout).size + 1,
       firstStep: state.step,
+      bucketFloats: config.bucketBytes / Float32Array.BYTES_PER_ELEMENT,
     },
     generation.members,
   );

@@ -28,6 +28,7 @@ export interface TrainFlags {
   readonly adapter: string | undefined;
   readonly precision: string | undefined;
   readonly transport: string;
+  readonly bucketSize: number;
   readonly natsUrl: string | undefined;
   readonly listen: Address;
   readonly runDir: string | undefined;
@@ -237,9 +238,16 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
   transport: {
     syntax: '--transport <name>',
     group: 'Network',
-    help: 'how gradients travel between workers: ws',
+    help: 'how gradients travel between workers: ws (through shared memory or a unix socket within a machine)',
     parse: capability(CAPABILITIES.transport),
     fallback: 'ws',
+  },
+  bucketSize: {
+    syntax: '--bucket-size <kib>',
+    group: 'Network',
+    help: 'KiB of the gradient that travel on their own as soon as they are computed. No part of the result',
+    parse: wholeNumber(4),
+    fallback: 512,
   },
   natsUrl: {
     syntax: '--nats-url <url>',

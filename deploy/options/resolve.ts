@@ -83,6 +83,7 @@ export function resolveRun(flags: TrainFlags, job: JobDefinition, place: RunPlac
     testSamples,
     ...engineOf(flags, place.engine),
     transport: flags.transport === 'nats' ? 'nats' : 'ws',
+    bucketBytes: flags.bucketSize * 1024,
     checkpointEverySteps: flags.checkpointEvery ?? 0,
   };
 }

@@ -52,6 +52,7 @@ describe('resolveRun', () => {
       engineMode: 'graph',
       precision: 'float32',
       transport: 'ws',
+      bucketBytes: 524_288,
       checkpointEverySteps: 0,
     });
     expect(runConfigSchema.parse(config)).toEqual(config);

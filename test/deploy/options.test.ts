@@ -48,6 +48,7 @@ describe('values and where they come from', () => {
       adapter: undefined,
       precision: undefined,
       transport: 'ws',
+      bucketSize: 512,
       natsUrl: undefined,
       listen: { host: '127.0.0.1', port: 29400 },
       runDir: undefined,
@@ -72,7 +73,7 @@ describe('values and where they come from', () => {
   test('all flags of the contract are taken', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
-        '--precision float32 --engine-mode eager --adapter L4 --transport ws --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
+        '--precision float32 --engine-mode eager --adapter L4 --transport ws --bucket-size 64 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines',
     );
@@ -89,6 +90,7 @@ describe('values and where they come from', () => {
       adapter: 'L4',
       precision: 'float32',
       transport: 'ws',
+      bucketSize: 64,
       natsUrl: undefined,
       listen: { host: '::1', port: 0 },
       runDir: 'out/x',

@@ -96,6 +96,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       engineMode: 'graph',
       precision: 'float32',
       transport: 'ws',
+      bucketBytes: 524_288,
       checkpointEverySteps: 0,
     },
     resumeStep: null,

@@ -31,6 +31,7 @@ function options(change: Partial<RunOptions> & { steps?: number; microbatches?: 
       engineMode: 'graph',
       precision: 'float32',
       transport: 'ws',
+      bucketBytes: 524_288,
       checkpointEverySteps: 0,
     },
     plan: { samples: 10, globalBatch: 4, microbatches, seed: 1 },

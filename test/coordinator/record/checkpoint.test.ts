@@ -34,6 +34,7 @@ const CONFIG: RunConfig = {
   engineMode: 'graph',
   precision: 'float32',
   transport: 'ws',
+  bucketBytes: 524_288,
   checkpointEverySteps: 0,
 };
 
