@@ -2,7 +2,8 @@
 // PyTorch's DistributedDataParallel in as many one-thread processes, on random data in memory, which favours it. Images a second of
 // steady training, without evaluation. Interleaved; medians.
 
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,7 +18,13 @@ import { comparison, type Row } from './table.ts';
 const ENTRY = fileURLToPath(new URL('../deploy/lockstep.mjs', import.meta.url));
 const SAMPLES = 12_800;
 
-function ours(workers: number, augment: 'on' | 'off', microbatches: number | undefined): number {
+/** Images a second of the whole job. @param prefix what goes before the command: `taskset` and a core */
+export async function ours(
+  workers: number,
+  augment: 'on' | 'off',
+  microbatches: number | undefined,
+  prefix: readonly string[] = [],
+): Promise<number> {
   const directory = mkdtempSync(join(tmpdir(), 'lockstep-bench-'));
   try {
     const flags = [
@@ -32,10 +39,12 @@ function ours(workers: number, augment: 'on' | 'off', microbatches: number | und
       ...(microbatches === undefined ? [] : ['--microbatches', String(microbatches)]),
     ];
     const place = ['--test-samples', '0', '--listen', '127.0.0.1:0', '--run-dir', join(directory, 'run')];
-    const { status, stderr } = spawnSync(process.execPath, [ENTRY, 'train', 'cifar10-cnn', ...flags, ...place], {
-      encoding: 'utf8',
-    });
-    if (status !== 0) throw new Error(`training failed: ${stderr}`);
+    const command = [...prefix, process.execPath, ENTRY, 'train', 'cifar10-cnn', ...flags, ...place];
+    const child = spawn(command[0] ?? '', command.slice(1), { stdio: ['ignore', 'ignore', 'pipe'] });
+    let errors = '';
+    child.stderr.on('data', (chunk: Buffer) => (errors += chunk.toString()));
+    const [status] = (await once(child, 'close')) as [number | null];
+    if (status !== 0) throw new Error(`training failed: ${errors}`);
     return bestEpoch(readFileSync(join(directory, 'run', 'report.json'), 'utf8'));
   } finally {
     rmSync(directory, { recursive: true, force: true });
@@ -70,7 +79,7 @@ function bestEpoch(report: string): number {
 
 const LAYOUTS = ['nchw', 'channels_last'] as const;
 
-function torchDdp(python: string, processes: number, layout: string): number {
+export function torchDdp(python: string, processes: number, layout: string): number {
   const flags = ['--processes', String(processes), '--layout', layout];
   const { stdout, stderr } = spawnSync(python, [join(PEERS, 'torch_ddp.py'), ...flags], { encoding: 'utf8' });
   // Gloo's threads sometimes abort when the process group is taken down, after the result is out.
@@ -85,7 +94,7 @@ export async function throughput(options: BenchOptions): Promise<Row[]> {
   const cores = availableParallelism();
   const rows: Row[] = [];
   for (const augment of ['off', 'on'] as const) {
-    const runs: Record<string, () => number> = {
+    const runs: Record<string, () => number | Promise<number>> = {
       all: () => ours(cores, augment, microbatches),
       one: () => ours(1, augment, microbatches),
     };
@@ -96,7 +105,7 @@ export async function throughput(options: BenchOptions): Promise<Row[]> {
     }
     const rates = new Map<string, number[]>();
     for (const name of interleaved(Object.keys(runs), repeats)) {
-      const rate = runs[name]?.() ?? Number.NaN;
+      const rate = (await runs[name]?.()) ?? Number.NaN;
       process.stderr.write(`augmentation ${augment}, ${name}: ${rate.toFixed(0)} images/s\n`);
       rates.set(name, [...(rates.get(name) ?? []), rate]);
     }
