@@ -50,6 +50,10 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
     openEngine: async (job, config) =>
       openEngine(job, command.engine === null ? config : { ...config, engine: command.engine }),
     openData: async (job) => job.data.open(dataSetDirectory(job.data)),
+    dataSource: (reference) => ({
+      module: new URL('training-data.ts', import.meta.url).href,
+      argument: command.job ?? resolveReference(reference),
+    }),
     log: (line) => process.stdout.write(`${line}\n`),
   });
 }

@@ -19,6 +19,8 @@ export const jobReferenceSchema = z.discriminatedUnion('kind', [
 export type JobReference = z.infer<typeof jobReferenceSchema>;
 
 const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+/** As many as a machine has cores, at most. */
+const MAX_DATA_THREADS = 256;
 const positive = z.int().min(1).max(Number.MAX_SAFE_INTEGER);
 
 export const precisionSchema = z.enum(['float32', 'mixed_bfloat16']);
@@ -51,6 +53,8 @@ export const runConfigSchema = z.strictObject({
   transport: transportSchema,
   /** The runs of the gradient that travel on their own: no part of the result. */
   bucketBytes: positive.default(512 * 1024),
+  /** Threads of each worker that prepare its data ahead; null: as many as there are cores for. No part of the result. */
+  dataThreads: count.max(MAX_DATA_THREADS).nullable().default(null),
   /** A checkpoint after each such number of steps; the end of an epoch and of the run always make one. 0: only those. */
   checkpointEverySteps: count,
 });

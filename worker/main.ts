@@ -2,16 +2,18 @@
 // how it ended. The shell around train.ts; all that it does not own (the job's code, the engine, the data, the clock) comes
 // in as functions, so that the launcher decides where they come from.
 
-import { hostname } from 'node:os';
+import { availableParallelism, hostname } from 'node:os';
 import type { DataSet, JobDefinition } from '../jobs/contract.ts';
-import type { BatchPlan } from '../protocol/batch-plan.ts';
+import { rankMicrobatches, type BatchPlan } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { PROTOCOL_VERSION, type CoordinatorMessage, type StatePart } from '../protocol/messages.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
 import { hasCoresToSpare, startCommunication } from './collective/shell/communication.ts';
 import type { Communication } from './collective/shell/generation.ts';
 import { connectControl, type ControlLink } from './control-link.ts';
-import { BatchLoader } from './data/batch-loader.ts';
+import { dataThreadsFor } from './data/ahead.ts';
+import { BatchLoader, type Loader } from './data/batch-loader.ts';
+import { startDataThreads, type DataSource } from './data/shell/data-threads.ts';
 import { digestOf } from './engine/digest.ts';
 import { contributionOf, type Engine } from './engine/engine.ts';
 import { fingerprintOf } from './engine/fingerprint.ts';
@@ -40,6 +42,8 @@ export interface WorkerOptions {
   readonly openJob: (reference: JobReference) => Promise<JobDefinition>;
   readonly openEngine: (job: JobDefinition, config: RunConfig) => Promise<Engine>;
   readonly openData: (job: JobDefinition) => Promise<DataSet>;
+  /** How a thread of its own opens the same data. */
+  readonly dataSource: (reference: JobReference) => DataSource;
   /** Plain lines for the worker's own log. */
   readonly log: (line: string) => void;
 }
@@ -222,6 +226,7 @@ async function trainGeneration(
   );
   control.send({ kind: 'linked', generation: generation.generation });
 
+  const loader = await openLoader(options, replica, generation);
   const reports = new ReportBatch(generation.generation, (message) => control.send(message));
   let stopWanted = false;
   let dismissed: (() => void) | null = null;
@@ -256,12 +261,7 @@ async function trainGeneration(
           testSamples: config.testSamples,
           engine,
           optimizer: replica.job.optimizer,
-          loader: new BatchLoader({
-            plan: replica.plan,
-            split: replica.data.train,
-            inputShape: replica.data.inputShape,
-            augment: config.augment ? (replica.job.augment ?? null) : null,
-          }),
+          loader,
           test: replica.data.test,
           inputShape: replica.data.inputShape,
           collective,
@@ -294,6 +294,32 @@ async function trainGeneration(
     }
   } finally {
     reports.flush();
+    await loader.close();
     await collective.close();
   }
+}
+
+/** Data is prepared ahead where there are cores for it, else when it is needed. */
+async function openLoader(options: WorkerOptions, replica: Replica, generation: Generation): Promise<Loader> {
+  const { config, plan, data, job } = replica;
+  const { inputShape } = data;
+  const threads = config.dataThreads ?? dataThreadsFor(availableParallelism(), options.workersHere);
+  options.log(threads === 0 ? 'data: read when it is needed' : `data: prepared ahead by ${threads} thread(s)`);
+  if (threads === 0) {
+    return new BatchLoader({
+      plan,
+      split: data.train,
+      inputShape,
+      augment: config.augment ? (job.augment ?? null) : null,
+    });
+  }
+  return startDataThreads({
+    source: options.dataSource(config.job),
+    threads,
+    plan,
+    augment: config.augment,
+    inputShape,
+    mine: rankMicrobatches(plan.microbatches, generation.worldSize, generation.rank),
+    steps: config.steps,
+  });
 }

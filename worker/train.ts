@@ -13,7 +13,7 @@ import type { Optimizer, Split } from '../jobs/contract.ts';
 import type { Transport } from '../protocol/link.ts';
 import { batchRange, placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
 import type { PhaseSeconds, StepReport, WorkerMessage } from '../protocol/messages.ts';
-import type { BatchLoader } from './data/batch-loader.ts';
+import type { Loader } from './data/batch-loader.ts';
 import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
 import { digestOf } from './engine/digest.ts';
 import { contributionOf, type Bucket, type Engine, type Evaluation } from './engine/engine.ts';
@@ -62,7 +62,7 @@ export interface TrainingContext {
   readonly testSamples: number;
   readonly engine: Engine;
   readonly optimizer: Optimizer;
-  readonly loader: BatchLoader;
+  readonly loader: Loader;
   readonly test: Split;
   readonly inputShape: readonly number[];
   readonly collective: Collective;
@@ -97,7 +97,7 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
 
     for (let m = mine.start; m < mine.end; m++) {
       const t0 = clock();
-      const data = context.loader.load(epoch, batch, m);
+      const data = await context.loader.load({ epoch, batch, microbatch: m });
       const t1 = clock();
       if (data.size === 0) {
         await collective.absent(m);

@@ -29,6 +29,7 @@ export interface TrainFlags {
   readonly precision: string | undefined;
   readonly transport: string;
   readonly bucketSize: number;
+  readonly dataThreads: number | undefined;
   readonly natsUrl: string | undefined;
   readonly listen: Address;
   readonly runDir: string | undefined;
@@ -141,6 +142,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     syntax: '--test-samples <n>',
     group: 'Data',
     help: 'use the first n test samples only; 0 leaves the evaluation out',
+    parse: wholeNumber(0),
+    fallback: undefined,
+  },
+  dataThreads: {
+    syntax: '--data-threads <n>',
+    group: 'Data',
+    help: 'threads of each worker that read and augment ahead; 0: none (default: as many as there are cores to spare). No part of the result',
     parse: wholeNumber(0),
     fallback: undefined,
   },

@@ -84,6 +84,7 @@ export function resolveRun(flags: TrainFlags, job: JobDefinition, place: RunPlac
     ...engineOf(flags, place.engine),
     transport: flags.transport === 'nats' ? 'nats' : 'ws',
     bucketBytes: flags.bucketSize * 1024,
+    dataThreads: flags.dataThreads ?? null,
     checkpointEverySteps: flags.checkpointEvery ?? 0,
   };
 }

@@ -53,6 +53,7 @@ describe('resolveRun', () => {
       precision: 'float32',
       transport: 'ws',
       bucketBytes: 524_288,
+      dataThreads: null,
       checkpointEverySteps: 0,
     });
     expect(runConfigSchema.parse(config)).toEqual(config);

@@ -73,7 +73,7 @@ describe('values and where they come from', () => {
   test('all flags of the contract are taken', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
-        '--precision float32 --engine-mode eager --adapter L4 --transport ws --bucket-size 64 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
+        '--precision float32 --engine-mode eager --adapter L4 --transport ws --bucket-size 64 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines',
     );
@@ -91,6 +91,7 @@ describe('values and where they come from', () => {
       precision: 'float32',
       transport: 'ws',
       bucketSize: 64,
+      dataThreads: 3,
       natsUrl: undefined,
       listen: { host: '::1', port: 0 },
       runDir: 'out/x',
@@ -299,7 +300,7 @@ describe('refusals name the flag or the variable, and its value', () => {
 
   test('no value of any flag gets past as another type than its own', () => {
     const numeric = Object.values(FLAGS).filter((spec) => /<(n|m|x|steps)>$/.test(spec.syntax));
-    expect(numeric.length).toBe(11);
+    expect(numeric.length).toBe(12);
     fc.assert(
       fc.property(fc.constantFrom(...numeric), fc.string({ minLength: 1 }), (spec, text) => {
         fc.pre(!/^[\d.]/.test(text) && !text.includes(' '));

@@ -15,11 +15,12 @@ const JOB = fileURLToPath(new URL('jobs/two-moons.ts', import.meta.url));
 const PORT = ['--listen', '127.0.0.1:0'];
 
 describe("a user's own job", () => {
-  it('learns, to the same bits with 1, 2, 4 and 8 workers and in two runs, dropout and batch normalisation included', async () => {
+  it('learns, to the same bits with 1, 2, 4 and 8 workers and in two runs, dropout and batch normalisation included, data prepared ahead or not', async () => {
     const digests = [];
-    for (const [run, workers] of ['1', '2', '2', '4', '8'].entries()) {
+    const threads = ['--data-threads', '2'];
+    for (const [run, flags] of [['1'], ['2'], ['2', ...threads], ['4'], ['8']].entries()) {
       const directory = scratch.dir(`moons-${run}`);
-      const ended = await lockstep(['train', JOB, ...PORT, '--workers', workers, '--run-dir', directory]).ended;
+      const ended = await lockstep(['train', JOB, ...PORT, '--run-dir', directory, '--workers', ...flags]).ended;
       expect([ended.stderr, ended.code]).toEqual(['', 0]);
       const report = reportIn(directory);
       expect(report).toMatchObject({ job: 'two-moons', microbatches: 8, steps: 96, augment: 'jitter' });

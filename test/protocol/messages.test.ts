@@ -97,6 +97,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       precision: 'float32',
       transport: 'ws',
       bucketBytes: 524_288,
+      dataThreads: null,
       checkpointEverySteps: 0,
     },
     resumeStep: null,

@@ -1,11 +1,11 @@
 // Turns a place in the training (epoch, batch, microbatch) into the samples themselves: looks up which samples they are,
 // reads them, augments each by its own key. No state is carried from one microbatch to the next but the epoch's order of
-// samples, so any rank can load any microbatch at any time and gets the same floats.
+// samples, so any rank can load any microbatch, or a part of it, at any time and gets the same floats.
 //
-// Cost: the split's read plus the augmentation, an image at a time, on this thread; one sample's floats of scratch.
+// Cost: the split's read plus the augmentation, an image at a time, on the calling thread; one sample's floats of scratch.
 
 import type { Augmentation, Split } from '../../jobs/contract.ts';
-import { epochPermutation, microbatchRange, type BatchPlan } from '../../protocol/batch-plan.ts';
+import { epochPermutation, microbatchRange, pieceOf, type BatchPlan } from '../../protocol/batch-plan.ts';
 import { RandomUse, randomStream } from '../../protocol/random.ts';
 
 export interface LoadedMicrobatch {
@@ -17,49 +17,95 @@ export interface LoadedMicrobatch {
   readonly labels: Int32Array;
 }
 
-export class BatchLoader {
-  private readonly plan: BatchPlan;
-  private readonly split: Split;
-  private readonly shape: readonly number[];
-  private readonly augment: Augmentation | null;
-  private readonly sampleFloats: number;
-  private readonly inputs: Float32Array;
-  private readonly labels: Int32Array;
+/** A place in the training. Epoch, batch and microbatch count from 0. */
+export interface Place {
+  readonly epoch: number;
+  readonly batch: number;
+  readonly microbatch: number;
+}
+
+/** Where the training loop gets its samples from. */
+export interface Loader {
+  load(place: Place): LoadedMicrobatch | Promise<LoadedMicrobatch>;
+  close(): Promise<void>;
+}
+
+/** What samples are made of: all but where they are put. */
+export interface SampleSource {
+  readonly plan: BatchPlan;
+  readonly split: Split;
+  readonly inputShape: readonly number[];
+  readonly augment: Augmentation | null;
+}
+
+/** Room for one microbatch of `plan`: float32 inputs, int32 labels. */
+export interface Room {
+  readonly inputs: Float32Array;
+  readonly labels: Int32Array;
+}
+
+/** Samples of the largest microbatch. */
+export function largestMicrobatch(plan: BatchPlan): number {
+  return Math.ceil(plan.globalBatch / plan.microbatches);
+}
+
+/** The part of a room that a microbatch of `size` samples fills. */
+export function loadedIn({ inputs, labels }: Room, size: number, sampleFloats: number): LoadedMicrobatch {
+  return { size, inputs: inputs.subarray(0, size * sampleFloats), labels: labels.subarray(0, size) };
+}
+
+/** Reads samples into rooms. */
+export class SampleReader {
+  private readonly source: SampleSource;
+  readonly sampleFloats: number;
   private readonly plain: Float32Array;
   private order: Uint32Array = new Uint32Array(0);
   private orderEpoch = -1;
 
-  constructor(options: { plan: BatchPlan; split: Split; inputShape: readonly number[]; augment: Augmentation | null }) {
-    this.plan = options.plan;
-    this.split = options.split;
-    this.shape = options.inputShape;
-    this.augment = options.augment;
-    this.sampleFloats = options.inputShape.reduce((a, b) => a * b, 1);
-    const most = Math.ceil(options.plan.globalBatch / options.plan.microbatches);
-    this.inputs = new Float32Array(most * this.sampleFloats);
-    this.labels = new Int32Array(most);
+  constructor(source: SampleSource) {
+    this.source = source;
+    this.sampleFloats = source.inputShape.reduce((a, b) => a * b, 1);
     this.plain = new Float32Array(this.sampleFloats);
   }
 
-  /** Epoch, batch and microbatch count from 0. */
-  load(epoch: number, batch: number, microbatch: number): LoadedMicrobatch {
+  /** Reads piece `piece` of `pieces` of a microbatch to its place in `room`; returns the size of the whole microbatch. */
+  read({ epoch, batch, microbatch }: Place, room: Room, piece = 0, pieces = 1): number {
+    const { plan, split, augment, inputShape } = this.source;
     if (this.orderEpoch !== epoch) {
-      this.order = epochPermutation(this.plan, epoch);
+      this.order = epochPermutation(plan, epoch);
       this.orderEpoch = epoch;
     }
-    const range = microbatchRange(this.plan, batch, microbatch);
-    const size = range.end - range.start;
-    for (let i = 0; i < size; i++) {
-      const sample = this.order[range.start + i] ?? 0;
-      const into = this.inputs.subarray(i * this.sampleFloats, (i + 1) * this.sampleFloats);
-      if (this.augment === null) {
-        this.labels[i] = this.split.read(sample, into);
+    const range = microbatchRange(plan, batch, microbatch);
+    const part = pieceOf(range, pieces, piece);
+    for (let position = part.start; position < part.end; position++) {
+      const sample = this.order[position] ?? 0;
+      const i = position - range.start;
+      const into = room.inputs.subarray(i * this.sampleFloats, (i + 1) * this.sampleFloats);
+      if (augment === null) {
+        room.labels[i] = split.read(sample, into);
       } else {
-        this.labels[i] = this.split.read(sample, this.plain);
-        const random = randomStream(this.plan.seed, RandomUse.augment, epoch, sample);
-        this.augment.apply(this.plain, into, this.shape, random);
+        room.labels[i] = split.read(sample, this.plain);
+        augment.apply(this.plain, into, inputShape, randomStream(plan.seed, RandomUse.augment, epoch, sample));
       }
     }
-    return { size, inputs: this.inputs.subarray(0, size * this.sampleFloats), labels: this.labels.subarray(0, size) };
+    return range.end - range.start;
   }
+}
+
+/** Loads a microbatch when it is asked for, on the calling thread. */
+export class BatchLoader implements Loader {
+  private readonly reader: SampleReader;
+  private readonly room: Room;
+
+  constructor(source: SampleSource) {
+    this.reader = new SampleReader(source);
+    const most = largestMicrobatch(source.plan);
+    this.room = { inputs: new Float32Array(most * this.reader.sampleFloats), labels: new Int32Array(most) };
+  }
+
+  load(place: Place): LoadedMicrobatch {
+    return loadedIn(this.room, this.reader.read(place, this.room), this.reader.sampleFloats);
+  }
+
+  async close(): Promise<void> {}
 }

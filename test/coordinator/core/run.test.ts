@@ -32,6 +32,7 @@ function options(change: Partial<RunOptions> & { steps?: number; microbatches?: 
       precision: 'float32',
       transport: 'ws',
       bucketBytes: 524_288,
+      dataThreads: null,
       checkpointEverySteps: 0,
     },
     plan: { samples: 10, globalBatch: 4, microbatches, seed: 1 },

@@ -35,6 +35,7 @@ const CONFIG: RunConfig = {
   precision: 'float32',
   transport: 'ws',
   bucketBytes: 524_288,
+  dataThreads: null,
   checkpointEverySteps: 0,
 };
 

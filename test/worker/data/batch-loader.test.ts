@@ -10,7 +10,7 @@ const plan = { samples: 10, globalBatch: 4, microbatches: 2, seed: 5 };
 function samplesOfEpoch(loader: BatchLoader, epoch: number): number[] {
   const seen: number[] = [];
   for (let batch = 0; batch < 3; batch++) {
-    for (let m = 0; m < 2; m++) seen.push(...loader.load(epoch, batch, m).inputs);
+    for (let m = 0; m < 2; m++) seen.push(...loader.load({ epoch, batch, microbatch: m }).inputs);
   }
   return seen;
 }
@@ -28,19 +28,25 @@ describe('BatchLoader', () => {
     const one = new BatchLoader({ plan, split, inputShape: [1], augment: null });
     samplesOfEpoch(one, 0);
     const other = new BatchLoader({ plan, split, inputShape: [1], augment: null });
-    expect([...one.load(1, 1, 1).inputs]).toEqual([...other.load(1, 1, 1).inputs]);
+    expect([...one.load({ epoch: 1, batch: 1, microbatch: 1 }).inputs]).toEqual([
+      ...other.load({ epoch: 1, batch: 1, microbatch: 1 }).inputs,
+    ]);
   });
 
   it('keeps each label with its sample', () => {
-    const { inputs, labels } = new BatchLoader({ plan, split, inputShape: [1], augment: null }).load(0, 0, 0);
+    const { inputs, labels } = new BatchLoader({ plan, split, inputShape: [1], augment: null }).load({
+      epoch: 0,
+      batch: 0,
+      microbatch: 0,
+    });
     expect([...labels]).toEqual([...inputs].map((x) => x + 100));
   });
 
   it('cuts the short last batch as even as can be', () => {
     const loader = new BatchLoader({ plan, split, inputShape: [1], augment: null });
-    expect([loader.load(0, 2, 0).size, loader.load(0, 2, 1).size]).toEqual([1, 1]);
+    expect([0, 1].map((microbatch) => loader.load({ epoch: 0, batch: 2, microbatch }).size)).toEqual([1, 1]);
     const fourth = new BatchLoader({ plan: { ...plan, microbatches: 4 }, split, inputShape: [1], augment: null });
-    expect([0, 1, 2, 3].map((m) => fourth.load(0, 2, m).size)).toEqual([0, 1, 0, 1]);
+    expect([0, 1, 2, 3].map((m) => fourth.load({ epoch: 0, batch: 2, microbatch: m }).size)).toEqual([0, 1, 0, 1]);
   });
 
   it('augments a sample with chance that depends on the seed, the epoch and the sample alone', () => {
@@ -58,7 +64,7 @@ describe('BatchLoader', () => {
       const found = new Map<number, number>();
       for (let batch = 0; batch < 3; batch++) {
         for (let m = 0; m < microbatches; m++)
-          for (const x of loader.load(epoch, batch, m).inputs) found.set(Math.floor(x), x);
+          for (const x of loader.load({ epoch, batch, microbatch: m }).inputs) found.set(Math.floor(x), x);
       }
       return found;
     };
