@@ -8,6 +8,7 @@ import { LockstepError } from '../protocol/errors.ts';
 import { allreduce, overlap } from './allreduce.ts';
 import { engine } from './engine.ts';
 import { installPeers } from './peers.ts';
+import { pipeline } from './pipeline.ts';
 import { scaling } from './scaling.ts';
 import { tableOf, type Row } from './table.ts';
 import { throughput } from './throughput.ts';
@@ -23,6 +24,7 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>
   allreduce,
   engine,
   overlap,
+  pipeline,
   scaling,
   throughput,
 };

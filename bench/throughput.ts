@@ -18,12 +18,13 @@ import { comparison, type Row } from './table.ts';
 const ENTRY = fileURLToPath(new URL('../deploy/lockstep.mjs', import.meta.url));
 const SAMPLES = 12_800;
 
-/** Images a second of the whole job. @param prefix what goes before the command: `taskset` and a core */
+/** Images a second of the whole job. @param prefix what goes before the command: `taskset` and a core; @param more other flags */
 export async function ours(
   workers: number,
   augment: 'on' | 'off',
   microbatches: number | undefined,
   prefix: readonly string[] = [],
+  more: readonly string[] = [],
 ): Promise<number> {
   const directory = mkdtempSync(join(tmpdir(), 'lockstep-bench-'));
   try {
@@ -37,6 +38,7 @@ export async function ours(
       '--train-samples',
       String(SAMPLES),
       ...(microbatches === undefined ? [] : ['--microbatches', String(microbatches)]),
+      ...more,
     ];
     const place = ['--test-samples', '0', '--listen', '127.0.0.1:0', '--run-dir', join(directory, 'run')];
     const command = [...prefix, process.execPath, ENTRY, 'train', 'cifar10-cnn', ...flags, ...place];
