@@ -10,6 +10,7 @@ import type { RunReport } from '../protocol/report.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
 import type { RunEvent } from '../protocol/run-event.ts';
 import type { RunView } from '../protocol/run-view.ts';
+import type { Tls } from '../protocol/tls.ts';
 import { reportOf } from './core/report.ts';
 import { NO_PROGRESS } from './core/progress.ts';
 import { Run, type Effect, type Input, type JournalEntry, type Outcome } from './core/run.ts';
@@ -41,6 +42,8 @@ export interface CoordinatorOptions {
   readonly workers: number;
   readonly allowMixedEngines: boolean;
   readonly listen: { readonly host: string; readonly port: number };
+  /** What its port is served with over TLS; null: without. */
+  readonly identity: Tls['identity'];
   /** Workers must show it; null leaves the control port open (loopback tests only). */
   readonly token: string | null;
   readonly runDirectory: RunDirectory;
@@ -93,6 +96,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const metrics = createMetrics({ run: config.run, transport: config.transport });
   const http = await startHttp({
     listen: options.listen,
+    identity: options.identity,
     view,
     metrics: () => {
       metrics.setView(view());
@@ -271,7 +275,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     config,
     resumedFromStep: resume?.checkpoint.step ?? null,
   });
-  await runDirectory.writeEndpoint({ url: http.url, pid: process.pid });
+  await runDirectory.writeEndpoint({
+    url: http.url,
+    pid: process.pid,
+    ...(options.identity !== null && { certificate: options.identity.cert }),
+  });
   for (const message of runDirectory.notices) tell({ kind: 'warning', message });
   tell({ kind: 'listening', url: http.url });
   if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint.step, from: resume.directory });

@@ -7,6 +7,7 @@ import { DEFAULT_PORT } from './options/flags.ts';
 import { parseCommand, type ParsedCommand, type TrainOptions } from './options.ts';
 import { errorRecord, renderError } from './terminal/error.ts';
 import { plain, wantsColor } from './terminal/text.ts';
+import { readTls } from './tls-files.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -66,7 +67,7 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
     case 'coordinator':
       return (await import('./run-coordinator.ts')).runCoordinatorCommand(command.options);
     case 'worker': {
-      const { coordinator, job, tokenFile, engine, adapter } = command.flags;
+      const { coordinator, job, tokenFile, engine, adapter, peerListen, localTransport } = command.flags;
       const { runWorkerCommand } = await import('./run-worker.ts');
       await runWorkerCommand({
         coordinator,
@@ -74,11 +75,17 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
         tokenFile: tokenFile ?? null,
         engine: engine === 'auto' ? null : engine,
         adapter: adapter ?? null,
+        peerListen: peerListen ?? null,
+        localTransport,
+        tls: readTls(command.flags, Date.now()),
       });
       return 0;
     }
     case 'status':
-      return (await import('./status.ts')).status(command.url ?? null);
+      return (await import('./status.ts')).status(
+        command.url ?? null,
+        readTls({ tlsCert: undefined, tlsKey: undefined, tlsCa: command.tlsCa }, Date.now()),
+      );
     case 'evaluate':
       return (await import('./evaluate.ts')).evaluate(command.run);
     case 'verify':

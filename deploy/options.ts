@@ -9,18 +9,23 @@ import {
   environmentName,
   FLAGS,
   flagName,
+  LOCAL_TRANSPORTS,
   REFUSED_FLAGS,
   type FlagSpec,
+  type LocalTransport,
   type TrainFlags,
 } from './options/flags.ts';
 import { buildProgram, type Words } from './options/program.ts';
 import {
+  address,
   addressText,
   BadValue,
   capability,
   coordinatorUrl,
   isLoopback,
+  oneOf,
   switchWord,
+  type Address,
   type Parser,
 } from './options/values.ts';
 
@@ -43,12 +48,17 @@ export interface WorkerFlags {
   readonly tokenFile: string | undefined;
   readonly engine: string;
   readonly adapter: string | undefined;
+  readonly peerListen: Address | undefined;
+  readonly localTransport: LocalTransport;
+  readonly tlsCert: string | undefined;
+  readonly tlsKey: string | undefined;
+  readonly tlsCa: string | undefined;
 }
 
 export type ParsedCommand =
   | { readonly kind: 'train' | 'coordinator'; readonly options: TrainOptions }
   | { readonly kind: 'worker'; readonly flags: WorkerFlags }
-  | { readonly kind: 'status'; readonly url: string | undefined }
+  | { readonly kind: 'status'; readonly url: string | undefined; readonly tlsCa: string | undefined }
   | { readonly kind: 'doctor'; readonly natsUrl: string | undefined }
   | { readonly kind: 'evaluate' | 'verify'; readonly run: string }
   | { readonly kind: 'setup'; readonly engine: string; readonly job: string }
@@ -144,13 +154,21 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
         tokenFile: text('--token-file <file>'),
         engine: engineOf(given, env),
         adapter: text('--adapter <names>'),
+        peerListen: optional(valueOf('--peer-listen <host:port>', given, env), address),
+        localTransport: optional(valueOf('--local-transport <name>', given, env), oneOf(LOCAL_TRANSPORTS)) ?? 'shm',
+        tlsCert: text('--tls-cert <file>'),
+        tlsKey: text('--tls-key <file>'),
+        tlsCa: text('--tls-ca <file>'),
       };
+      checkPair(flags);
+      refuseTlsFor(flags.coordinator, flags);
       return { kind: command, flags };
     }
     case 'status':
       return {
         kind: command,
         url: args.length === 0 ? undefined : read({ text: first, name: 'status' }, coordinatorUrl),
+        tlsCa: text('--tls-ca <file>'),
       };
     case 'evaluate':
     case 'verify':
@@ -183,6 +201,36 @@ function valueOf(syntax: string, given: Words['given'], env: Environment): Given
   const variable = environmentName(syntax);
   const set = env[variable];
   return set === undefined || set === '' ? null : { text: set, name: `${variable}=`, origin: 'environment' };
+}
+
+function optional<T>(value: Given | null, parse: Parser<T>): T | undefined {
+  return value === null ? undefined : read(value, parse);
+}
+
+type TlsFlags = Pick<TrainFlags, 'tlsCert' | 'tlsKey' | 'tlsCa'>;
+
+/** The flags of TLS that are given, as they were written. */
+function tlsGiven({ tlsCert, tlsKey, tlsCa }: TlsFlags): string {
+  const all = { '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa };
+  return Object.entries(all)
+    .flatMap(([flag, file]) => (file === undefined ? [] : [`${flag} ${file}`]))
+    .join(' ');
+}
+
+function checkPair(flags: TlsFlags): void {
+  if ((flags.tlsCert === undefined) === (flags.tlsKey === undefined)) return;
+  throw new LockstepError('E_USAGE', `${tlsGiven(flags)}: --tls-cert and --tls-key go together`, {
+    remedy: 'Give both, or neither.',
+  });
+}
+
+/** Who gives certificates wants TLS: not to be left without for an address that says http. */
+function refuseTlsFor(url: string, flags: TlsFlags): void {
+  const given = tlsGiven(flags);
+  if (given === '' || url.startsWith('https:')) return;
+  throw new LockstepError('E_USAGE', `${given}: the coordinator's address ${url} is one without TLS`, {
+    remedy: `Give ${url.replace(/^http:/, 'https:')}, or leave ${given.includes(' --') ? 'them' : 'it'} out.`,
+  });
 }
 
 /** Parses one value; a refusal names it: `--workers 0: it must be ...`. */
@@ -227,15 +275,10 @@ function checkTogether(flags: TrainFlags): void {
     keys
       .filter((key) => flags[key] !== undefined)
       .map((key) => `${flagName(FLAGS[key].syntax)} ${asWritten(flags[key])}`);
-  const tls = given(REFUSED_FLAGS.tls);
-  if (tls.length > 0) {
-    if (flags.tlsCert === undefined || flags.tlsKey === undefined) {
-      throw new LockstepError('E_USAGE', `${tls.join(' ')}: --tls-cert and --tls-key go together`, {
-        remedy: 'Give both, or neither.',
-      });
-    }
-    throw new LockstepError('E_NOT_SUPPORTED', `${tls.join(' ')}: this version of Lockstep does not have TLS`, {
-      remedy: 'Listen on 127.0.0.1 and reach it through a tunnel (ssh -L), or put a TLS proxy before it.',
+  checkPair(flags);
+  if (flags.tlsCa !== undefined && flags.tlsCert === undefined) {
+    throw new LockstepError('E_USAGE', `--tls-ca ${flags.tlsCa}: there is no certificate for it to vouch for`, {
+      remedy: 'Give the coordinator its --tls-cert and --tls-key, too.',
     });
   }
   const nats = given(REFUSED_FLAGS.nats);
@@ -249,7 +292,7 @@ function checkTogether(flags: TrainFlags): void {
       'E_LISTEN',
       `--listen ${addressText(flags.listen)}: other machines can reach it, and no token is asked of them`,
       {
-        remedy: 'Give --token-file FILE with a secret in it, or listen on 127.0.0.1.',
+        remedy: 'Give --token-file FILE with a secret in it (openssl rand -base64 24 > FILE), or listen on 127.0.0.1.',
       },
     );
   }

@@ -4,7 +4,7 @@
 
 import { randomBytes } from 'node:crypto';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { availableParallelism, networkInterfaces } from 'node:os';
 import { basename, join } from 'node:path';
 import {
   holdsRun,
@@ -22,13 +22,16 @@ import type { JobReference, RunConfig } from '../protocol/run-config.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
+import { joinLine } from './join-line.ts';
 import { fromLauncher, type Listening } from './launch-messages.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
+import { isLoopback } from './options/values.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import { findGpus } from './setup/nvidia.ts';
 import type { Setting } from './terminal/account.ts';
 import { createDisplay } from './terminal/display.ts';
-import { readToken } from './token.ts';
+import { readTls } from './tls-files.ts';
+import { isOpenToOthers, readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
 
 /** Where runs go when nobody says. */
@@ -96,9 +99,11 @@ async function coordinate(
   const config = resolveRun(withCheckpoint(flags, resume?.checkpoint.config ?? null), definition, place);
   if (resume !== null) checkResume(config, resume, runDirectory.path, flags.allowMixedEngines);
   const workers = flags.workers ?? (await workersHere(config.engine, flags.adapter));
+  const tls = readTls(flags, Date.now());
   const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
   if (flags.tokenFile === undefined)
     writeFileSync(tokenFile, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600 });
+  const token = readToken(tokenFile);
 
   const display = createDisplay({
     format: flags.logFormat,
@@ -110,8 +115,11 @@ async function coordinate(
     titleOf(definition),
     settingsOf(options, config, definition, workers, runDirectory.path, choice),
   );
-  for (const message of resume?.damaged ?? [])
-    display.event({ kind: 'warning', message: `${message}; the one before it is used` });
+  const warnings = [
+    ...(resume?.damaged ?? []).map((message) => `${message}; the one before it is used`),
+    ...exposures(flags, tokenFile),
+  ];
+  for (const message of warnings) display.event({ kind: 'warning', message });
 
   const supervised = process.send !== undefined;
   const coordinator = await startCoordinator({
@@ -119,7 +127,8 @@ async function coordinate(
     workers,
     allowMixedEngines: flags.allowMixedEngines,
     listen: flags.listen,
-    token: readToken(tokenFile),
+    identity: tls?.identity ?? null,
+    token,
     runDirectory,
     resume,
     keepCheckpoints: flags.keepCheckpoints,
@@ -131,7 +140,11 @@ async function coordinate(
     onEvent: (event) => display.event(event),
     onView: (view) => display.view(view),
   });
-  if (!supervised && flags.logFormat === 'pretty') sayHowToJoin(coordinator.url, tokenFile, options.job);
+  if (!supervised && flags.logFormat === 'pretty') {
+    // The exact line to paste on a worker's terminal: whole, however narrow this one is.
+    const joining = { url: coordinator.url, addresses: addressesHere(), job: options.job };
+    process.stdout.write(`workers join with:\n${joinLine({ ...flags, ...joining, tokenFile })}\n`);
+  }
 
   const stop = (signal: NodeJS.Signals): void => coordinator.stop(signal === 'SIGINT' ? 'Ctrl-C' : signal);
   process.on('SIGINT', stop);
@@ -326,12 +339,30 @@ function settingsOf(
     setting('engine mode', config.engineMode, 'engineMode'),
     setting('precision', config.precision, 'precision'),
     setting('transport', config.transport, 'transport'),
+    ...(options.flags.tlsCert === undefined ? [] : [setting('certificate', options.flags.tlsCert, 'tlsCert')]),
     setting('run directory', directory, 'runDir'),
   ];
 }
 
-/** The exact line to paste on a worker's terminal: whole, however narrow this one is. */
-function sayHowToJoin(url: string, tokenFile: string, job: string): void {
-  const line = `npx lockstep worker --coordinator ${url} --token-file ${tokenFile} --job ${job}`;
-  process.stdout.write(`workers join with:\n${line}\n`);
+/** Addresses of this machine that others may reach, IPv4 first. */
+function addressesHere(): string[] {
+  const all = Object.values(networkInterfaces()).flatMap((found) => found ?? []);
+  const own = all.filter((one) => !one.internal && !one.address.startsWith('fe80'));
+  return own.toSorted((a, b) => a.family.localeCompare(b.family)).map((one) => one.address);
+}
+
+/** What others could see or hear of this run that they should not. */
+function exposures(flags: TrainFlags, tokenFile: string): string[] {
+  const found: string[] = [];
+  if (!isLoopback(flags.listen.host) && flags.tlsCert === undefined) {
+    found.push(
+      `without --tls-cert and --tls-key, the token, gradients and weights cross the network where others can read them`,
+    );
+  }
+  for (const file of [tokenFile, flags.tlsKey]) {
+    if (file !== undefined && isOpenToOthers(file)) {
+      found.push(`other users of this machine can read ${file}: chmod 600 ${file}`);
+    }
+  }
+  return found;
 }

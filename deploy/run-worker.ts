@@ -2,10 +2,13 @@
 // the engine's library - and hands it to worker/main.ts.
 
 import { LockstepError } from '../protocol/errors.ts';
+import type { Tls } from '../protocol/tls.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import { runWorker } from '../worker/main.ts';
 import { loadJob, resolveReference } from './job-file.ts';
 import { openEngine } from './open-engine.ts';
+import type { LocalTransport } from './options/flags.ts';
+import type { Address } from './options/values.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import { readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
@@ -18,6 +21,9 @@ export interface WorkerCommand {
   /** In place of the run's; null: the run's. The coordinator refuses one that computes other bits. */
   readonly engine: string | null;
   readonly adapter: string | null;
+  readonly peerListen: Address | null;
+  readonly localTransport: LocalTransport;
+  readonly tls: Tls | null;
 }
 
 /** Runs to the worker's end. Throws what made it fail; its first line on stderr is the reason. */
@@ -33,7 +39,9 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
     localRank: Number.isNaN(localRank) ? null : localRank,
     workersHere: Number.isInteger(workersHere) && workersHere > 0 ? workersHere : 1,
     lockstepVersion: LOCKSTEP_VERSION,
-    peerHost: '127.0.0.1',
+    peerListen: command.peerListen,
+    localWays: { unix: command.localTransport !== 'tcp', shm: command.localTransport === 'shm' },
+    tls: command.tls,
     openJob: async (reference) => {
       const loaded = await loadJob(command.job ?? resolveReference(reference));
       if (loaded.reference.sha256 !== reference.sha256) {

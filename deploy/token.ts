@@ -1,6 +1,6 @@
 // The token that workers show: read from a file, never from a command line, where other users of the machine could see it.
 
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { LockstepError } from '../protocol/errors.ts';
 
 /** The token in a file, surrounding white space left out. Throws E_USAGE. */
@@ -16,5 +16,16 @@ export function readToken(file: string): string {
   }
   if (token === '')
     throw new LockstepError('E_USAGE', `the token file ${file} is empty`, { remedy: 'Put a token into it.' });
+  // It travels in a header of HTTP.
+  if (!/^[\u0021-\u007E]+$/.test(token)) {
+    throw new LockstepError('E_USAGE', `the token in ${file} is not one word of printable ASCII`, {
+      remedy: 'Make another: openssl rand -base64 24',
+    });
+  }
   return token;
+}
+
+/** Whether other users of this machine can read a file that holds a secret. */
+export function isOpenToOthers(file: string): boolean {
+  return process.platform !== 'win32' && (statSync(file).mode & 0o044) !== 0;
 }

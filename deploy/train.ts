@@ -12,6 +12,8 @@ import { fromCoordinator, tellCoordinator, type ToCoordinator } from './launch-m
 import { resolveBatch, type TrainOptions } from './options.ts';
 import { findGpus, type Gpu, gpuOf } from './setup/nvidia.ts';
 import { setUp } from './setup/steps.ts';
+import { readTls } from './tls-files.ts';
+import { readToken } from './token.ts';
 import { WorkerProcesses } from './worker-processes.ts';
 
 const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
@@ -28,11 +30,20 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   // Before anything is fetched; a run that is resumed has its own batch.
   if (!options.flags.resume) resolveBatch(options.flags, definition);
   const { engine, adapter, logFormat } = options.flags;
+  readTls(options.flags, Date.now());
+  if (options.flags.tokenFile !== undefined) readToken(options.flags.tokenFile);
   const choice = await chooseEngineHere(engine, adapter ?? null);
   await setUp({ dataSet: definition.data, engine: choice.engine, json: logFormat === 'json' });
   const list = choice.engine === 'tensorflow-gpu' ? await findGpus() : null;
   const gpus = list?.found === true ? list.gpus : [];
-  return supervise({ args, job: options.job, choice, adapter: adapter ?? null, gpus });
+  return supervise({ args, job: options.job, flags: workerFlags(options), choice, adapter: adapter ?? null, gpus });
+}
+
+/** What its workers are told as the coordinator is. */
+function workerFlags({ flags }: TrainOptions): string[] {
+  const { localTransport, tlsCert, tlsKey, tlsCa } = flags;
+  const all = { '--local-transport': localTransport, '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa };
+  return Object.entries(all).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
 }
 
 /** Starts and supervises the processes of a run; resolves to the exit code of the contract: 0, 1, 2 or 130. */
@@ -40,6 +51,8 @@ async function supervise(launch: {
   /** Arguments of `lockstep coordinator`: the same as those of `lockstep train`. */
   readonly args: readonly string[];
   readonly job: string;
+  /** Further flags of `lockstep worker`. */
+  readonly flags: readonly string[];
   readonly choice: EngineChoice;
   readonly adapter: string | null;
   /** For the engine on NVIDIA's GPUs: one a worker, in turn. */
@@ -76,6 +89,7 @@ async function supervise(launch: {
           coordinatorUrl: message.url,
           tokenFile: message.tokenFile,
           job: launch.job,
+          flags: launch.flags,
           logDirectory: message.logDirectory,
           localWorldSize: message.workers,
           environment: (rank) => {

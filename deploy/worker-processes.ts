@@ -29,6 +29,8 @@ export interface WorkerLaunch {
   readonly entry: string;
   readonly coordinatorUrl: string;
   readonly tokenFile: string;
+  /** Further flags of `lockstep worker`. */
+  readonly flags: readonly string[];
   /** The job as the command line named it. */
   readonly job: string;
   readonly logDirectory: string;
@@ -66,6 +68,7 @@ export class WorkerProcesses {
         launch.tokenFile,
         '--job',
         launch.job,
+        ...launch.flags,
       ],
       {
         detached: true,

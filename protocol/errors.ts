@@ -16,6 +16,7 @@ export type ErrorCode =
   | 'E_PORT_IN_USE'
   | 'E_NATS_UNREACHABLE'
   | 'E_LISTEN' // an address that can't be listened on, or not without a token
+  | 'E_TLS' // a certificate or key that can't be used, or one that isn't trusted
   | 'E_TOOL_MISSING' // pip, a compiler
   | 'E_ENGINE_UNAVAILABLE'
   | 'E_TRACE' // a model that cannot be traced into a graph
@@ -68,6 +69,7 @@ const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'E_PORT_IN_USE',
   'E_NATS_UNREACHABLE',
   'E_LISTEN',
+  'E_TLS',
   'E_TOOL_MISSING',
   'E_ENGINE_UNAVAILABLE',
   'E_TRACE',

@@ -11,6 +11,8 @@ import {
   type CoordinatorMessage,
   type WorkerMessage,
 } from '../protocol/messages.ts';
+import type { Tls } from '../protocol/tls.ts';
+import { callerOptions, tlsError } from './tls.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Bytes waiting in the socket above which `drained` makes the sender wait. */
@@ -26,16 +28,25 @@ export interface ControlLink {
   listen(handler: (message: CoordinatorMessage) => void): void;
   readonly closed: Promise<LockstepError>;
   close(): Promise<void>;
+  /** The address of this machine that the coordinator is reached from; null when that is not known. */
+  readonly localAddress: string | null;
 }
 
-/** Connects to `ws://host:port/control` of a coordinator. `url` is the coordinator's http:// or ws:// address. */
-export async function connectControl(url: string, token: string | null): Promise<ControlLink> {
+/** `::ffff:10.0.0.5` is 10.0.0.5. */
+const plainAddress = (address: string | undefined): string | null => address?.replace(/^::ffff:/i, '') ?? null;
+
+/**
+ * Connects to `/control` of a coordinator. `url` is its address, http:// or https:// (over TLS). Throws E_TLS, E_UNAUTHORIZED or
+ * E_COORDINATOR_LOST.
+ */
+export async function connectControl(url: string, token: string | null, tls: Tls | null = null): Promise<ControlLink> {
   const address = new URL('/control', url);
   address.protocol = address.protocol.replace('http', 'ws');
   const socket = new WebSocket(address, {
     perMessageDeflate: false,
     maxPayload: MAX_MESSAGE_BYTES,
     handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+    ...(address.protocol === 'wss:' && callerOptions(tls)),
     ...(token === null ? {} : { headers: { authorization: `Bearer ${token}` } }),
   });
 
@@ -74,10 +85,22 @@ export async function connectControl(url: string, token: string | null): Promise
     lose(`the link to the coordinator at ${url} closed (${code}${reason.length > 0 ? `: ${reason.toString()}` : ''})`);
   });
 
+  let localAddress: string | null = null;
+  socket.once('upgrade', ({ socket: { localAddress: from } }) => {
+    localAddress = plainAddress(from);
+  });
   try {
     await once(socket, 'open');
   } catch (cause) {
+    const fault = await tlsError('the coordinator', address, cause);
+    if (fault !== null) throw fault;
     const why = cause instanceof Error ? cause.message : String(cause);
+    if (why.endsWith('response: 401')) {
+      throw new LockstepError('E_UNAUTHORIZED', `the coordinator at ${url} refused this worker's token`, {
+        remedy: "Give --token-file a copy of the file that the coordinator has: its own --token-file, or its run's.",
+        cause,
+      });
+    }
     throw new LockstepError('E_COORDINATOR_LOST', `no coordinator can be joined at ${url}: ${why}`, {
       remedy: 'Check the address, that the coordinator runs, and --token-file.',
       cause,
@@ -86,6 +109,7 @@ export async function connectControl(url: string, token: string | null): Promise
   socket.on('error', (error) => lose(`the link to the coordinator at ${url} failed: ${error.message}`, error));
 
   return {
+    localAddress,
     send: (message) => {
       if (socket.readyState === WebSocket.OPEN) socket.send(encodeMessage(message));
     },

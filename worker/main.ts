@@ -8,6 +8,8 @@ import { rankMicrobatches, type BatchPlan } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { PROTOCOL_VERSION, type CoordinatorMessage, type StatePart } from '../protocol/messages.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
+import type { Tls } from '../protocol/tls.ts';
+import type { LocalWays } from './collective/links/ws.ts';
 import { hasCoresToSpare, startCommunication } from './collective/shell/communication.ts';
 import type { Communication } from './collective/shell/generation.ts';
 import { connectControl, type ControlLink } from './control-link.ts';
@@ -27,6 +29,7 @@ export { openTensorflow } from './engine/tensorflow/open.ts';
 export { openWasm } from './engine/wasm/open.ts';
 export { openWebgpu, probeWebgpu } from './engine/webgpu/open.ts';
 export { evaluateWeights } from './evaluate.ts';
+export { callerOptions, tlsError, type Trust } from './tls.ts';
 
 export interface WorkerOptions {
   readonly coordinatorUrl: string;
@@ -36,8 +39,12 @@ export interface WorkerOptions {
   /** Workers on this machine, as far as the launcher says. */
   readonly workersHere: number;
   readonly lockstepVersion: string;
-  /** Address that peers reach this worker at; loopback when all are on one machine. */
-  readonly peerHost: string;
+  /** Where it listens for its peers; null: at the address from which it reaches the coordinator, on a free port. */
+  readonly peerListen: { readonly host: string; readonly port: number } | null;
+  /** The best way that it may take to peers of its own machine. */
+  readonly localWays: LocalWays;
+  /** For an https:// coordinator, and for links over a network then; null: neither is encrypted. */
+  readonly tls: Tls | null;
   /** Finds the job on this machine's disk and checks its hash. */
   readonly openJob: (reference: JobReference) => Promise<JobDefinition>;
   readonly openEngine: (job: JobDefinition, config: RunConfig) => Promise<Engine>;
@@ -53,7 +60,7 @@ type Generation = Extract<CoordinatorMessage, { kind: 'generation' }>;
 
 /** Runs one worker to its end. Returns when it was dismissed; throws what made it fail. */
 export async function runWorker(options: WorkerOptions): Promise<void> {
-  const control = await connectControl(options.coordinatorUrl, options.token);
+  const control = await connectControl(options.coordinatorUrl, options.token, options.tls);
   try {
     control.send({
       kind: 'hello',
@@ -140,11 +147,14 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
   if (welcome.resumeStep !== null) await receiveState(control, vectors, state);
 
   const communication = await startCommunication({
-    host: options.peerHost,
+    ...addressFor(options.peerListen, control.localAddress ?? '127.0.0.1'),
     token: options.token,
     run: config.run,
+    ways: options.localWays,
+    tls: options.tls,
     threaded: hasCoresToSpare(options.workersHere),
   });
+  options.log(`peers reach it at ${communication.url.split('?', 1)[0]}`);
   try {
     control.send({
       kind: 'ready',
@@ -173,6 +183,15 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
     data.train.close?.();
     data.test.close?.();
   }
+}
+
+/** Where to listen for peers, and what to tell them where that is every address of this machine. */
+function addressFor(
+  wish: WorkerOptions['peerListen'],
+  own: string,
+): { readonly host: string; readonly port: number; readonly announced?: string } {
+  if (wish === null) return { host: own, port: 0 };
+  return wish.host === '0.0.0.0' || wish.host === '::' ? { ...wish, announced: own } : wish;
 }
 
 /** Takes the state that follows a welcome, and checks that its weights are what their digest says. */

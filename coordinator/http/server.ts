@@ -2,14 +2,18 @@
 // is attached to the same port by control.ts. No request changes anything, so none needs a token.
 
 import { createHash } from 'node:crypto';
-import type { Server } from 'node:http';
+import { createServer, type Server } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import fastify from 'fastify';
 import { LockstepError } from '../../protocol/errors.ts';
 import type { RunView } from '../../protocol/run-view.ts';
+import type { Tls } from '../../protocol/tls.ts';
 import { PAGE, PAGE_SCRIPT, PAGE_STYLE } from './page.ts';
 
 export interface HttpOptions {
   readonly listen: { readonly host: string; readonly port: number };
+  /** Served over TLS with this; null or none: in plain HTTP. */
+  readonly identity?: Tls['identity'];
   readonly view: () => RunView;
   readonly metrics: () => Promise<{ contentType: string; text: string }>;
   readonly ready: () => { readonly ok: boolean; readonly because: string };
@@ -53,8 +57,11 @@ function reachable(host: string): string {
 
 /** Listens. Throws E_PORT_IN_USE or E_LISTEN. */
 export async function startHttp(options: HttpOptions): Promise<Http> {
+  const { identity = null } = options;
   const app = fastify({
     logger: false,
+    serverFactory: (handler) =>
+      identity === null ? createServer(handler) : createSecureServer({ ...identity }, handler),
     forceCloseConnections: true,
     bodyLimit: MAX_BODY_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
@@ -125,5 +132,6 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
   }
   const address = app.server.address();
   const bound = typeof address === 'object' && address !== null ? address.port : port;
-  return { url: `http://${reachable(host)}:${bound}`, port: bound, server: app.server, close: () => app.close() };
+  const scheme = identity === null ? 'http' : 'https';
+  return { url: `${scheme}://${reachable(host)}:${bound}`, port: bound, server: app.server, close: () => app.close() };
 }

@@ -14,7 +14,12 @@ export interface RunDirectory {
   readonly logDirectory: string;
   /** What was found and mended on opening, for a person to read. */
   readonly notices: readonly string[];
-  writeEndpoint(endpoint: { readonly url: string; readonly pid: number }): Promise<void>;
+  writeEndpoint(endpoint: {
+    readonly url: string;
+    readonly pid: number;
+    /** The certificate that the url is served with, in PEM; none without TLS. */
+    readonly certificate?: string;
+  }): Promise<void>;
   /** Removes the endpoint and the lock. May be called again; then it does nothing. */
   release(): Promise<void>;
 }

@@ -43,6 +43,7 @@ export interface TrainFlags {
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
+  readonly localTransport: LocalTransport;
   readonly report: string | undefined;
   readonly logLevel: string;
   readonly logFormat: 'pretty' | 'json';
@@ -58,8 +59,12 @@ export const CAPABILITIES = {
 
 export const ENGINE_WORDS = 'auto, tensorflow-gpu, tensorflow, webgpu or wasm';
 
-/** TLS on the coordinator's port, and NATS, are not in this version: their flags are known and refused. */
-export const REFUSED_FLAGS = { tls: ['tlsCert', 'tlsKey', 'tlsCa'], nats: ['natsUrl'] } as const;
+/** NATS is not in this version: its flags are known and refused. */
+export const REFUSED_FLAGS = { nats: ['natsUrl'] } as const;
+
+/** What carries gradients between workers of one machine, best first: each stands for itself and those after it. */
+export const LOCAL_TRANSPORTS = ['shm', 'unix', 'tcp'] as const;
+export type LocalTransport = (typeof LOCAL_TRANSPORTS)[number];
 
 export const MAX_WORKERS = 1024;
 export const MAX_MICROBATCHES = 64;
@@ -265,23 +270,34 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     fallback: undefined,
     hidden: true,
   },
+  localTransport: {
+    syntax: '--local-transport <name>',
+    group: 'Network',
+    help: 'the best that workers of one machine may use between them: shm, unix or tcp (default: shm). No part of the result',
+    parse: oneOf(LOCAL_TRANSPORTS),
+    fallback: 'shm',
+  },
   tlsCert: {
     syntax: '--tls-cert <file>',
     group: 'Network',
-    help: '',
+    help: 'serve https, and encrypt links over a network, with this certificate (PEM, with what leads to its authority)',
     parse: someText,
     fallback: undefined,
-    hidden: true,
   },
   tlsKey: {
     syntax: '--tls-key <file>',
     group: 'Network',
-    help: '',
+    help: 'the key of --tls-cert (PEM, not encrypted)',
     parse: someText,
     fallback: undefined,
-    hidden: true,
   },
-  tlsCa: { syntax: '--tls-ca <file>', group: 'Network', help: '', parse: someText, fallback: undefined, hidden: true },
+  tlsCa: {
+    syntax: '--tls-ca <file>',
+    group: 'Network',
+    help: "certificates that workers trust: an authority's, or the coordinator's own (default: those that Node trusts, and --tls-cert)",
+    parse: someText,
+    fallback: undefined,
+  },
   logLevel: {
     syntax: '--log-level <level>',
     group: 'Output',

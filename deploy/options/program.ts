@@ -35,6 +35,15 @@ const WORKER = `One worker: joins the coordinator at URL, computes and ends with
 
 The job's code does not travel: its file must lie on this machine, too, with the same content.`;
 
+const TLS_CA =
+  "certificates that it trusts: an authority's, or the coordinator's own (default: those that Node trusts)";
+
+const WORKER_EXAMPLES = `
+Examples:
+  npx lockstep worker --coordinator http://10.0.0.5:29400 --token-file token
+  npx lockstep worker --coordinator https://10.0.0.5:29400 --token-file token --tls-cert cert.pem --tls-key key.pem
+                     one certificate, the same on every machine, is trusted without --tls-ca`;
+
 const TOP = `
 Start here:
   npm start                                          train the tutorial's CNN on CIFAR-10
@@ -75,14 +84,21 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
     .option('--adapter <names>', 'see `lockstep train --help`')
     .option('--token-file <file>', "holds the run's token, when the coordinator asks for one")
     .option('--engine <name>', `${ENGINE_WORDS} (default: the one that the coordinator says)`)
-    .addHelpText(
-      'after',
-      '\nExample:\n  npx lockstep worker --coordinator http://10.0.0.5:29400 --token-file token.txt',
-    );
-  add('status', 'What a run that is under way is doing.', 'what a run is doing').argument(
-    '[url]',
-    "the coordinator's address (default: that of the newest run in runs/)",
-  );
+    .option(
+      '--peer-listen <host:port>',
+      'where its peers reach it (default: the address from which it reaches the coordinator, a free port)',
+    )
+    .option('--local-transport <name>', 'see `lockstep train --help`')
+    .option('--tls-ca <file>', TLS_CA)
+    .option(
+      '--tls-cert <file>',
+      'the certificate that it shows to peers on other machines; for an https:// coordinator',
+    )
+    .option('--tls-key <file>', 'the key of --tls-cert')
+    .addHelpText('after', WORKER_EXAMPLES);
+  add('status', 'What a run that is under way is doing.', 'what a run is doing')
+    .argument('[url]', "the coordinator's address (default: that of the newest run in runs/)")
+    .option('--tls-ca <file>', TLS_CA);
   add('evaluate', "Test loss, accuracy and confusion matrix of a run's model.", "how well a run's model does").argument(
     '<run>',
     'a run directory',

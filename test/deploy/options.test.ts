@@ -62,6 +62,7 @@ describe('values and where they come from', () => {
       tlsCert: undefined,
       tlsKey: undefined,
       tlsCa: undefined,
+      localTransport: 'shm',
       report: undefined,
       logLevel: 'info',
       logFormat: 'pretty',
@@ -74,7 +75,7 @@ describe('values and where they come from', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
         '--precision float32 --engine-mode eager --adapter L4 --transport ws --bucket-size 64 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
-        '--train-samples 640 --test-samples 0 --augment off --token-file t --report r.json --log-level debug --log-format json ' +
+        '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines',
     );
     expect(flags).toEqual({
@@ -102,9 +103,10 @@ describe('values and where they come from', () => {
       testSamples: 0,
       augment: false,
       tokenFile: 't',
-      tlsCert: undefined,
-      tlsKey: undefined,
-      tlsCa: undefined,
+      tlsCert: 'c',
+      tlsKey: 'k',
+      tlsCa: 'a',
+      localTransport: 'unix',
       report: 'r.json',
       logLevel: 'debug',
       logFormat: 'json',
@@ -244,8 +246,24 @@ describe('refusals name the flag or the variable, and its value', () => {
     ],
     ['train j --tls-cert c', 'E_USAGE --tls-cert c: --tls-cert and --tls-key go together -> Give both, or neither.'],
     [
-      'train j --tls-cert c --tls-key k',
-      'E_NOT_SUPPORTED --tls-cert c --tls-key k: this version of Lockstep does not have TLS -> Listen on 127.0.0.1 and reach it through a tunnel (ssh -L), or put a TLS proxy before it.',
+      'worker --coordinator https://h:1 --tls-key k --tls-ca a',
+      'E_USAGE --tls-key k --tls-ca a: --tls-cert and --tls-key go together -> Give both, or neither.',
+    ],
+    [
+      'coordinator j --tls-ca a',
+      'E_USAGE --tls-ca a: there is no certificate for it to vouch for -> Give the coordinator its --tls-cert and --tls-key, too.',
+    ],
+    [
+      'worker --coordinator h:29400 --tls-ca a',
+      "E_USAGE --tls-ca a: the coordinator's address http://h:29400 is one without TLS -> Give https://h:29400, or leave it out.",
+    ],
+    [
+      'worker --coordinator h:29400 --peer-listen 10.0.0.5',
+      'E_LISTEN --peer-listen 10.0.0.5: it must be HOST:PORT, e.g. 127.0.0.1:29400 or [::1]:29400 -> Ports go from 0 to 65535; port 0 picks a free one and prints it.',
+    ],
+    [
+      'train j --local-transport infiniband',
+      'E_USAGE --local-transport infiniband: it must be one of shm, unix, tcp -> Change --local-transport or leave it out.',
     ],
     [
       'train j --wokers 2',
@@ -344,7 +362,7 @@ describe('--listen', () => {
     '%s can be reached from other machines: not without a token file',
     (text) => {
       expect(refusal(`train j --listen ${text}`)).toBe(
-        `E_LISTEN --listen ${text}: other machines can reach it, and no token is asked of them -> Give --token-file FILE with a secret in it, or listen on 127.0.0.1.`,
+        `E_LISTEN --listen ${text}: other machines can reach it, and no token is asked of them -> Give --token-file FILE with a secret in it (openssl rand -base64 24 > FILE), or listen on 127.0.0.1.`,
       );
       expect(refusal(`train j --listen ${text} --token-file t`)).toBe('no refusal');
     },
@@ -355,7 +373,33 @@ describe('the other commands', () => {
   test('worker', () => {
     expect(parse('worker --coordinator ws://10.0.0.5:29400/ --job j.ts --token-file t')).toEqual({
       kind: 'worker',
-      flags: { coordinator: 'http://10.0.0.5:29400', job: 'j.ts', tokenFile: 't', engine: 'auto', adapter: undefined },
+      flags: {
+        coordinator: 'http://10.0.0.5:29400',
+        job: 'j.ts',
+        tokenFile: 't',
+        engine: 'auto',
+        adapter: undefined,
+        peerListen: undefined,
+        localTransport: 'shm',
+        tlsCert: undefined,
+        tlsKey: undefined,
+        tlsCa: undefined,
+      },
+    });
+    expect(
+      parse('worker --coordinator wss://h:5 --peer-listen [::1]:7 --local-transport tcp --tls-ca a', {
+        LOCKSTEP_TLS_CERT: 'c',
+        LOCKSTEP_TLS_KEY: 'k',
+      }),
+    ).toMatchObject({
+      flags: {
+        coordinator: 'https://h:5',
+        peerListen: { host: '::1', port: 7 },
+        localTransport: 'tcp',
+        tlsCert: 'c',
+        tlsKey: 'k',
+        tlsCa: 'a',
+      },
     });
     expect(parse('worker', { LOCKSTEP_COORDINATOR: 'h:5', LOCKSTEP_TOKEN_FILE: 't' })).toMatchObject({
       flags: { coordinator: 'http://h:5', tokenFile: 't' },
@@ -363,8 +407,12 @@ describe('the other commands', () => {
   });
 
   test('status, evaluate, verify, doctor, setup', () => {
-    expect(parse('status')).toEqual({ kind: 'status', url: undefined });
-    expect(parse('status 127.0.0.1:29400')).toEqual({ kind: 'status', url: 'http://127.0.0.1:29400' });
+    expect(parse('status')).toEqual({ kind: 'status', url: undefined, tlsCa: undefined });
+    expect(parse('status https://127.0.0.1:29400 --tls-ca a')).toEqual({
+      kind: 'status',
+      url: 'https://127.0.0.1:29400',
+      tlsCa: 'a',
+    });
     expect(parse('evaluate runs/x')).toEqual({ kind: 'evaluate', run: 'runs/x' });
     expect(parse('verify runs/x')).toEqual({ kind: 'verify', run: 'runs/x' });
     expect(parse('doctor')).toEqual({ kind: 'doctor', natsUrl: undefined });

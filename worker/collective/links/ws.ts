@@ -12,6 +12,8 @@ import { createServer as createSecureServer, request as httpsRequest } from 'nod
 import type { Duplex } from 'node:stream';
 import { LockstepError } from '../../../protocol/errors.ts';
 import type { Link, Transport } from '../../../protocol/link.ts';
+import type { Tls } from '../../../protocol/tls.ts';
+import { callerOptions, tlsError } from '../../tls.ts';
 import { createSegment, openSegment, type Segment } from './segment.ts';
 import { SEGMENT_BYTES, shmLink } from './shm.ts';
 import { MAX_MESSAGE_BYTES, socketLink } from './socket-link.ts';
@@ -37,13 +39,6 @@ export interface PeerListener {
   close(): Promise<void>;
 }
 
-/** Certificates in PEM: `cert` and `key` of a side that listens, `ca` of whom a caller trusts. */
-export interface TlsFiles {
-  readonly cert?: string;
-  readonly key?: string;
-  readonly ca?: string;
-}
-
 /** Which ways a worker may take to a peer of its own machine; over the network there is TCP alone. */
 export interface LocalWays {
   readonly unix: boolean;
@@ -66,12 +61,11 @@ function machineName(): string | null {
   }
 }
 
-/** Compares a bearer token in constant time. `expected` null: none is asked for. */
+/** Compares a bearer token by hash: neither content nor length of it shows in the time taken. `expected` null: none is asked for. */
 function isAuthorized(request: IncomingMessage, expected: string | null): boolean {
   if (expected === null) return true;
-  const given = Buffer.from(request.headers.authorization ?? '');
-  const wanted = Buffer.from(`Bearer ${expected}`);
-  return given.length === wanted.length && timingSafeEqual(given, wanted);
+  const hash = (text: string): Buffer => createHash('sha256').update(text).digest();
+  return timingSafeEqual(hash(request.headers.authorization ?? ''), hash(`Bearer ${expected}`));
 }
 
 function acceptKey(key: string): string {
@@ -95,15 +89,21 @@ function offeredSegment(request: IncomingMessage): Segment | null {
   }
 }
 
-/** Listens on `host` (a free port), and on a unix socket, for the peers of `run`. */
+/**
+ * Listens on `host` and `port` (0 or none: a free one), and on a unix socket, for the peers of `run`; `announced` is the address that
+ * they are told, where `host` is all of this machine's. With TLS where it has a certificate. Throws E_LISTEN or E_PORT_IN_USE.
+ */
 export async function listenForPeers(options: {
   host: string;
+  port?: number;
+  announced?: string;
   token: string | null;
   run: string;
   ways?: LocalWays;
-  tls?: TlsFiles;
+  tls?: Tls | null;
 }): Promise<PeerListener> {
-  const { tls, ways = ALL_WAYS } = options;
+  const { ways = ALL_WAYS } = options;
+  const identity = options.tls?.identity ?? null;
   const unclaimed = new Map<string, Link>();
   const claims = new Map<string, (link: Link) => void>();
   const channels = new Set<WebSocketChannel>();
@@ -154,14 +154,14 @@ export async function listenForPeers(options: {
       .on('upgrade', (request, socket, head) => upgrade(transport, request, socket, head))
       .on('request', (_request, response) => response.writeHead(404).end());
 
-  const tcp = serve(tls?.cert === undefined ? createServer() : createSecureServer({ ...tls }), 'tcp');
-  tcp.listen(0, options.host);
-  await once(tcp, 'listening');
+  const tcp = serve(identity === null ? createServer() : createSecureServer(identity), 'tcp');
+  await listenOn(tcp, options.host, options.port ?? 0);
   const servers = [tcp];
   const address = tcp.address();
   if (address === null || typeof address === 'string') throw new Error('a TCP server listens on a port');
-  const host = options.host.includes(':') ? `[${options.host}]` : options.host;
-  const url = new URL(`${tls?.cert === undefined ? 'ws' : 'wss'}://${host}:${address.port}/peer`);
+  const announced = options.announced ?? options.host;
+  const host = announced.includes(':') ? `[${announced}]` : announced;
+  const url = new URL(`${identity === null ? 'ws' : 'wss'}://${host}:${address.port}/peer`);
 
   const machine = ways.unix ? machineName() : null;
   if (machine !== null) {
@@ -200,6 +200,22 @@ export async function listenForPeers(options: {
   };
 }
 
+async function listenOn(server: Server, host: string, port: number): Promise<void> {
+  try {
+    server.listen(port, host);
+    await once(server, 'listening');
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    const isTaken = why.includes('EADDRINUSE');
+    throw new LockstepError(isTaken ? 'E_PORT_IN_USE' : 'E_LISTEN', `cannot listen for peers: ${why}`, {
+      remedy: isTaken
+        ? 'Give another port with --peer-listen, or port 0 for a free one: each worker needs one of its own.'
+        : 'Give an address of this machine with --peer-listen.',
+      cause,
+    });
+  }
+}
+
 interface Upgraded {
   readonly response: IncomingMessage;
   readonly socket: Duplex;
@@ -209,7 +225,7 @@ interface Upgraded {
 /** One WebSocket handshake. Throws E_UNAUTHORIZED, E_PEER_LOST, or the system's error when nobody is there. */
 async function upgradeTo(
   url: URL,
-  options: { token: string | null; self: PeerAddress; run: string; unix?: string; segment?: string; tls?: TlsFiles },
+  options: { token: string | null; self: PeerAddress; run: string; unix?: string; segment?: string; tls?: Tls | null },
 ): Promise<Upgraded> {
   const { self, run, token, unix, segment, tls } = options;
   const key = randomBytes(16).toString('base64');
@@ -231,7 +247,7 @@ async function upgradeTo(
     unix !== undefined
       ? httpRequest({ ...common, socketPath: `\0${unix}` })
       : url.protocol === 'wss:'
-        ? httpsRequest({ ...common, ...place, ...(tls?.ca === undefined ? {} : { ca: tls.ca }) })
+        ? httpsRequest({ ...common, ...place, ...callerOptions(tls ?? null) })
         : httpRequest({ ...common, ...place });
   return new Promise((resolve, reject) => {
     request.on('upgrade', (response, socket, head) => {
@@ -254,12 +270,26 @@ async function upgradeTo(
   });
 }
 
-/** Connects to a peer's listener, saying who `self` is, by the best way there is. Throws E_PEER_LOST or E_UNAUTHORIZED. */
+/** What an address is that only its own machine reaches. */
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/i;
+
+/**
+ * Connects to a peer's listener, saying who `self` is, by the best way there is; with `tls`, not over a network without it.
+ * Throws E_PEER_LOST, E_UNAUTHORIZED or E_TLS.
+ */
 export async function connectToPeer(
   url: string,
-  options: { token: string | null; run: string; self: PeerAddress; ways?: LocalWays; tls?: TlsFiles },
+  options: {
+    token: string | null;
+    run: string;
+    self: PeerAddress;
+    /** How the peer is called in errors. */
+    who?: string;
+    ways?: LocalWays;
+    tls?: Tls | null;
+  },
 ): Promise<Link> {
-  const { ways = ALL_WAYS } = options;
+  const { ways = ALL_WAYS, who = 'the peer' } = options;
   const address = new URL(url);
   const unix = address.searchParams.get('unix');
   const isNear = ways.unix && unix !== null && address.searchParams.get('machine') === machineName();
@@ -268,16 +298,31 @@ export async function connectToPeer(
       const link = await connectNearby(address, unix, options, ways.shm);
       if (link !== null) return link;
     }
+    if ((options.tls ?? null) !== null && address.protocol !== 'wss:') throw hasNoTls();
     const { socket, head } = await upgradeTo(address, options);
     return socketLink(
       new WebSocketChannel(socket, { isClient: true, head, maxMessageBytes: MAX_MESSAGE_BYTES }),
       'tcp',
     );
   } catch (cause) {
+    const fault = await tlsError(who, address, cause);
+    if (fault !== null) throw fault;
     const why = cause instanceof Error ? cause.message : String(cause);
-    const code = cause instanceof LockstepError ? cause.code : 'E_PEER_LOST';
-    throw new LockstepError(code, `no link to the peer at ${address.host}: ${why}`, { cause });
+    const { code, remedy } =
+      cause instanceof LockstepError ? cause : { code: 'E_PEER_LOST' as const, remedy: undefined };
+    const hint =
+      remedy ?? (LOOPBACK.test(address.hostname) ? ANNOUNCE_ANOTHER : 'See whether a firewall is between them.');
+    throw new LockstepError(code, `no link to ${who} at ${address.host}: ${why}`, { remedy: hint, cause });
   }
+}
+
+const ANNOUNCE_ANOTHER =
+  'Only its own machine reaches a peer there: start it with the address that others have for its coordinator, or with --peer-listen.';
+
+function hasNoTls(): LockstepError {
+  return new LockstepError('E_TLS', 'it has no certificate, and this run does not go over a network without TLS', {
+    remedy: 'Start that worker with --tls-cert and --tls-key.',
+  });
 }
 
 /** A link on this machine; null when the unix socket can't be reached after all (another user's sandbox). */

@@ -2,7 +2,8 @@
 
 import { LockstepError } from '../../../protocol/errors.ts';
 import type { Link } from '../../../protocol/link.ts';
-import { connectToPeer, type LocalWays, type PeerListener, type TlsFiles } from '../links/ws.ts';
+import type { Tls } from '../../../protocol/tls.ts';
+import { connectToPeer, type LocalWays, type PeerListener } from '../links/ws.ts';
 
 /** Time for all links of a generation to come up. */
 const LINK_UP_TIMEOUT_MS = 30_000;
@@ -16,16 +17,20 @@ export interface Member {
 
 /** How this worker's links are made. */
 export interface LinkOptions {
-  /** The address that peers reach this worker at. */
+  /** The address that this worker listens at, and its port; none: a free one. */
   readonly host: string;
+  readonly port?: number;
+  /** The address that peers reach this worker at, where that is another. */
+  readonly announced?: string;
   /** What peers must show; null: nothing. */
   readonly token: string | null;
   readonly run: string;
   readonly ways?: LocalWays;
-  readonly tls?: TlsFiles;
+  /** What links over a network are encrypted with; null: they are not. */
+  readonly tls?: Tls | null;
 }
 
-/** The links of a generation's rank, by peer. Throws E_PEER_LOST or E_UNAUTHORIZED. */
+/** The links of a generation's rank, by peer. Throws E_PEER_LOST, E_UNAUTHORIZED or E_TLS. */
 export async function openLinks(
   self: { readonly generation: number; readonly rank: number },
   members: readonly Member[],
@@ -36,7 +41,10 @@ export async function openLinks(
   return linkUp({
     rank,
     members,
-    connect: (member) => connectToPeer(member.peerUrl, { ...options, self: { generation, rank } }),
+    connect: (member) => {
+      const who = nameOf(members, member.rank);
+      return connectToPeer(member.peerUrl, { ...options, who, self: { generation, rank } });
+    },
     accept: (member) => listener.accept({ generation, rank: member.rank }),
   });
 }

@@ -28,6 +28,7 @@ export type ToThread = OpenRequest | { readonly kind: 'wake' | 'close' | 'end' }
 export interface PlainError {
   readonly code: ErrorCode;
   readonly message: string;
+  readonly remedy?: string | undefined;
 }
 
 export type FromThread =
@@ -47,11 +48,15 @@ if (port === null) throw new Error('this is a thread');
 const data = workerData as LinkOptions;
 const say = (message: FromThread): void => port.postMessage(message);
 const sayFailed = (error: unknown): void => {
-  const { code, message } = error instanceof LockstepError ? error : new LockstepError('E_TRAINING', String(error));
-  say({ kind: 'failed', error: { code, message } });
+  const told = error instanceof LockstepError ? error : new LockstepError('E_TRAINING', String(error));
+  const { code, message, remedy } = told;
+  say({ kind: 'failed', error: { code, message, remedy } });
 };
 
-const listener = await listenForPeers(data);
+const listener = await listenForPeers(data).catch((error: unknown) => {
+  sayFailed(error);
+  throw error;
+});
 
 let exchange: Exchange | null = null;
 let control: ControlBlock | null = null;

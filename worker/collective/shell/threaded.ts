@@ -12,7 +12,7 @@ import { inPlace } from './in-place.ts';
 import type { LinkOptions } from './link-up.ts';
 import { floatsOf, reservePages, type Pages } from './memory.ts';
 import { backward, planCollective } from '../plan.ts';
-import type { FromThread, ToThread } from './thread.ts';
+import type { FromThread, PlainError, ToThread } from './thread.ts';
 import { TrafficMeter } from './traffic.ts';
 
 /** How long the engine's thread waits at a time before it looks after its other business: messages of the coordinator. */
@@ -99,13 +99,13 @@ function mailOf(thread: Worker): Mail {
       for (;;) {
         const message = await any();
         if (isKind(message, kind)) return message;
-        if (message.kind === 'failed') throw new LockstepError(message.error.code, message.error.message);
+        if (message.kind === 'failed') throw errorOf(message.error);
       }
     },
     failure: async () => {
       for (;;) {
         const message = await any();
-        if (message.kind === 'failed') return new LockstepError(message.error.code, message.error.message);
+        if (message.kind === 'failed') return errorOf(message.error);
       }
     },
     onEnd: (handler) => {
@@ -113,6 +113,10 @@ function mailOf(thread: Worker): Mail {
       if (broken !== null) handler();
     },
   };
+}
+
+function errorOf({ code, message, remedy }: PlainError): LockstepError {
+  return new LockstepError(code, message, remedy === undefined ? {} : { remedy });
 }
 
 function isKind<K extends FromThread['kind']>(

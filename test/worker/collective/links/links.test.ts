@@ -6,7 +6,9 @@ import { readdirSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { WebSocket } from 'ws';
 import { FRAME_HEADER_BYTES, encodeFrameHeader } from '../../../../protocol/frame.ts';
+import type { LockstepError } from '../../../../protocol/errors.ts';
 import type { Link } from '../../../../protocol/link.ts';
+import type { Tls } from '../../../../protocol/tls.ts';
 import {
   connectToPeer,
   listenForPeers,
@@ -14,8 +16,8 @@ import {
   type PeerListener,
 } from '../../../../worker/collective/links/ws.ts';
 import { collector, headerOf, linkContract, payloadOf, type LinkPair } from './contract.ts';
-import { CERT, KEY } from './certificate.ts';
 import { proxyTo } from './proxy.ts';
+import { makeAuthority, makeCertificate } from '../../../certificates.ts';
 
 const TOKEN = 'the token of the run';
 const RUN = 'run-1';
@@ -61,23 +63,76 @@ for (const [name, ways] of Object.entries(WAYS)) {
 }
 
 describe('a link over TLS', () => {
+  const authority = makeAuthority();
+  const trusting = { identity: null, ca: authority.cert };
+  const withTls = (identity: NonNullable<Tls['identity']>): { tls: Tls } => ({ tls: { identity, ca: authority.cert } });
+  /** What `caller` gets of a listener: the link's transport, or the code and text of the refusal. */
+  const met = async (listening: object, caller: object): Promise<string> => {
+    const made = await listener(listening);
+    return connectToPeer(made.url, { ...common, ways: WAYS.tcp, ...caller }).then(
+      (link) => link.transport,
+      (error: unknown) => `${(error as LockstepError).code} ${(error as LockstepError).message}`,
+    );
+  };
+
   linkContract(async () => {
-    const made = await listener({ tls: { cert: CERT, key: KEY } });
+    const made = await listener(withTls(makeCertificate(['127.0.0.1'], authority)));
     const proxy = await proxyTo(made.url);
     opened.push(proxy);
     const [a, b] = await Promise.all([
-      connectToPeer(proxy.url, { ...common, ways: WAYS.tcp, tls: { ca: CERT } }),
+      connectToPeer(proxy.url, { ...common, ways: WAYS.tcp, tls: trusting }),
       made.accept(self),
     ]);
     const sendGarbage = (): void => a.send({ ...headerOf(1, 1), step: -1 }, payloadOf(1, 1));
     return { ends: [a, b], kill: proxy.cut, sendGarbage };
   });
 
-  it('is refused to a caller that does not know the certificate', async () => {
-    const made = await listener({ tls: { cert: CERT, key: KEY } });
-    await expect(connectToPeer(made.url, { ...common, ways: WAYS.tcp })).rejects.toMatchObject({
-      code: 'E_PEER_LOST',
-      message: expect.stringContaining('self-signed certificate') as string,
+  it('needs an authority that the caller trusts, a name that it called, and valid dates: or E_TLS says what is wrong', async () => {
+    const good = withTls(makeCertificate(['127.0.0.1'], authority));
+    const untrusted = /^E_TLS the peer at 127\.0\.0\.1:\d+: no authority that is trusted here signed its certificate/;
+    expect(await met(good, { tls: trusting })).toBe('tcp');
+    expect(await met(good, { tls: { identity: null, ca: makeAuthority('another').cert } })).toMatch(untrusted);
+    expect(await met(good, {})).toMatch(untrusted);
+    expect(await met(withTls(makeCertificate(['10.0.0.9', 'a.example'], authority)), { tls: trusting })).toMatch(
+      /^E_TLS .*: its certificate is for other names: .*127\.0\.0\.1/,
+    );
+    const old = makeCertificate(['127.0.0.1'], authority, { from: -2, to: -1 });
+    expect(await met(withTls(old), { tls: trusting })).toMatch(/^E_TLS .*: its certificate has expired$/);
+    const early = makeCertificate(['127.0.0.1'], authority, { from: 1, to: 2 });
+    expect(await met(withTls(early), { tls: trusting })).toMatch(/^E_TLS .*: its certificate is not valid yet$/);
+  });
+
+  it('is made with who shows the caller’s own certificate, whatever it names; not when that has expired', async () => {
+    const shared = { tls: { identity: makeCertificate(['cluster.example'], null), ca: null } };
+    expect(await met(shared, shared)).toBe('tcp');
+    const signed = { tls: { identity: makeCertificate(['cluster.example'], authority), ca: null } };
+    expect(await met(signed, signed)).toBe('tcp');
+    const other = { tls: { identity: makeCertificate(['cluster.example'], null), ca: null } };
+    expect(await met(shared, other)).toMatch(/^E_TLS .*no authority that is trusted/);
+    const old = makeCertificate(['cluster.example'], null, { from: -2, to: -1 });
+    const expired = { tls: { identity: old, ca: null } };
+    expect(await met(expired, expired)).toMatch(/^E_TLS .*has expired/);
+  });
+
+  it('is what a run with TLS wants over a network: a peer without a certificate is refused by its name, but not nearby', async () => {
+    expect(await met({}, { tls: trusting, who: 'rank 1 (w1 on blue)' })).toMatch(
+      /^E_TLS no link to rank 1 \(w1 on blue\) at 127\.0\.0\.1:\d+: it has no certificate/,
+    );
+    expect(await met({}, { tls: trusting, ways: WAYS.unix })).toBe('unix');
+  });
+
+  it('that is called without TLS, or a peer without TLS that is called with it, is found out', async () => {
+    const made = await listener(withTls(makeCertificate(['127.0.0.1'], authority)));
+    const plain = made.url.replace('wss:', 'ws:');
+    await expect(connectToPeer(plain, { ...common, ways: WAYS.tcp })).rejects.toMatchObject({
+      code: 'E_TLS',
+      message: expect.stringContaining('it speaks TLS, and was called without') as string,
+    });
+    const bare = await listener();
+    const secure = bare.url.replace('ws:', 'wss:');
+    await expect(connectToPeer(secure, { ...common, ways: WAYS.tcp, tls: trusting })).rejects.toMatchObject({
+      code: 'E_TLS',
+      message: expect.stringContaining('does not speak TLS') as string,
     });
   });
 });

@@ -1,0 +1,46 @@
+// The line that starts a worker of a coordinator that waits for them, to paste on its machine: whole, with an address that other
+// machines have for it. Pure.
+
+import { addressText, type Address } from './options/values.ts';
+
+export interface Joining {
+  /** As the coordinator is reached on its own machine. */
+  readonly url: string;
+  /** As `--listen` says. */
+  readonly listen: Address;
+  /** Addresses of this machine, those first that others are likely to reach. */
+  readonly addresses: readonly string[];
+  readonly tokenFile: string;
+  readonly job: string;
+  readonly tlsCert: string | undefined;
+  readonly tlsKey: string | undefined;
+  readonly tlsCa: string | undefined;
+}
+
+/** Where other machines reach the coordinator: where it listens at all of this machine's addresses, at the likeliest. */
+export function urlForOthers({ url, listen, addresses }: Joining): string {
+  if (listen.host !== '0.0.0.0' && listen.host !== '::') return url;
+  const { protocol, port } = new URL(url);
+  const [host] = addresses;
+  return host === undefined ? url : `${protocol}//${addressText({ host, port: Number(port) })}`;
+}
+
+export function joinLine(joining: Joining): string {
+  const { tokenFile, job, tlsCert, tlsKey, tlsCa } = joining;
+  const flags: readonly (readonly [string, string | undefined])[] = [
+    ['--coordinator', urlForOthers(joining)],
+    ['--token-file', tokenFile],
+    ['--tls-ca', tlsCa],
+    ['--tls-cert', tlsCert],
+    ['--tls-key', tlsKey],
+    ['--job', job],
+  ];
+  return [
+    'npx lockstep worker',
+    ...flags.flatMap(([flag, value]) => (value === undefined ? [] : [flag, quoted(value)])),
+  ].join(' ');
+}
+
+function quoted(word: string): string {
+  return /^[\w./@%+=:,[\]-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+}
