@@ -8,6 +8,7 @@ import { readEngineEnvironment } from '../environment.ts';
 import { describeEngine, type EngineMode, type GpuDevice, type Precision } from './device.ts';
 import { loadTensorflow, type TensorflowLibrary } from './library.ts';
 import { nativeCrossEntropy, statelessDraws } from './operations.ts';
+import { keepSignalsAway } from './signals.ts';
 import { createTracedEngine } from './traced-engine.ts';
 
 export interface TensorflowOptions {
@@ -31,6 +32,7 @@ export interface TensorflowOptions {
 export async function openTensorflow(options: TensorflowOptions): Promise<Engine> {
   const { job, seed, mode, precision } = options;
   const environment = readEngineEnvironment(process.env);
+  keepSignalsAway();
   const library = await loadTensorflow(options.bindingPath, options.libraryVersion);
   const gpu = options.gpu ?? null;
   if (gpu !== null) checkGpu(library, gpu);
