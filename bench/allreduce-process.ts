@@ -13,8 +13,8 @@ import { parseArgs } from 'node:util';
 import type { OpenCollective } from '../worker/collective/shell/generation.ts';
 import { startCommunication } from '../worker/collective/shell/communication.ts';
 import { ALL_WAYS, type LocalWays } from '../worker/collective/links/ws.ts';
+import { parseNatsUrl } from '../nats/server.ts';
 import { median, type Greeting } from './measure.ts';
-import { openNats } from './nats-links.ts';
 import { openStockWs } from './stock-ws.ts';
 
 const CALIBRATION_CALLS = 3;
@@ -58,11 +58,12 @@ const block = (ms: number): void => {
 
 async function openRank(): Promise<Rank> {
   const ways = WAYS[values.way] ?? ALL_WAYS;
-  const communication = values.way.startsWith('nats:')
-    ? await openNats(values.way)
-    : values.way === 'stock-ws'
+  const nats = values.way.startsWith('nats:') ? parseNatsUrl(values.way)?.server : undefined;
+  const common = { host: '127.0.0.1', token: 'bench', run: 'bench', ways, threaded: values.threaded };
+  const communication =
+    values.way === 'stock-ws'
       ? await openStockWs()
-      : await startCommunication({ host: '127.0.0.1', token: 'bench', run: 'bench', ways, threaded: values.threaded });
+      : await startCommunication({ ...common, ...(nats !== undefined && { nats }) });
   let collective: OpenCollective | null = null;
   let vector = new Float32Array(0);
   let out = new Float32Array(0);

@@ -15,6 +15,8 @@ export type ErrorCode =
   | 'E_RUN_NOT_FOUND'
   | 'E_PORT_IN_USE'
   | 'E_NATS_UNREACHABLE'
+  | 'E_NATS_REFUSED' // a NATS server that refuses credentials or is too small
+  | 'E_RUN_IN_USE' // another coordinator has the run's name on the NATS server
   | 'E_LISTEN' // an address that can't be listened on, or not without a token
   | 'E_TLS' // a certificate or key that can't be used, or one that isn't trusted
   | 'E_TOOL_MISSING' // pip, a compiler
@@ -38,6 +40,7 @@ export type ErrorCode =
   | 'E_DIGEST' // replicas whose weights differ
   | 'E_PEER_LOST'
   | 'E_COORDINATOR_LOST'
+  | 'E_NATS_LOST' // the connection to the NATS server ended
   // in running
   | 'E_WORKER_FAILED'
   | 'E_NOT_FINITE' // a loss or gradient that is not finite
@@ -68,6 +71,8 @@ const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'E_RUN_NOT_FOUND',
   'E_PORT_IN_USE',
   'E_NATS_UNREACHABLE',
+  'E_NATS_REFUSED',
+  'E_RUN_IN_USE',
   'E_LISTEN',
   'E_TLS',
   'E_TOOL_MISSING',

@@ -6,14 +6,21 @@ import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { parseNatsUrl, type NatsServer } from '../../nats/server.ts';
 import { natsServerPath } from './programs.ts';
 
-export interface NatsServer {
+export interface RunningServer {
   readonly url: string;
   kill(): Promise<void>;
 }
 
-export async function startNatsServer(...flags: readonly string[]): Promise<NatsServer> {
+export function serverAt(url: string): NatsServer {
+  const parsed = parseNatsUrl(url);
+  if (parsed === null) throw new Error(`no URL of a NATS server: ${url}`);
+  return parsed.server;
+}
+
+export async function startNatsServer(...flags: readonly string[]): Promise<RunningServer> {
   const directory = mkdtempSync(join(tmpdir(), 'lockstep-nats-'));
   const args = ['--addr', '127.0.0.1', '--port', '-1', '--store_dir', directory, ...flags];
   const child = spawn(natsServerPath(), args, { stdio: ['ignore', 'ignore', 'pipe'] });

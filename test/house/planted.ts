@@ -15,6 +15,7 @@ const ARROW = 'eslint(no-restricted-imports)';
 export const TARGETS = [
   'protocol/messages.ts',
   'protocol/metrics.ts',
+  'nats/connect.ts',
   'coordinator/main.ts',
   'coordinator/core/run.ts',
   'worker/main.ts',
@@ -39,19 +40,27 @@ const OUTSIDE: readonly Target[] = ['deploy/cli.ts', 'dashboards/page.ts', 'test
 
 /** Who may not import whom: every inner file of a room stands for all of them. */
 const FORBIDDEN: Readonly<Record<string, readonly Target[]>> = {
-  'protocol/core-file.ts': ['coordinator/main.ts', 'worker/main.ts', 'jobs/contract.ts', ...OUTSIDE],
+  'protocol/core-file.ts': ['nats/connect.ts', 'coordinator/main.ts', 'worker/main.ts', 'jobs/contract.ts', ...OUTSIDE],
+  'nats/shell-file.ts': ['coordinator/main.ts', 'worker/main.ts', 'jobs/contract.ts', ...OUTSIDE],
   'coordinator/shell-file.ts': ['worker/main.ts', 'jobs/contract.ts', ...OUTSIDE],
   'coordinator/http/shell-file.ts': ['worker/train.ts', 'jobs/contract.ts', ...OUTSIDE],
-  'coordinator/core/core-file.ts': ['coordinator/main.ts', 'worker/train.ts', 'jobs/contract.ts', ...OUTSIDE],
+  'coordinator/core/core-file.ts': [
+    'nats/connect.ts',
+    'coordinator/main.ts',
+    'worker/train.ts',
+    'jobs/contract.ts',
+    ...OUTSIDE,
+  ],
   'worker/shell-file.ts': ['coordinator/main.ts', ...OUTSIDE],
   'worker/engine/shell-file.ts': ['coordinator/core/run.ts', ...OUTSIDE],
   'worker/collective/core-file.ts': [
+    'nats/connect.ts',
     'coordinator/core/run.ts',
     'worker/main.ts',
     'worker/collective/links/ws.ts',
     ...OUTSIDE,
   ],
-  'jobs/job-file.ts': ['coordinator/main.ts', 'worker/main.ts', ...OUTSIDE],
+  'jobs/job-file.ts': ['nats/connect.ts', 'coordinator/main.ts', 'worker/main.ts', ...OUTSIDE],
   'jobs/datasets/job-file.ts': ['coordinator/core/run.ts', 'worker/train.ts', ...OUTSIDE],
   'deploy/shell-file.ts': [
     'coordinator/core/run.ts',
@@ -63,6 +72,7 @@ const FORBIDDEN: Readonly<Record<string, readonly Target[]>> = {
   ],
   'deploy/setup/shell-file.ts': ['coordinator/core/run.ts', 'worker/train.ts'],
   'dashboards/core-file.ts': [
+    'nats/connect.ts',
     'coordinator/main.ts',
     'worker/main.ts',
     'jobs/contract.ts',
@@ -74,13 +84,15 @@ const FORBIDDEN: Readonly<Record<string, readonly Target[]>> = {
 };
 
 const LAWFUL: Readonly<Record<string, readonly Target[]>> = {
-  'coordinator/shell-file.ts': ['protocol/messages.ts', 'coordinator/core/run.ts'],
+  'nats/shell-file.ts': ['protocol/messages.ts'],
+  'coordinator/shell-file.ts': ['protocol/messages.ts', 'nats/connect.ts', 'coordinator/core/run.ts'],
   'coordinator/core/core-file.ts': ['protocol/messages.ts'],
-  'worker/shell-file.ts': ['protocol/messages.ts', 'jobs/contract.ts', 'worker/collective/tree.ts'],
+  'worker/shell-file.ts': ['protocol/messages.ts', 'nats/connect.ts', 'jobs/contract.ts', 'worker/collective/tree.ts'],
   'worker/collective/core-file.ts': ['protocol/messages.ts', 'worker/collective/tree.ts'],
   'jobs/datasets/job-file.ts': ['protocol/messages.ts', 'jobs/contract.ts'],
   'deploy/shell-file.ts': [
     'protocol/messages.ts',
+    'nats/connect.ts',
     'jobs/contract.ts',
     'coordinator/main.ts',
     'worker/main.ts',
@@ -136,7 +148,7 @@ function arrows(
 }
 
 const CORE_FOLDERS = ['protocol', 'coordinator/core', 'worker/collective', 'worker/optimizer', 'worker/data'];
-const SHELL_FOLDERS = ['coordinator/http', 'worker', 'worker/collective/links', 'deploy'];
+const SHELL_FOLDERS = ['nats', 'coordinator/http', 'worker', 'worker/collective/links', 'deploy'];
 
 const WORLDLY_EXPRESSIONS: Readonly<Record<string, readonly [source: string, rule: string]>> = {
   'date-now': ['Date.now()', 'eslint(no-restricted-globals)'],
@@ -172,6 +184,7 @@ const WORLDLY_MODULES = [
   'node:child_process',
   'node:module',
   'ws',
+  '@nats-io/transport-node',
 ];
 
 function worldly(folders: readonly string[], isLawful: boolean): Planted[] {

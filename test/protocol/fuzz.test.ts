@@ -5,8 +5,10 @@
 // The inputs follow from the seed: a failure prints the input that it failed on.
 
 import { describe, expect, it } from 'vitest';
+import { ByteStream } from '../../protocol/byte-stream.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import { encodeFrameHeader, FrameReader, type FrameHeader } from '../../protocol/frame.ts';
+import type { LinkEnd } from '../../protocol/link.ts';
 import { decodeCoordinatorMessage, decodeWorkerMessage, encodeMessage } from '../../protocol/messages.ts';
 import { encodeHead, WebSocketReader } from '../../worker/collective/links/websocket.ts';
 
@@ -181,6 +183,41 @@ describe('more than a million inputs', () => {
     });
     expect(verdict.inputs).toBe(400_000);
     expect(Math.min(verdict.read, verdict.refused)).toBeGreaterThan(40_000);
+    expect(memory() - before).toBeLessThan(200e6);
+  });
+
+  it('of the stream over NATS', () => {
+    const before = memory();
+    const message = (kind: number, payload: readonly number[]): Uint8Array =>
+      Uint8Array.of(kind, 0, 0, 0, 0, ...payload);
+    const corpus = [
+      message(1, [1, 2, 3, 4]),
+      message(2, [0, 0, 0, 0, 0, 0, 0, 0]),
+      message(3, [98, 121, 101]),
+      message(4, []),
+    ];
+    const verdict = fuzz({
+      corpus,
+      inputs: 200_000,
+      code: 'E_FRAME',
+      decode: (bytes) => {
+        let end: LinkEnd | null = null;
+        const stream = new ByteStream({
+          chunkBytes: 1000,
+          silenceMs: 1000,
+          nowMs: 0,
+          publish: () => {},
+          ended: (how) => {
+            end = how;
+          },
+        });
+        stream.receive(() => {});
+        stream.hear(bytes, 0);
+        const refusal = (end as LinkEnd | null)?.error ?? null;
+        if (refusal !== null) throw refusal;
+      },
+    });
+    expect(Math.min(verdict.read, verdict.refused)).toBeGreaterThan(20_000);
     expect(memory() - before).toBeLessThan(200e6);
   });
 

@@ -5,8 +5,8 @@
 import { availableParallelism } from 'node:os';
 import { inRankOrder, planFor, type Communication } from './generation.ts';
 import { inPlace } from './in-place.ts';
-import { openLinks, type LinkOptions } from './link-up.ts';
-import { listenForPeers } from '../links/ws.ts';
+import { openLinks } from './link-up.ts';
+import { openMeeting, type LinkOptions } from './meeting.ts';
 import { startThread } from './threaded.ts';
 
 /** True where `workers` workers of this machine leave each a core for its communication besides the engine's. */
@@ -20,14 +20,14 @@ export async function startCommunication(
 ): Promise<Communication> {
   const { threaded, ...links } = options;
   if (threaded) return startThread(links);
-  const listener = await listenForPeers(links);
+  const meeting = await openMeeting(links);
   return {
-    url: listener.url,
+    url: meeting.url,
     open: async (partial, members) => {
       const inOrder = inRankOrder(members);
-      const plan = planFor(partial, inOrder);
-      return inPlace(plan, inOrder, await openLinks(plan, inOrder, listener, links));
+      const plan = planFor(partial, inOrder, links);
+      return inPlace(plan, inOrder, await openLinks(plan, inOrder, meeting));
     },
-    close: () => listener.close(),
+    close: () => meeting.close(),
   };
 }

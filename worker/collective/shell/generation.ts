@@ -3,6 +3,7 @@
 import type { Collective } from '../../train.ts';
 import type { GenerationPlan } from './exchange.ts';
 import type { Member } from './link-up.ts';
+import type { LinkOptions } from './meeting.ts';
 
 export interface OpenCollective extends Collective {
   close(): Promise<void>;
@@ -20,9 +21,14 @@ export function inRankOrder(members: readonly Member[]): Member[] {
   return members.toSorted((a, b) => a.rank - b.rank);
 }
 
+/** Two levels between hosts; one over a NATS server, which every frame passes however near its ranks are. */
 export function planFor(
   partial: Omit<GenerationPlan, 'worldSize' | 'hosts'>,
   inOrder: readonly Member[],
+  options: Pick<LinkOptions, 'nats'> = {},
 ): GenerationPlan {
-  return { ...partial, worldSize: inOrder.length, hosts: inOrder.map((member) => member.host) };
+  const worldSize = inOrder.length;
+  return options.nats === undefined
+    ? { ...partial, worldSize, hosts: inOrder.map((member) => member.host) }
+    : { ...partial, worldSize };
 }

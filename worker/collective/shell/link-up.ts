@@ -2,8 +2,7 @@
 
 import { LockstepError } from '../../../protocol/errors.ts';
 import type { Link } from '../../../protocol/link.ts';
-import type { Tls } from '../../../protocol/tls.ts';
-import { connectToPeer, type LocalWays, type PeerListener } from '../links/ws.ts';
+import type { Meeting } from './meeting.ts';
 
 /** Time for all links of a generation to come up. */
 const LINK_UP_TIMEOUT_MS = 30_000;
@@ -15,37 +14,18 @@ export interface Member {
   readonly host: string;
 }
 
-/** How this worker's links are made. */
-export interface LinkOptions {
-  /** The address that this worker listens at, and its port; none: a free one. */
-  readonly host: string;
-  readonly port?: number;
-  /** The address that peers reach this worker at, where that is another. */
-  readonly announced?: string;
-  /** What peers must show; null: nothing. */
-  readonly token: string | null;
-  readonly run: string;
-  readonly ways?: LocalWays;
-  /** What links over a network are encrypted with; null: they are not. */
-  readonly tls?: Tls | null;
-}
-
 /** The links of a generation's rank, by peer. Throws E_PEER_LOST, E_UNAUTHORIZED or E_TLS. */
 export async function openLinks(
   self: { readonly generation: number; readonly rank: number },
   members: readonly Member[],
-  listener: PeerListener,
-  options: LinkOptions,
+  meeting: Meeting,
 ): Promise<Map<number, Link>> {
   const { generation, rank } = self;
   return linkUp({
     rank,
     members,
-    connect: (member) => {
-      const who = nameOf(members, member.rank);
-      return connectToPeer(member.peerUrl, { ...options, who, self: { generation, rank } });
-    },
-    accept: (member) => listener.accept({ generation, rank: member.rank }),
+    connect: (member) => meeting.connect(member.peerUrl, { generation, rank }, nameOf(members, member.rank)),
+    accept: (member) => meeting.accept({ generation, rank: member.rank }),
   });
 }
 

@@ -9,8 +9,8 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { LockstepError, type ErrorCode } from '../../../protocol/errors.ts';
 import { BEGIN, ControlBlock, NO_SLOT } from './control-block.ts';
 import { Exchange, type GenerationPlan } from './exchange.ts';
-import { nameOf, openLinks, type LinkOptions, type Member } from './link-up.ts';
-import { listenForPeers } from '../links/ws.ts';
+import { nameOf, openLinks, type Member } from './link-up.ts';
+import { openMeeting, type LinkOptions } from './meeting.ts';
 import { vectorMemory, type Pages } from './memory.ts';
 
 export interface OpenRequest {
@@ -53,7 +53,7 @@ const sayFailed = (error: unknown): void => {
   say({ kind: 'failed', error: { code, message, remedy } });
 };
 
-const listener = await listenForPeers(data).catch((error: unknown) => {
+const meeting = await openMeeting(data).catch((error: unknown) => {
   sayFailed(error);
   throw error;
 });
@@ -118,7 +118,7 @@ function fail(error: unknown): void {
 
 async function open(request: OpenRequest): Promise<void> {
   const { plan, members, pages } = request;
-  const links = await openLinks(plan, members, listener, data);
+  const links = await openLinks(plan, members, meeting);
   const here = members.filter((m) => m.host === members[plan.rank]?.host).length;
   // Where ranks outnumber cores, looking would take a core from a rank that computes.
   lookMs = here <= availableParallelism() ? LOOK_MS : 0;
@@ -150,10 +150,10 @@ port.on('message', (message: ToThread) => {
   else if (message.kind === 'open') open(message).catch(sayFailed);
   else if (message.kind === 'close') close().catch(sayFailed);
   else {
-    void listener.close().then(() => {
+    void meeting.close().then(() => {
       say({ kind: 'ended' });
       port.close();
     });
   }
 });
-say({ kind: 'listening', url: listener.url });
+say({ kind: 'listening', url: meeting.url });

@@ -9,7 +9,7 @@ import { inRankOrder, planFor, type Communication, type OpenCollective } from '.
 import { BEGIN, ControlBlock, NO_SLOT, OFFER } from './control-block.ts';
 import type { GenerationPlan } from './exchange.ts';
 import { inPlace } from './in-place.ts';
-import type { LinkOptions } from './link-up.ts';
+import type { LinkOptions } from './meeting.ts';
 import { floatsOf, reservePages, type Pages } from './memory.ts';
 import { backward, planCollective } from '../plan.ts';
 import type { FromThread, PlainError, ToThread } from './thread.ts';
@@ -30,7 +30,7 @@ export async function startThread(options: LinkOptions): Promise<Communication> 
     url,
     open: async (partial, members) => {
       const inOrder = inRankOrder(members);
-      const plan = planFor(partial, inOrder);
+      const plan = planFor(partial, inOrder, options);
       // Alone there is nobody to talk to.
       if (inOrder.length === 1) return inPlace(plan, inOrder, new Map());
       const pages = reservePages(planMemory(planCollective(plan), plan.rank).floats, true);

@@ -1,0 +1,55 @@
+// Where a worker's peers reach it, and how it reaches them: over sockets and shared memory, or over a NATS server.
+
+import { connectNats } from '../../../nats/connect.ts';
+import type { NatsServer } from '../../../nats/server.ts';
+import type { Link } from '../../../protocol/link.ts';
+import type { Tls } from '../../../protocol/tls.ts';
+import { connectOverNats, listenOverNats } from '../links/nats.ts';
+import { connectToPeer, listenForPeers, type LocalWays, type PeerAddress, type PeerListener } from '../links/ws.ts';
+
+/** How this worker's links are made. */
+export interface LinkOptions {
+  /** The address that this worker listens at, and its port; none: a free one. */
+  readonly host: string;
+  readonly port?: number;
+  /** The address that peers reach this worker at, where that is another. */
+  readonly announced?: string;
+  /** What peers must show; null: nothing. */
+  readonly token: string | null;
+  readonly run: string;
+  readonly ways?: LocalWays;
+  /** What links over a network are encrypted with; null: they are not. */
+  readonly tls?: Tls | null;
+  /** All links go over this server, those within a machine, too. */
+  readonly nats?: NatsServer;
+}
+
+export interface Meeting extends PeerListener {
+  /** Calls a peer, saying who `self` is; `who` is what the peer is called in errors. Throws E_PEER_LOST, E_UNAUTHORIZED or E_TLS. */
+  connect(url: string, self: PeerAddress, who: string): Promise<Link>;
+}
+
+/** Listens for peers. Throws E_NATS_UNREACHABLE or E_NATS_REFUSED. */
+export async function openMeeting(options: LinkOptions): Promise<Meeting> {
+  if (options.nats === undefined) {
+    const listener = await listenForPeers(options);
+    return {
+      url: listener.url,
+      accept: (peer) => listener.accept(peer),
+      connect: (url, self, who) => connectToPeer(url, { ...options, who, self }),
+      close: () => listener.close(),
+    };
+  }
+  const { token, run } = options;
+  const nats = await connectNats(options.nats, `lockstep ${run}: gradients`);
+  const listener = await listenOverNats(nats, { token, run });
+  return {
+    url: listener.url,
+    accept: (peer) => listener.accept(peer),
+    connect: (url, self) => connectOverNats(nats, url, { token, run, self }),
+    close: async () => {
+      await listener.close();
+      await nats.close();
+    },
+  };
+}
