@@ -1,17 +1,12 @@
 // The worker's end of the control link: a WebSocket to the coordinator that carries messages.ts. A shell: it owns the socket,
-// nothing is decided here. Messages that arrive before somebody listens are kept, in order.
+// nothing is decided here. Over a NATS server it is nats-control-link.ts.
 
 import { once } from 'node:events';
 import { WebSocket } from 'ws';
 import { LockstepError } from '../protocol/errors.ts';
-import {
-  decodeCoordinatorMessage,
-  encodeMessage,
-  MAX_MESSAGE_BYTES,
-  type CoordinatorMessage,
-  type WorkerMessage,
-} from '../protocol/messages.ts';
+import { encodeMessage, MAX_MESSAGE_BYTES, type CoordinatorMessage, type WorkerMessage } from '../protocol/messages.ts';
 import type { Tls } from '../protocol/tls.ts';
+import { ControlInbox } from './control-inbox.ts';
 import { callerOptions, tlsError } from './tls.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -22,7 +17,7 @@ export interface ControlLink {
   send(message: WorkerMessage): void;
   /** Resolves when the socket has taken what was sent, up to the high-water mark. */
   drained(): Promise<void>;
-  /** The next message of the coordinator; throws E_COORDINATOR_LOST when the link is closed. */
+  /** The next message of the coordinator; throws E_COORDINATOR_LOST (or E_NATS_LOST) when the link is closed. */
   next(): Promise<CoordinatorMessage>;
   /** From now on every message goes to `handler` as it arrives, those not yet taken first. */
   listen(handler: (message: CoordinatorMessage) => void): void;
@@ -50,39 +45,17 @@ export async function connectControl(url: string, token: string | null, tls: Tls
     ...(token === null ? {} : { headers: { authorization: `Bearer ${token}` } }),
   });
 
-  const queue: CoordinatorMessage[] = [];
-  let handler: ((message: CoordinatorMessage) => void) | null = null;
-  let waiting: { resolve: (m: CoordinatorMessage) => void; reject: (e: Error) => void } | null = null;
-  let lost: LockstepError | null = null;
-  let resolveClosed: (error: LockstepError) => void = () => {};
-  const closed = new Promise<LockstepError>((resolve) => {
-    resolveClosed = resolve;
-  });
-  const lose = (message: string, cause?: unknown): void => {
-    if (lost !== null) return;
-    lost = new LockstepError('E_COORDINATOR_LOST', message, { cause });
-    waiting?.reject(lost);
-    waiting = null;
-    resolveClosed(lost);
-  };
-
+  const inbox = new ControlInbox(url);
   socket.on('message', (data: Buffer) => {
-    let message: CoordinatorMessage;
     try {
-      message = decodeCoordinatorMessage(data);
-    } catch (error) {
-      lose(`the coordinator at ${url} sent ${error instanceof Error ? error.message : String(error)}`, error);
+      inbox.take(data);
+    } catch {
       socket.close(1008);
-      return;
     }
-    if (handler !== null) handler(message);
-    else if (waiting !== null) {
-      waiting.resolve(message);
-      waiting = null;
-    } else queue.push(message);
   });
   socket.on('close', (code, reason) => {
-    lose(`the link to the coordinator at ${url} closed (${code}${reason.length > 0 ? `: ${reason.toString()}` : ''})`);
+    const why = reason.length > 0 ? `: ${reason.toString()}` : '';
+    inbox.lose(`the link to the coordinator at ${url} closed (${code}${why})`);
   });
 
   let localAddress: string | null = null;
@@ -106,7 +79,7 @@ export async function connectControl(url: string, token: string | null, tls: Tls
       cause,
     });
   }
-  socket.on('error', (error) => lose(`the link to the coordinator at ${url} failed: ${error.message}`, error));
+  socket.on('error', (error) => inbox.lose(`the link to the coordinator at ${url} failed: ${error.message}`, error));
 
   return {
     localAddress,
@@ -120,19 +93,9 @@ export async function connectControl(url: string, token: string | null, tls: Tls
         });
       }
     },
-    next: () => {
-      const message = queue.shift();
-      if (message !== undefined) return Promise.resolve(message);
-      if (lost !== null) return Promise.reject(lost);
-      return new Promise((resolve, reject) => {
-        waiting = { resolve, reject };
-      });
-    },
-    listen: (h) => {
-      handler = h;
-      for (const message of queue.splice(0)) h(message);
-    },
-    closed,
+    next: () => inbox.next(),
+    listen: (handler) => inbox.listen(handler),
+    closed: inbox.closed,
     close: async () => {
       if (socket.readyState === WebSocket.CLOSED) return;
       const end = once(socket, 'close');

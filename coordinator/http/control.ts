@@ -1,6 +1,5 @@
 // The WebSocket endpoint that workers speak to, at /control of the coordinator's port. Who may come in is decided here, before
-// the core hears of it: a token, no browser, no more than so many, a first message in time. Messages are parsed here and
-// trusted inside; a peer whose message does not parse is closed and heard no more.
+// the core hears of it: a token, no browser, no more than so many. What they then say passes control-connection.ts.
 //
 // A dead peer is known by its closed connection or, when the network swallows even that, by its silence under pings.
 
@@ -8,16 +7,15 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebSocket, WebSocketServer } from 'ws';
-import { LockstepError } from '../../protocol/errors.ts';
+import { MAX_MESSAGE_BYTES } from '../../protocol/messages.ts';
 import {
-  decodeWorkerMessage,
-  encodeMessage,
-  MAX_MESSAGE_BYTES,
-  type CoordinatorMessage,
-  type WorkerMessage,
-} from '../../protocol/messages.ts';
+  HELLO_MS,
+  MAX_CONNECTIONS,
+  openBorder,
+  type ControlConnection,
+  type ControlEvents,
+} from '../control-connection.ts';
 
-const MAX_CONNECTIONS = 2048;
 const CLOSE_POLICY_VIOLATION = 1008;
 /** Bytes of reason that fit a close frame (RFC 6455, 5.5). */
 const MAX_CLOSE_REASON_BYTES = 123;
@@ -35,24 +33,11 @@ export interface ControlTiming {
   readonly closeGraceMs: number;
 }
 
-const TIMING: ControlTiming = { helloMs: 10_000, pingEveryMs: 5000, silenceMs: 120_000, closeGraceMs: 2000 };
+const TIMING: ControlTiming = { helloMs: HELLO_MS, pingEveryMs: 5000, silenceMs: 120_000, closeGraceMs: 2000 };
 
-export interface ControlConnection {
-  /** The worker's name for its life: w0, w1, ... in the order of arrival. */
-  readonly id: string;
-  send(message: CoordinatorMessage): void;
-  close(code: string, because: string): void;
-  /** Set it before the call that gave the connection returns; earlier messages are not kept. */
-  onMessage(handler: (message: WorkerMessage) => void): void;
-  readonly closed: Promise<{ readonly because: string }>;
-}
-
-export interface ControlOptions {
+export interface ControlOptions extends ControlEvents {
   readonly server: Server;
   readonly token: string | null;
-  readonly onConnect: (connection: ControlConnection) => void;
-  readonly onRefused: (code: string) => void;
-  readonly onWarning: (message: string) => void;
   readonly timing?: Partial<ControlTiming>;
   readonly connectionsMax?: number;
   /** Monotonic milliseconds. */
@@ -108,24 +93,26 @@ export function openControl(options: ControlOptions): { close(): Promise<void> }
   server.on('upgrade', onUpgrade);
 
   const connectionOf = (socket: WebSocket): ControlConnection => {
-    const id = `w${arrivals++}`;
-    let handler: (message: WorkerMessage) => void = () => {};
-    let reason: string | null = null;
     let heardAtMs = now();
     let graceTimer: NodeJS.Timeout | undefined;
-    const close = (code: string, because: string): void => {
-      reason ??= because;
-      socket.close(CLOSE_POLICY_VIOLATION, cut(`${code}: ${because}`, MAX_CLOSE_REASON_BYTES));
-      graceTimer ??= setTimeout(() => socket.terminate(), timing.closeGraceMs);
-    };
-    const helloTimer = setTimeout(() => {
-      options.onRefused('E_HANDSHAKE');
-      close('E_HANDSHAKE', `no "hello" within ${timing.helloMs / 1000} s`);
-    }, timing.helloMs);
+    const border = openBorder(
+      `w${arrivals++}`,
+      {
+        send: (message) => {
+          if (socket.readyState === WebSocket.OPEN) socket.send(message);
+        },
+        close: (text) => {
+          socket.close(CLOSE_POLICY_VIOLATION, cut(text, MAX_CLOSE_REASON_BYTES));
+          graceTimer ??= setTimeout(() => socket.terminate(), timing.closeGraceMs);
+        },
+      },
+      options,
+      timing.helloMs,
+    );
     const pingTimer = setInterval(() => {
       const silentMs = now() - heardAtMs;
       if (silentMs < timing.silenceMs) return socket.ping();
-      reason ??= `nothing was heard of it for ${Math.round(silentMs / 1000)} s`;
+      border.blame(`nothing was heard of it for ${Math.round(silentMs / 1000)} s`);
       return socket.terminate();
     }, timing.pingEveryMs);
     pingTimer.unref();
@@ -134,42 +121,15 @@ export function openControl(options: ControlOptions): { close(): Promise<void> }
     });
     socket.on('message', (data: Buffer) => {
       heardAtMs = now();
-      if (reason !== null) return;
-      clearTimeout(helloTimer);
-      let message: WorkerMessage;
-      try {
-        message = decodeWorkerMessage(data);
-      } catch (error) {
-        if (!(error instanceof LockstepError)) throw error;
-        options.onRefused(error.code);
-        options.onWarning(`${id} sent ${error.message}`);
-        close(error.code, error.message);
-        return;
-      }
-      handler(message);
+      border.receive(data);
     });
-    socket.on('error', (error) => {
-      reason ??= error.message;
+    socket.on('error', (error) => border.blame(error.message));
+    socket.on('close', (code) => {
+      clearTimeout(graceTimer);
+      clearInterval(pingTimer);
+      border.end(`its link closed (code ${code})`);
     });
-    const closed = new Promise<{ because: string }>((resolve) => {
-      socket.on('close', (code) => {
-        clearTimeout(helloTimer);
-        clearTimeout(graceTimer);
-        clearInterval(pingTimer);
-        resolve({ because: reason ?? `its link closed (code ${code})` });
-      });
-    });
-    return {
-      id,
-      send: (message) => {
-        if (socket.readyState === WebSocket.OPEN) socket.send(encodeMessage(message));
-      },
-      close,
-      onMessage: (h) => {
-        handler = h;
-      },
-      closed,
-    };
+    return border.connection;
   };
 
   return {

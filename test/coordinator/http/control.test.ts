@@ -4,7 +4,8 @@ import { connect, type AddressInfo } from 'node:net';
 import { Packr, unpack } from 'msgpackr';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { WebSocket, type ClientOptions } from 'ws';
-import { openControl, type ControlConnection, type ControlOptions } from '../../../coordinator/http/control.ts';
+import type { ControlConnection } from '../../../coordinator/control-connection.ts';
+import { openControl, type ControlOptions } from '../../../coordinator/http/control.ts';
 import type { WorkerMessage } from '../../../protocol/messages.ts';
 
 const HELLO: WorkerMessage = {

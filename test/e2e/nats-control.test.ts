@@ -1,0 +1,293 @@
+// The control channel over a real NATS server on loopback, and what only NATS has: runs that share a server, strangers on it, its
+// limits, its death.
+
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { openNatsControl } from '../../coordinator/nats/control.ts';
+import { claimRun } from '../../coordinator/nats/rivals.ts';
+import { connectNats, type Nats } from '../../nats/connect.ts';
+import { callOn, listenOn } from '../../nats/meet.ts';
+import type { NatsServer } from '../../nats/server.ts';
+import type { NatsStream } from '../../nats/stream.ts';
+import { messageHead } from '../../protocol/message-stream.ts';
+import type { ControlLink } from '../../worker/control-link.ts';
+import { connectControlOverNats } from '../../worker/nats-control-link.ts';
+import { arrivals, controlContract, TOKEN, type ControlWay, type RawEnd } from '../control/contract.ts';
+import { serverAt, startNatsServer, type RunningServer } from './nats-server.ts';
+
+const RUN = 'run-1';
+const SUBJECT = `lockstep.${RUN}.control`;
+const timing = { beatMs: 100, silenceMs: 5000 };
+
+let running: RunningServer;
+let server: NatsServer;
+const opened: { close(): Promise<void> }[] = [];
+const keep = <T extends { close(): Promise<void> }>(one: T): T => {
+  opened.push(one);
+  return one;
+};
+const connection = async (): Promise<Nats> => keep(await connectNats(server, 'test'));
+
+beforeAll(async () => {
+  running = await startNatsServer();
+  server = serverAt(running.url);
+});
+afterEach(async () => {
+  for (const one of opened.splice(0).toReversed()) await one.close();
+});
+afterAll(async () => {
+  await running.kill();
+});
+
+const join = async (run: string, token: string | null): Promise<ControlLink> =>
+  keep(await connectControlOverNats(server, run, token, timing));
+
+function rawEnd(nats: Nats, stream: NatsStream): RawEnd {
+  let isHeld = false;
+  // Reading begins a little later, so that there is something to hold.
+  setImmediate(() => {
+    if (!isHeld) stream.receive(() => {});
+  });
+  return {
+    send: (message) => stream.send(messageHead(message), message),
+    hold: () => {
+      isHeld = true;
+    },
+    release: () => stream.receive(() => {}),
+    closed: stream.closed.then(({ because }) => because),
+    kill: () => void nats.connection.close(),
+  };
+}
+
+async function openDoor(
+  run: string,
+  { connectionsMax, helloMs }: { connectionsMax?: number; helloMs?: number } = {},
+): ReturnType<ControlWay['open']> {
+  const nats = await connection();
+  const [refused, warnings, come]: [string[], string[], ReturnType<typeof arrivals>] = [[], [], arrivals()];
+  const control = await openNatsControl(nats, {
+    run,
+    token: TOKEN,
+    timing,
+    onConnect: (made) => come.add(made),
+    onRefused: (code) => refused.push(code),
+    onWarning: (message) => warnings.push(message),
+    ...(connectionsMax !== undefined && { connectionsMax }),
+    ...(helloMs !== undefined && { helloMs }),
+  });
+  return {
+    refused,
+    warnings,
+    arrival: come.next,
+    connect: (token) => join(run, token),
+    connectRaw: async () => {
+      const own = await connection();
+      const whom = 'the coordinator';
+      const stream = await callOn(own, SUBJECT, {
+        token: TOKEN,
+        about: {},
+        whom,
+        lostCode: 'E_COORDINATOR_LOST',
+        timing,
+      });
+      return rawEnd(own, stream);
+    },
+    close: () => control.close(),
+  };
+}
+
+const way: ControlWay = {
+  open: (options) => openDoor(RUN, options),
+  rawCoordinator: async () => {
+    const nats = await connection();
+    let take: (stream: NatsStream) => void = () => {};
+    const called = new Promise<NatsStream>((resolve) => {
+      take = resolve;
+    });
+    const listening = await listenOn(nats, SUBJECT, {
+      token: TOKEN,
+      timing,
+      onRefused: () => {},
+      onCall: (_about, open) => {
+        take(open());
+        return null;
+      },
+    });
+    const link = await join(RUN, TOKEN);
+    keep({ close: async () => (nats.connection.isClosed() ? undefined : listening.close()) });
+    return { link, raw: rawEnd(nats, await called) };
+  },
+};
+
+describe('the control channel over NATS', () => {
+  controlContract(way);
+});
+
+describe('on a NATS server', () => {
+  it('two runs do not hear each other, and a run without a coordinator is named', async () => {
+    const [first, second] = [await openDoor('run-1'), await openDoor('run-2')];
+    const link = await first.connect(TOKEN);
+    const atFirst = await first.arrival();
+    const other = await second.connect(TOKEN);
+    const atSecond = await second.arrival();
+    link.send({ kind: 'linked', generation: 1 });
+    other.send({ kind: 'linked', generation: 2 });
+    await Promise.all([atFirst.until(1), atSecond.until(1)]);
+    expect([atFirst.heard, atSecond.heard]).toEqual([
+      [{ kind: 'linked', generation: 1 }],
+      [{ kind: 'linked', generation: 2 }],
+    ]);
+    expect(first.refused.concat(second.refused)).toEqual([]);
+    await expect(join('run 3', TOKEN)).rejects.toMatchObject({
+      code: 'E_COORDINATOR_LOST',
+      message: `no link to the coordinator at ${running.url}/run%203: nobody listens there`,
+    });
+  });
+
+  it('the token crosses the server for nobody to read', async () => {
+    const ear = await connection();
+    const said: string[] = [];
+    ear.connection.subscribe('>', {
+      callback: (_error, message) => {
+        said.push(`${message.subject} ${message.string()}`);
+        return undefined;
+      },
+    });
+    await ear.connection.flush();
+    const door = await openDoor(RUN);
+    const link = await door.connect(TOKEN);
+    const arrival = await door.arrival();
+    link.send({ kind: 'linked', generation: 1 });
+    await arrival.until(1);
+    await expect(door.connect('a guess')).rejects.toMatchObject({ code: 'E_UNAUTHORIZED' });
+    await ear.connection.flush();
+    expect(said.length).toBeGreaterThan(3);
+    for (const text of said) expect(text).not.toMatch(/the token of the run|a guess/);
+  });
+
+  it('a stranger who publishes on the subject of the run is refused and disturbs nobody', async () => {
+    const door = await openDoor(RUN);
+    const link = await door.connect(TOKEN);
+    const arrival = await door.arrival();
+    const stranger = await connection();
+    const ask = async (text: string): Promise<unknown> =>
+      (await stranger.connection.request(SUBJECT, text, { timeout: 5000 })).json<{ answer: string }>().answer;
+    expect(await ask('')).toBe('400 malformed');
+    expect(await ask('{"call":"x"}')).toBe('400 malformed');
+    const call = { call: 'a'.repeat(32), about: '{}', proof: 'b'.repeat(64) };
+    expect(await ask(JSON.stringify(call))).toBe('401 unauthorized');
+    expect(door.refused).toEqual(['E_MESSAGE', 'E_MESSAGE', 'E_UNAUTHORIZED']);
+    link.send({ kind: 'linked', generation: 1 });
+    await arrival.until(1);
+  });
+
+  it('who answers in the coordinator’s place without its token is not believed', async () => {
+    const impostor = await connection();
+    await listenOn(impostor, SUBJECT, { token: null, onRefused: () => {}, onCall: (_about, open) => (open(), null) });
+    await expect(join(RUN, TOKEN)).rejects.toMatchObject({
+      code: 'E_UNAUTHORIZED',
+      message: expect.stringContaining("does not know the run's token") as string,
+    });
+  });
+
+  it('a second coordinator of the run is refused with who has it; of another run it is not', async () => {
+    const [first, second] = [await connection(), await connection()];
+    await claimRun(first, RUN, { host: 'red', pid: 11 });
+    await expect(claimRun(second, RUN, { host: 'blue', pid: 12 })).rejects.toMatchObject({
+      code: 'E_RUN_IN_USE',
+      message: `the run run-1 has a coordinator on the NATS server at ${running.url} already: process 11 on red`,
+    });
+    await claimRun(second, 'run-2', { host: 'blue', pid: 12 });
+    await first.close();
+    await claimRun(second, RUN, { host: 'blue', pid: 12 });
+  });
+
+  it('of two coordinators that begin at once, not both have the run', async () => {
+    const [first, second] = [await connection(), await connection()];
+    const claims = await Promise.allSettled([
+      claimRun(first, RUN, { host: 'red', pid: 11 }),
+      claimRun(second, RUN, { host: 'blue', pid: 12 }),
+    ]);
+    expect(claims.filter(({ status }) => status === 'fulfilled').length).toBeLessThan(2);
+  });
+
+  it('the end of the server is E_NATS_LOST at the worker, by the server’s name', async () => {
+    const own = await startNatsServer();
+    const nats = await connectNats(serverAt(own.url), 'test');
+    await openNatsControl(nats, {
+      run: RUN,
+      token: TOKEN,
+      onConnect: () => {},
+      onRefused: () => {},
+      onWarning: () => {},
+    });
+    const link = await connectControlOverNats(serverAt(own.url), RUN, TOKEN);
+    await own.kill();
+    expect(await link.closed).toMatchObject({
+      code: 'E_NATS_LOST',
+      message: expect.stringContaining(own.url) as string,
+    });
+    expect((await nats.lost)?.code).toBe('E_NATS_LOST');
+    await link.close();
+  });
+
+  it('a server that is not there is named, with what to do', async () => {
+    const gone = await startNatsServer();
+    await gone.kill();
+    await expect(connectNats(serverAt(gone.url), 'test')).rejects.toMatchObject({
+      code: 'E_NATS_UNREACHABLE',
+      message: expect.stringContaining(gone.url) as string,
+      remedy: expect.stringContaining('--nats-url') as string,
+    });
+  });
+});
+
+describe('a NATS server that asks who comes', () => {
+  it.each([
+    ['a user and password', ['--user', 'ann', '--pass', 's3cret'], 'ann:s3cret'],
+    ['a token', ['--auth', 's3cret'], 's3cret'],
+  ])('by %s lets in who has it; a refusal does not repeat it', async (_, flags, secret) => {
+    const own = await startNatsServer(...flags);
+    const withSecret = (text: string): NatsServer => serverAt(own.url.replace('//', `//${text}@`));
+    await (await connectNats(withSecret(secret), 'test')).close();
+    for (const wrong of [serverAt(own.url), withSecret(secret.replace('s3cret', 'guessed'))]) {
+      const refusal: unknown = await connectNats(wrong, 'test').catch((error: unknown) => error);
+      expect(refusal).toMatchObject({
+        code: 'E_NATS_REFUSED',
+        remedy: expect.stringContaining('--nats-creds') as string,
+      });
+      expect(String(refusal)).not.toContain('guessed');
+    }
+    await own.kill();
+  });
+});
+
+describe('a NATS server with small messages', () => {
+  it('carries the control channel all the same', async () => {
+    const own = await startNatsServer('--config', new URL('nats-small.conf', import.meta.url).pathname);
+    const nats = await connectNats(serverAt(own.url), 'test');
+    expect(nats.payloadBytes).toBe(1024);
+    const come = arrivals();
+    const events = { onConnect: come.add, onRefused: () => {}, onWarning: () => {} };
+    const control = await openNatsControl(nats, { run: RUN, token: TOKEN, ...events });
+    const link = await connectControlOverNats(serverAt(own.url), RUN, TOKEN);
+    const arrival = await come.next();
+    const long = { kind: 'failed', code: 'E_TRACE', message: 'm'.repeat(8000), stack: 's'.repeat(8000) } as const;
+    link.send(long);
+    await arrival.until(1);
+    expect(arrival.heard).toEqual([long]);
+    await link.close();
+    await control.close();
+    await nats.close();
+    await own.kill();
+  });
+
+  it('too small for the handshake is refused with what to change', async () => {
+    const own = await startNatsServer('--config', new URL('nats-tiny.conf', import.meta.url).pathname);
+    await expect(connectNats(serverAt(own.url), 'test')).rejects.toMatchObject({
+      code: 'E_NATS_REFUSED',
+      message: expect.stringContaining('512 bytes a message') as string,
+      remedy: expect.stringContaining('max_payload') as string,
+    });
+    await own.kill();
+  });
+});
