@@ -4,6 +4,8 @@
 // It is not on the step's path: a slow disk or an observer here never holds up a step.
 
 import { hostname } from 'node:os';
+import { connectNats, type Nats } from '../nats/connect.ts';
+import type { NatsServer } from '../nats/server.ts';
 import type { BatchPlan } from '../protocol/batch-plan.ts';
 import { MAX_STATE_PART_FLOATS } from '../protocol/messages.ts';
 import type { RunReport } from '../protocol/report.ts';
@@ -16,10 +18,13 @@ import { NO_PROGRESS } from './core/progress.ts';
 import { Run, type Effect, type Input, type JournalEntry, type Outcome } from './core/run.ts';
 import type { ReplicaState } from './core/state-assembly.ts';
 import { viewOf } from './core/view.ts';
-import type { ControlConnection } from './control-connection.ts';
+import type { ControlConnection, ControlEvents } from './control-connection.ts';
 import { openControl } from './http/control.ts';
 import { createMetrics } from './http/metrics.ts';
 import { startHttp } from './http/server.ts';
+import { openNatsControl } from './nats/control.ts';
+import { aheadOf, openNatsRecord } from './nats/record.ts';
+import { claimRun } from './nats/rivals.ts';
 import { pruneCheckpoints } from './record/checkpoint-directory.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import type { RunRecord } from './record/journal-schema.ts';
@@ -47,6 +52,8 @@ export interface CoordinatorOptions {
   readonly identity: Tls['identity'];
   /** Workers must show it; null leaves the control port open (loopback tests only). */
   readonly token: string | null;
+  /** Workers join over this server, and keep to it among themselves; null: they join at the HTTP port. */
+  readonly nats: NatsServer | null;
   readonly runDirectory: RunDirectory;
   /** The checkpoint to go on from. */
   readonly resume: { readonly checkpoint: Checkpoint; readonly directory: string; readonly stepsLost: number } | null;
@@ -69,6 +76,18 @@ export interface Coordinator {
   /** The launcher saw a worker process end. */
   processEnded(input: Extract<Input, { kind: 'process-ended' }>): void;
   readonly ended: Promise<{ outcome: Outcome; report: RunReport }>;
+}
+
+/** Connects to the server and has the run's name there. Throws E_NATS_UNREACHABLE, E_NATS_REFUSED or E_RUN_IN_USE. */
+async function joinNats(server: NatsServer, run: string): Promise<Nats> {
+  const nats = await connectNats(server, `lockstep ${run}: coordinator`);
+  try {
+    await claimRun(nats, run, { host: hostname(), pid: process.pid });
+    return nats;
+  } catch (error) {
+    await nats.close();
+    throw error;
+  }
 }
 
 /** Starts listening and returns at once; `ended` resolves when the run is over and its record is on disk. */
@@ -94,6 +113,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const view = (): RunView =>
     viewOf(run, { pid: process.pid, host: hostname(), startedAtMs, nowMs: performance.now() });
 
+  // First: where it can't be had, nothing has been begun.
+  const nats = options.nats === null ? null : await joinNats(options.nats, config.run);
   const metrics = createMetrics({ run: config.run, transport: config.transport });
   const http = await startHttp({
     listen: options.listen,
@@ -104,12 +125,19 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       return metrics.render();
     },
     ready: () => ({ ok: run.phase === 'training' || run.phase === 'evaluating', because: run.because }),
+  }).catch(async (error: unknown) => {
+    await nats?.close();
+    throw error;
   });
   const journal = await openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }));
   const metricsLog = await openMetricsLog(runDirectory.path, {
     keepSteps: resume?.checkpoint.step ?? 0,
     warn: (message) => options.onEvent({ kind: 'warning', message }),
   });
+  const kept =
+    nats === null
+      ? null
+      : await openNatsRecord(nats, config.run, (message) => options.onEvent({ kind: 'warning', message }));
   const connections = new Map<string, ControlConnection>();
   let finalState: ReplicaState | null = null;
   let writes: Promise<unknown> = Promise.resolve();
@@ -131,9 +159,14 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   /** A disk that fails is an alarm, not the end of training. */
   const record = (entry: JournalEntry | RunRecord): void => {
-    journal.append({ t: new Date().toISOString(), ...entry }).catch((error: unknown) => {
+    const timed = { t: new Date().toISOString(), ...entry };
+    journal.append(timed).catch((error: unknown) => {
       tell({ kind: 'warning', message: `journal.jsonl could not be written: ${String(error)}` });
     });
+    kept?.record?.add(timed);
+    if (timed.kind !== 'generation') return;
+    const members = run.members().map(({ id, rank, host }) => ({ worker: id, rank: rank ?? 0, host }));
+    kept?.record?.setMembership({ t: timed.t, generation: timed.generation, because: timed.because, members });
   };
 
   const perform = (effect: Effect): void => {
@@ -243,21 +276,24 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       coordinatorPeakRssBytes: process.resourceUsage().maxRSS * 1024,
       dataSet: options.dataSet,
       augment: options.augment,
+      nats: natsOf(),
     });
     await journal.close();
+    await kept?.record?.settled();
     await metricsLog.close();
     await writeReport(runDirectory.path, options.reportFile, report);
     options.onView(view());
     tell({ kind: 'finished', report, runDirectory: runDirectory.path });
     await control.close();
+    await nats?.close();
     await http.close();
     await runDirectory.release();
     return { outcome, report };
   };
 
-  const control = openControl({
-    server: http.server,
-    token: options.token,
+  const natsOf = (): RunReport['nats'] =>
+    nats === null ? null : { server: nats.server.url, bucket: kept?.record?.bucket ?? null };
+  const events: ControlEvents = {
     onRefused: (code) => metrics.countRefusal(code),
     onWarning: (message) => tell({ kind: 'warning', message }),
     onConnect: (connection) => {
@@ -268,6 +304,21 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         feed({ kind: 'disconnected', worker: connection.id, because });
       });
     },
+  };
+  const { token } = options;
+  const control =
+    nats === null
+      ? openControl({ ...events, server: http.server, token })
+      : await openNatsControl(nats, { ...events, run: config.run, token });
+  void nats?.lost.then((error) => {
+    if (error !== null)
+      feed({
+        kind: 'coordinator-failed',
+        host: hostname(),
+        pid: process.pid,
+        code: error.code,
+        message: error.message,
+      });
   });
 
   record({
@@ -275,6 +326,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     lockstep: options.lockstepVersion,
     config,
     resumedFromStep: resume?.checkpoint.step ?? null,
+    ...(nats !== null && { nats: natsOf() }),
   });
   await runDirectory.writeEndpoint({
     url: http.url,
@@ -283,6 +335,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   });
   for (const message of runDirectory.notices) tell({ kind: 'warning', message });
   tell({ kind: 'listening', url: http.url });
+  if (kept?.record === null) {
+    const message = `the NATS server keeps no copy of the record: ${kept.because}; journal.jsonl is the only one`;
+    tell({ kind: 'warning', message });
+  }
+  const ahead = resume === null || !kept?.record ? null : aheadOf(resume.checkpoint.step, kept.record.before);
+  if (ahead !== null) tell({ kind: 'warning', message: ahead });
   if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint.step, from: resume.directory });
   const ticker = setInterval(() => {
     try {

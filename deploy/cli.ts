@@ -67,10 +67,11 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
     case 'coordinator':
       return (await import('./run-coordinator.ts')).runCoordinatorCommand(command.options);
     case 'worker': {
-      const { coordinator, job, tokenFile, engine, adapter, peerListen, localTransport } = command.flags;
+      const { coordinator, natsCreds, job, tokenFile, engine, adapter, peerListen, localTransport } = command.flags;
       const { runWorkerCommand } = await import('./run-worker.ts');
       await runWorkerCommand({
         coordinator,
+        natsCreds,
         job: job ?? null,
         tokenFile: tokenFile ?? null,
         engine: engine === 'auto' ? null : engine,

@@ -3,10 +3,12 @@
 // native parts, so that it works where half of the rest does not.
 
 import { spawn } from 'node:child_process';
-import { connect, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { statfsSync } from 'node:fs';
 import type { DataSetDefinition } from '../jobs/contract.ts';
+import type { NatsServer } from '../nats/server.ts';
+import { LockstepError } from '../protocol/errors.ts';
 import { examineEngines } from './engines.ts';
 import { cacheDirectory } from './setup/cache.ts';
 import { damagedFiles, dataSetDirectory } from './setup/dataset.ts';
@@ -30,12 +32,11 @@ export interface Finding {
   readonly remedy?: string;
 }
 
-const NATS_TIMEOUT_MS = 3000;
 /** Disk that a first set-up needs, download and unpacked. */
 const SETUP_BYTES = 2.5e9;
 
 export interface DoctorWish {
-  readonly natsUrl: string | null;
+  readonly natsUrl: NatsServer | null;
   readonly listen: { readonly host: string; readonly port: number };
   readonly dataSets: readonly DataSetDefinition[];
 }
@@ -202,26 +203,22 @@ async function onGpu(finding: Finding): Promise<Finding> {
   }
 }
 
-/** Connects and reads the server's INFO line, as every NATS client does first. */
-function nats(url: string): Promise<Finding> {
+async function nats(server: NatsServer): Promise<Finding> {
   const what = 'NATS';
-  const address = new URL(url);
-  return new Promise((resolve) => {
-    const socket = connect(Number(address.port || 4222), address.hostname);
-    const fail = (why: string): void => {
-      socket.destroy();
-      resolve({ mark: 'missing', what, found: `${url}: ${why}`, remedy: 'Start nats-server, or check the address.' });
+  try {
+    const { tryNats } = await import('./nats.ts');
+    const { version, payloadBytes, hasJetStream } = await tryNats(server);
+    const more = hasJetStream ? 'with JetStream' : 'without JetStream (a run keeps its record on disk only)';
+    return {
+      mark: 'ok',
+      what,
+      found: `${server.url}, nats-server ${version}, ${bytes(payloadBytes)} a message, ${more}`,
     };
-    socket.setTimeout(NATS_TIMEOUT_MS, () => fail('no answer'));
-    socket.on('error', (error) => fail(error.message));
-    socket.once('data', (data) => {
-      const version = /"version":"([^"]+)"/.exec(data.toString('utf8'))?.[1];
-      if (version === undefined) return fail('what listens there is not a NATS server');
-      socket.destroy();
-      resolve({ mark: 'ok', what, found: `${url}, nats-server ${version}` });
-      return undefined;
-    });
-  });
+  } catch (error) {
+    const found = error instanceof Error ? error.message : String(error);
+    const remedy = error instanceof LockstepError ? error.remedy : undefined;
+    return { mark: 'missing', what, found, remedy: remedy ?? 'npm install' };
+  }
 }
 
 export async function examine(wish: DoctorWish): Promise<Finding[]> {

@@ -6,6 +6,8 @@ import { addressText, type Address } from './options/values.ts';
 export interface Joining {
   /** As the coordinator is reached on its own machine. */
   readonly url: string;
+  /** The run's address on a NATS server, where workers join over one. */
+  readonly natsAddress?: string;
   /** As `--listen` says. */
   readonly listen: Address;
   /** Addresses of this machine, those first that others are likely to reach. */
@@ -18,7 +20,8 @@ export interface Joining {
 }
 
 /** Where other machines reach the coordinator: where it listens at all of this machine's addresses, at the likeliest. */
-export function urlForOthers({ url, listen, addresses }: Joining): string {
+export function urlForOthers({ url, natsAddress, listen, addresses }: Joining): string {
+  if (natsAddress !== undefined) return natsAddress;
   if (listen.host !== '0.0.0.0' && listen.host !== '::') return url;
   const { protocol, port } = new URL(url);
   const [host] = addresses;
@@ -27,17 +30,13 @@ export function urlForOthers({ url, listen, addresses }: Joining): string {
 
 export function joinLine(joining: Joining): string {
   const { tokenFile, job, tlsCert, tlsKey, tlsCa } = joining;
-  const flags: readonly (readonly [string, string | undefined])[] = [
-    ['--coordinator', urlForOthers(joining)],
-    ['--token-file', tokenFile],
-    ['--tls-ca', tlsCa],
-    ['--tls-cert', tlsCert],
-    ['--tls-key', tlsKey],
-    ['--job', job],
-  ];
+  // Over NATS the certificate is the page's alone.
+  const tls =
+    joining.natsAddress === undefined ? { '--tls-ca': tlsCa, '--tls-cert': tlsCert, '--tls-key': tlsKey } : {};
+  const flags = { '--coordinator': urlForOthers(joining), '--token-file': tokenFile, ...tls, '--job': job };
   return [
     'npx lockstep worker',
-    ...flags.flatMap(([flag, value]) => (value === undefined ? [] : [flag, quoted(value)])),
+    ...Object.entries(flags).flatMap(([flag, value]) => (value === undefined ? [] : [flag, quoted(value)])),
   ].join(' ');
 }
 

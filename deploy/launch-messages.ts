@@ -7,6 +7,7 @@ import type { WorkerEnd } from './worker-processes.ts';
 /** The coordinator listens: workers can be started. */
 export interface Listening {
   readonly kind: 'listening';
+  /** Where workers join. */
   readonly url: string;
   readonly tokenFile: string;
   readonly logDirectory: string;

@@ -3,6 +3,7 @@
 // flags together make a run is in options/resolve.ts.
 
 import { CommanderError } from 'commander';
+import type { NatsServer } from '../nats/server.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import {
   CAPABILITIES,
@@ -10,7 +11,6 @@ import {
   FLAGS,
   flagName,
   LOCAL_TRANSPORTS,
-  REFUSED_FLAGS,
   type FlagSpec,
   type LocalTransport,
   type TrainFlags,
@@ -21,15 +21,19 @@ import {
   addressText,
   BadValue,
   capability,
+  coordinatorAddress,
   coordinatorUrl,
   isLoopback,
+  natsUrl,
   oneOf,
   switchWord,
   type Address,
+  type CoordinatorAddress,
   type Parser,
 } from './options/values.ts';
 
 export type { TrainFlags } from './options/flags.ts';
+export type { CoordinatorAddress } from './options/values.ts';
 export { resolveBatch, resolveRun } from './options/resolve.ts';
 
 export type Origin = 'flag' | 'environment' | 'default';
@@ -42,8 +46,8 @@ export interface TrainOptions {
 }
 
 export interface WorkerFlags {
-  /** http:// or https://, without a slash at its end. */
-  readonly coordinator: string;
+  readonly coordinator: CoordinatorAddress;
+  readonly natsCreds: string | undefined;
   readonly job: string | undefined;
   readonly tokenFile: string | undefined;
   readonly engine: string;
@@ -59,7 +63,7 @@ export type ParsedCommand =
   | { readonly kind: 'train' | 'coordinator'; readonly options: TrainOptions }
   | { readonly kind: 'worker'; readonly flags: WorkerFlags }
   | { readonly kind: 'status'; readonly url: string | undefined; readonly tlsCa: string | undefined }
-  | { readonly kind: 'doctor'; readonly natsUrl: string | undefined }
+  | { readonly kind: 'doctor'; readonly natsUrl: NatsServer | undefined }
   | { readonly kind: 'evaluate' | 'verify'; readonly run: string }
   | { readonly kind: 'setup'; readonly engine: string; readonly job: string }
   | { readonly kind: 'test' | 'bench'; readonly args: readonly string[] }
@@ -148,8 +152,10 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
           remedy: 'Give the address that the coordinator printed, e.g. --coordinator http://127.0.0.1:29400.',
         });
       }
+      const secrets = valueOf('--nats-url <url>', given, env);
       const flags = {
-        coordinator: read(url, coordinatorUrl),
+        coordinator: withSecrets(read(url, coordinatorAddress), serverOf(secrets) ?? null),
+        natsCreds: text('--nats-creds <file>'),
         job: text('--job <job>'),
         tokenFile: text('--token-file <file>'),
         engine: engineOf(given, env),
@@ -174,7 +180,7 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
     case 'verify':
       return { kind: command, run: first };
     case 'doctor':
-      return { kind: command, natsUrl: text('--nats-url <url>') };
+      return { kind: command, natsUrl: serverOf(valueOf('--nats-url <url>', given, env)) };
     case 'setup':
       return { kind: command, engine: engineOf(given, env), job: text('--job <job>') ?? 'cifar10-cnn' };
     case 'test':
@@ -225,9 +231,16 @@ function checkPair(flags: TlsFlags): void {
 }
 
 /** Who gives certificates wants TLS: not to be left without for an address that says http. */
-function refuseTlsFor(url: string, flags: TlsFlags): void {
+function refuseTlsFor(coordinator: CoordinatorAddress, flags: TlsFlags): void {
   const given = tlsGiven(flags);
-  if (given === '' || url.startsWith('https:')) return;
+  if (given === '') return;
+  if (coordinator.kind === 'nats') {
+    throw new LockstepError('E_USAGE', `${given}: over a NATS server no peer is reached directly`, {
+      remedy: `Leave ${given.includes(' --') ? 'them' : 'it'} out; TLS to the server is asked for by tls:// in the server's address.`,
+    });
+  }
+  const { url } = coordinator;
+  if (url.startsWith('https:')) return;
   throw new LockstepError('E_USAGE', `${given}: the coordinator's address ${url} is one without TLS`, {
     remedy: `Give ${url.replace(/^http:/, 'https:')}, or leave ${given.includes(' --') ? 'them' : 'it'} out.`,
   });
@@ -240,8 +253,20 @@ function read<T>({ text, name }: Given, parse: Parser<T>): T {
   } catch (error) {
     if (!(error instanceof BadValue)) throw error;
     const remedy = error.remedy ?? `Change ${name.trim().replace(/=$/, '')} or leave it out.`;
-    throw new LockstepError(error.code, `${name}${text}: ${error.message}`, { remedy, cause: error });
+    throw new LockstepError(error.code, `${name}${error.shown ?? text}: ${error.message}`, { remedy, cause: error });
   }
+}
+
+function serverOf(value: Given | null): NatsServer | undefined {
+  return value === null ? undefined : read(value, natsUrl);
+}
+
+/** What a worker shows a NATS server may stand apart from the coordinator's address, which others can list. */
+function withSecrets(to: CoordinatorAddress, from: NatsServer | null): CoordinatorAddress {
+  if (to.kind !== 'nats' || from === null || from.hostPort !== to.server.hostPort) return to;
+  const { user, password, token } = from;
+  const has = to.server.user !== null || to.server.token !== null;
+  return has ? to : { ...to, server: { ...to.server, user, password, token } };
 }
 
 function engineOf(given: Words['given'], env: Environment): string {
@@ -261,30 +286,24 @@ function trainOptions(job: string, given: Words['given'], env: Environment): Tra
   };
   const keys = Object.keys(FLAGS) as (keyof TrainFlags)[];
   const flags = Object.fromEntries(keys.map((key) => [key, flag(key)])) as unknown as TrainFlags;
-  checkTogether(flags);
+  checkTogether(flags, origins);
   return { job, flags, origins };
 }
 
-function asWritten(value: TrainFlags[keyof TrainFlags]): string {
-  return typeof value === 'object' ? addressText(value) : String(value);
-}
-
 /** What is wrong with flags only when they meet. */
-function checkTogether(flags: TrainFlags): void {
-  const given = (keys: readonly (keyof TrainFlags)[]): string[] =>
-    keys
-      .filter((key) => flags[key] !== undefined)
-      .map((key) => `${flagName(FLAGS[key].syntax)} ${asWritten(flags[key])}`);
+function checkTogether(flags: TrainFlags, origins: ReadonlyMap<keyof TrainFlags, Origin>): void {
   checkPair(flags);
   if (flags.tlsCa !== undefined && flags.tlsCert === undefined) {
     throw new LockstepError('E_USAGE', `--tls-ca ${flags.tlsCa}: there is no certificate for it to vouch for`, {
       remedy: 'Give the coordinator its --tls-cert and --tls-key, too.',
     });
   }
-  const nats = given(REFUSED_FLAGS.nats);
-  if (nats.length > 0) {
-    throw new LockstepError('E_NOT_SUPPORTED', `${nats.join(' ')}: this version of Lockstep does not have NATS`, {
-      remedy: `Leave it out; gradients travel by --transport ${CAPABILITIES.transport.now.join(' or ')}.`,
+  // A variable says where the server is, for when it is wanted; a flag wants it.
+  const nats = (['natsUrl', 'natsCreds'] as const).filter((key) => origins.get(key) === 'flag');
+  const [first] = nats;
+  if (first !== undefined && flags.transport !== 'nats') {
+    throw new LockstepError('E_USAGE', `${flagName(FLAGS[first].syntax)} is for --transport nats, and this is ws`, {
+      remedy: 'Give --transport nats, too, or leave it out.',
     });
   }
   if (!isLoopback(flags.listen.host) && flags.tokenFile === undefined) {

@@ -24,6 +24,7 @@ import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { joinLine } from './join-line.ts';
 import { fromLauncher, type Listening } from './launch-messages.ts';
+import { joinUrl, natsServerOf } from './nats.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { isLoopback } from './options/values.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
@@ -122,6 +123,7 @@ async function coordinate(
   for (const message of warnings) display.event({ kind: 'warning', message });
 
   const supervised = process.send !== undefined;
+  const nats = natsServerOf(flags);
   const coordinator = await startCoordinator({
     config,
     workers,
@@ -129,6 +131,7 @@ async function coordinate(
     listen: flags.listen,
     identity: tls?.identity ?? null,
     token,
+    nats,
     runDirectory,
     resume,
     keepCheckpoints: flags.keepCheckpoints,
@@ -143,7 +146,8 @@ async function coordinate(
   if (!supervised && flags.logFormat === 'pretty') {
     // The exact line to paste on a worker's terminal: whole, however narrow this one is.
     const joining = { url: coordinator.url, addresses: addressesHere(), job: options.job };
-    process.stdout.write(`workers join with:\n${joinLine({ ...flags, ...joining, tokenFile })}\n`);
+    const over = nats === null ? {} : { natsAddress: joinUrl(nats, config.run) };
+    process.stdout.write(`workers join with:\n${joinLine({ ...flags, ...joining, ...over, tokenFile })}\n`);
   }
 
   const stop = (signal: NodeJS.Signals): void => coordinator.stop(signal === 'SIGINT' ? 'Ctrl-C' : signal);
@@ -162,7 +166,7 @@ async function coordinate(
     process.on('disconnect', () => coordinator.stop('the launcher is gone'));
     const listening: Listening = {
       kind: 'listening',
-      url: coordinator.url,
+      url: nats === null ? coordinator.url : joinUrl(nats, config.run),
       tokenFile,
       logDirectory: runDirectory.logDirectory,
       workers,
@@ -296,6 +300,14 @@ function titleOf(job: JobDefinition): string {
   return `Lockstep ${LOCKSTEP_VERSION} · ${job.title ?? job.name}`;
 }
 
+function transportOf(
+  { flags }: TrainOptions,
+  setting: (name: string, value: string, key: keyof TrainFlags) => Setting,
+): Setting {
+  const nats = natsServerOf(flags);
+  return setting('transport', nats === null ? flags.transport : `nats, the server at ${nats.url}`, 'transport');
+}
+
 function settingsOf(
   options: TrainOptions,
   config: RunConfig,
@@ -338,7 +350,7 @@ function settingsOf(
     ...choice.said.slice(1).map((value) => ({ name: '', value, isDefault: false })),
     setting('engine mode', config.engineMode, 'engineMode'),
     setting('precision', config.precision, 'precision'),
-    setting('transport', config.transport, 'transport'),
+    transportOf(options, setting),
     ...(options.flags.tlsCert === undefined ? [] : [setting('certificate', options.flags.tlsCert, 'tlsCert')]),
     setting('run directory', directory, 'runDir'),
   ];

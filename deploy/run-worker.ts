@@ -6,7 +6,9 @@ import type { Tls } from '../protocol/tls.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import { runWorker } from '../worker/main.ts';
 import { loadJob, resolveReference } from './job-file.ts';
+import { withCredentials } from './nats.ts';
 import { openEngine } from './open-engine.ts';
+import type { CoordinatorAddress } from './options.ts';
 import type { LocalTransport } from './options/flags.ts';
 import type { Address } from './options/values.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
@@ -14,7 +16,8 @@ import { readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
 
 export interface WorkerCommand {
-  readonly coordinator: string;
+  readonly coordinator: CoordinatorAddress;
+  readonly natsCreds: string | undefined;
   /** The job on this machine's disk, when it lies elsewhere than the coordinator says; its hash must be the same. */
   readonly job: string | null;
   readonly tokenFile: string | null;
@@ -34,7 +37,10 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
   const workersHere = Number(process.env['LOCAL_WORLD_SIZE'] ?? 1);
   const localRank = Number.parseInt(process.env['LOCAL_RANK'] ?? '', 10);
   await runWorker({
-    coordinatorUrl: command.coordinator,
+    coordinator:
+      command.coordinator.kind === 'http'
+        ? command.coordinator
+        : { ...command.coordinator, server: withCredentials(command.coordinator.server, command.natsCreds) },
     token: command.tokenFile === null ? null : readToken(command.tokenFile),
     localRank: Number.isNaN(localRank) ? null : localRank,
     workersHere: Number.isInteger(workersHere) && workersHere > 0 ? workersHere : 1,

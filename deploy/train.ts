@@ -9,6 +9,7 @@ import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { fromCoordinator, tellCoordinator, type ToCoordinator } from './launch-messages.ts';
+import { natsEnvironment, natsServerOf, tryNats } from './nats.ts';
 import { resolveBatch, type TrainOptions } from './options.ts';
 import { findGpus, type Gpu, gpuOf } from './setup/nvidia.ts';
 import { setUp } from './setup/steps.ts';
@@ -29,6 +30,8 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   const { definition } = await loadJob(options.job);
   // Before anything is fetched; a run that is resumed has its own batch.
   if (!options.flags.resume) resolveBatch(options.flags, definition);
+  const nats = natsServerOf(options.flags);
+  if (nats !== null) await tryNats(nats);
   const { engine, adapter, logFormat } = options.flags;
   readTls(options.flags, Date.now());
   if (options.flags.tokenFile !== undefined) readToken(options.flags.tokenFile);
@@ -36,13 +39,17 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   await setUp({ dataSet: definition.data, engine: choice.engine, json: logFormat === 'json' });
   const list = choice.engine === 'tensorflow-gpu' ? await findGpus() : null;
   const gpus = list?.found === true ? list.gpus : [];
-  return supervise({ args, job: options.job, flags: workerFlags(options), choice, adapter: adapter ?? null, gpus });
+  const secrets = nats === null ? {} : natsEnvironment(options.flags);
+  const { job } = options;
+  return supervise({ args, job, flags: workerFlags(options), choice, adapter: adapter ?? null, gpus, secrets });
 }
 
 /** What its workers are told as the coordinator is. */
 function workerFlags({ flags }: TrainOptions): string[] {
-  const { localTransport, tlsCert, tlsKey, tlsCa } = flags;
-  const all = { '--local-transport': localTransport, '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa };
+  const { localTransport, transport, tlsCert, tlsKey, tlsCa } = flags;
+  // Over NATS the certificate is the page's alone.
+  const tls = transport === 'nats' ? {} : { '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa };
+  const all = { '--local-transport': localTransport, ...tls };
   return Object.entries(all).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
 }
 
@@ -57,6 +64,8 @@ async function supervise(launch: {
   readonly adapter: string | null;
   /** For the engine on NVIDIA's GPUs: one a worker, in turn. */
   readonly gpus: readonly Gpu[];
+  /** For the workers' environment. */
+  readonly secrets: Readonly<Record<string, string>>;
 }): Promise<number> {
   const workers = new WorkerProcesses();
   const coordinator = spawn(process.execPath, [ENTRY, 'coordinator', ...launch.args], {
@@ -96,6 +105,7 @@ async function supervise(launch: {
             const gpu = gpuOf(launch.gpus, rank);
             return {
               ...engineEnvironment(1),
+              ...launch.secrets,
               ...(gpu !== null && { CUDA_VISIBLE_DEVICES: gpu.uuid }),
               ...(launch.adapter !== null && { LOCKSTEP_ADAPTER: launch.adapter }),
             };

@@ -27,8 +27,10 @@ export interface RunReport {
     readonly fingerprint: string;
     readonly precision: string;
   };
-  /** As asked for: `ws`. */
+  /** As asked for: `ws` or `nats`. */
   readonly transport: string;
+  /** The NATS server, and its key-value bucket that holds a copy of the record, if JetStream keeps one; null over `ws`. */
+  readonly nats: { readonly server: string; readonly bucket: string | null } | null;
   /** What the gradients really went over, and the bytes that all workers sent; empty for a worker alone. */
   readonly traffic: readonly { readonly transport: Transport; readonly bytes: number }[];
   readonly reproducible: boolean;

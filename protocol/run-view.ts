@@ -46,6 +46,8 @@ export interface RunView {
   readonly imagesPerSecond: number;
   readonly secondsElapsed: number;
   readonly secondsLeft: number | null;
+  /** What the workers are reached over: `ws` or `nats`. */
+  readonly transport: string;
   readonly coordinator: { readonly pid: number; readonly host: string };
   readonly workers: readonly WorkerView[];
   readonly byEpoch: readonly EpochReport[];

@@ -4,6 +4,7 @@
 
 import { availableParallelism, hostname } from 'node:os';
 import type { DataSet, JobDefinition } from '../jobs/contract.ts';
+import type { NatsServer } from '../nats/server.ts';
 import { rankMicrobatches, type BatchPlan } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { PROTOCOL_VERSION, type CoordinatorMessage, type StatePart } from '../protocol/messages.ts';
@@ -16,6 +17,7 @@ import { connectControl, type ControlLink } from './control-link.ts';
 import { dataThreadsFor } from './data/ahead.ts';
 import { BatchLoader, type Loader } from './data/batch-loader.ts';
 import { startDataThreads, type DataSource } from './data/shell/data-threads.ts';
+import { connectControlOverNats } from './nats-control-link.ts';
 import { digestOf } from './engine/digest.ts';
 import { contributionOf, type Engine } from './engine/engine.ts';
 import { fingerprintOf } from './engine/fingerprint.ts';
@@ -32,7 +34,10 @@ export { evaluateWeights } from './evaluate.ts';
 export { callerOptions, tlsError, type Trust } from './tls.ts';
 
 export interface WorkerOptions {
-  readonly coordinatorUrl: string;
+  /** At its address, or by the run's name on a NATS server; peers are then reached over that server, too. */
+  readonly coordinator:
+    | { readonly kind: 'http'; readonly url: string }
+    | { readonly kind: 'nats'; readonly server: NatsServer; readonly run: string };
   readonly token: string | null;
   /** The launcher's number of this process on its host; null when nobody numbers it. */
   readonly localRank: number | null;
@@ -60,7 +65,11 @@ type Generation = Extract<CoordinatorMessage, { kind: 'generation' }>;
 
 /** Runs one worker to its end. Returns when it was dismissed; throws what made it fail. */
 export async function runWorker(options: WorkerOptions): Promise<void> {
-  const control = await connectControl(options.coordinatorUrl, options.token, options.tls);
+  const { coordinator, token, tls } = options;
+  const control =
+    coordinator.kind === 'http'
+      ? await connectControl(coordinator.url, token, tls)
+      : await connectControlOverNats(coordinator.server, coordinator.run, token);
   try {
     control.send({
       kind: 'hello',
@@ -153,6 +162,7 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
     ways: options.localWays,
     tls: options.tls,
     threaded: hasCoresToSpare(options.workersHere),
+    ...(options.coordinator.kind === 'nats' && { nats: options.coordinator.server }),
   });
   options.log(`peers reach it at ${communication.url.split('?', 1)[0]}`);
   try {

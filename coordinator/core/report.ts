@@ -12,6 +12,7 @@ export function reportOf(
     readonly coordinatorPeakRssBytes: number;
     readonly dataSet: string;
     readonly augment: string;
+    readonly nats: RunReport['nats'];
   },
 ): RunReport {
   const { config } = run.options;
@@ -34,6 +35,7 @@ export function reportOf(
       precision: config.precision,
     },
     transport: config.transport,
+    nats: place.nats,
     traffic: progress.bytesSent,
     reproducible: run.reproducible,
     seed: config.seed,

@@ -24,6 +24,14 @@ export type Input =
   /** The launcher saw a worker process end. */
   | { readonly kind: 'process-ended'; readonly pid: number; readonly localRank: number; readonly end: ProcessEnd }
   | { readonly kind: 'stop-requested'; readonly because: string }
+  /** The coordinator itself can't go on: what it reaches its workers by is gone. */
+  | {
+      readonly kind: 'coordinator-failed';
+      readonly host: string;
+      readonly pid: number;
+      readonly code: string;
+      readonly message: string;
+    }
   | {
       readonly kind: 'checkpoint-written';
       readonly step: number;
@@ -150,6 +158,8 @@ export class Run {
         return this.processEnded(input, nowMs);
       case 'stop-requested':
         return this.stop(input.because);
+      case 'coordinator-failed':
+        return this.failBy(ownFailure(input));
       case 'checkpoint-written': {
         this.writing--;
         this.checkpointStep = input.step;
@@ -613,7 +623,10 @@ export class Run {
 
   private concludeInquiry(nowMs: number): Effect[] {
     const cause = this.inquiry?.conclude(nowMs) ?? null;
-    if (cause === null) return [];
+    return cause === null ? [] : this.failBy(cause);
+  }
+
+  private failBy(cause: RootCause): Effect[] {
     this.rootCause = cause;
     return [
       { kind: 'tell', event: { kind: 'failed', cause } },
@@ -621,4 +634,9 @@ export class Run {
       ...this.end('failed', cause.message),
     ];
   }
+}
+
+function ownFailure({ host, pid, code, message }: Extract<Input, { kind: 'coordinator-failed' }>): RootCause {
+  const unknown = { rank: null, exitCode: null, signal: null, lastLines: [], logFile: null };
+  return { ...unknown, who: 'coordinator', host, pid, code, message };
 }

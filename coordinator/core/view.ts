@@ -43,6 +43,7 @@ export function viewOf(
     imagesPerSecond: speed,
     secondsElapsed: (place.nowMs - place.startedAtMs) / 1000,
     secondsLeft: speed > 0 ? left / speed : null,
+    transport: config.transport,
     coordinator: { pid: place.pid, host: place.host },
     workers: [...run.workers.values()].map((worker) => ({
       id: worker.id,

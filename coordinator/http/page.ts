@@ -105,6 +105,7 @@ export const PAGE_SCRIPT = `
     say('elapsed', time(run.secondsElapsed));
     say('generation', String(run.generation));
     say('checkpoint', run.checkpointStep === null ? NONE : 'step ' + whole(run.checkpointStep));
+    say('transport', run.transport);
     say('pid', run.coordinator.pid + ' on ' + run.coordinator.host);
     rows('workers', run.workers.map((w) => [
       w.id, w.rank === null ? NONE : w.rank, w.state, w.device === null ? NONE : w.device,
@@ -173,7 +174,7 @@ export const PAGE = `<!doctype html>
   </table></div>
 </main>
 <footer>
-  Running for <span id="elapsed">–</span>, generation <span id="generation">–</span>, last checkpoint <span id="checkpoint">–</span>, coordinator <span id="pid">–</span>.<br>
+  Running for <span id="elapsed">–</span>, generation <span id="generation">–</span>, last checkpoint <span id="checkpoint">–</span>, over <span id="transport">–</span>, coordinator <span id="pid">–</span>.<br>
   For machines: <a href="/metrics">/metrics</a> · <a href="/api/run">/api/run</a> · <a href="/readyz">/readyz</a>
 </footer>
 <script>${PAGE_SCRIPT}</script>

@@ -13,7 +13,7 @@ const ANSWER_MS = 300;
 const questionSchema = z.object({ claim: z.string().max(100) });
 const answerSchema = z.object({ host: z.string().max(300), pid: z.int() });
 
-/** Claims the run's name for the life of the connection. Throws E_RUN_IN_USE naming who has it. */
+/** Claims the run's name for the life of the connection. Throws E_RUN_IN_USE naming who has it, or E_NATS_REFUSED. */
 export async function claimRun(
   nats: Nats,
   run: string,
@@ -30,21 +30,32 @@ export async function claimRun(
       return undefined;
     },
   });
-  const answers = await connection.requestMany(subject, JSON.stringify({ claim }), {
+  const rival = await firstAnswer(nats, subject, claim).catch((cause: unknown) => {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new LockstepError('E_NATS_REFUSED', `the NATS server at ${nats.server.url} lets no run begin: ${why}`, {
+      remedy: 'Allow this user to publish and subscribe on lockstep.> and _INBOX.>.',
+      cause,
+    });
+  });
+  if (rival === null) return;
+  subscription.unsubscribe();
+  throw new LockstepError(
+    'E_RUN_IN_USE',
+    `the run ${run} has a coordinator on the NATS server at ${nats.server.url} already: process ${rival.pid} on ${rival.host}`,
+    { remedy: 'Wait for that run or stop it, or give this one another name: the last part of --run-dir.' },
+  );
+}
+
+async function firstAnswer(nats: Nats, subject: string, claim: string): Promise<z.infer<typeof answerSchema> | null> {
+  const answers = await nats.connection.requestMany(subject, JSON.stringify({ claim }), {
     strategy: 'timer',
     maxWait: ANSWER_MS,
   });
   for await (const answer of answers) {
     const rival = answerSchema.safeParse(jsonOf(answer.data));
-    if (!rival.success) continue;
-    subscription.unsubscribe();
-    const { host, pid } = rival.data;
-    throw new LockstepError(
-      'E_RUN_IN_USE',
-      `the run ${run} has a coordinator on the NATS server at ${nats.server.url} already: process ${pid} on ${host}`,
-      { remedy: 'Wait for that run or stop it, or give this one another name: the last part of --run-dir.' },
-    );
+    if (rival.success) return rival.data;
   }
+  return null;
 }
 
 function jsonOf(bytes: Uint8Array): unknown {

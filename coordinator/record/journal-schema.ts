@@ -31,6 +31,8 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
     lockstep: z.string(),
     config: runConfigSchema,
     resumedFromStep: count.nullable(),
+    /** Over NATS: the server, and the bucket that holds a copy of this record, if any. */
+    nats: z.object({ server: z.string(), bucket: z.string().nullable() }).nullable().optional(),
   }),
   z.object({
     ...at,

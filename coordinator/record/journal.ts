@@ -8,6 +8,7 @@ import { existsSync } from 'node:fs';
 import { open, readFile, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LockstepError } from '../../protocol/errors.ts';
+import type { RunReport } from '../../protocol/report.ts';
 import type { JournalEntry } from '../core/run.ts';
 import { journalRecordSchema, type JournalRecord } from './journal-schema.ts';
 
@@ -21,6 +22,7 @@ export type JournalInput = { readonly t: string } & (
       readonly lockstep: string;
       readonly config: unknown;
       readonly resumedFromStep: number | null;
+      readonly nats?: RunReport['nats'] | undefined;
     }
 );
 

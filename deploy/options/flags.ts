@@ -1,9 +1,11 @@
 // Every flag of `train` and `coordinator` in one table: how it is written, what it takes, what holds when it is not given, and
 // its line of help. Environment forms, parsing, the echo of the configuration and the help texts all read this table.
 
+import { NATS_PORT, type NatsServer } from '../../nats/server.ts';
 import {
   address,
   capability,
+  natsUrl,
   onOrOff,
   oneOf,
   positiveNumber,
@@ -30,7 +32,8 @@ export interface TrainFlags {
   readonly transport: string;
   readonly bucketSize: number;
   readonly dataThreads: number | undefined;
-  readonly natsUrl: string | undefined;
+  readonly natsUrl: NatsServer | undefined;
+  readonly natsCreds: string | undefined;
   readonly listen: Address;
   readonly runDir: string | undefined;
   readonly resume: boolean;
@@ -54,13 +57,10 @@ export interface TrainFlags {
 export const CAPABILITIES = {
   engine: { now: ['auto', 'tensorflow-gpu', 'tensorflow', 'webgpu', 'wasm'], later: [] },
   precision: { now: ['float32', 'mixed_bfloat16'], later: [] },
-  transport: { now: ['ws'], later: ['nats'] },
+  transport: { now: ['ws', 'nats'], later: [] },
 } as const;
 
 export const ENGINE_WORDS = 'auto, tensorflow-gpu, tensorflow, webgpu or wasm';
-
-/** NATS is not in this version: its flags are known and refused. */
-export const REFUSED_FLAGS = { nats: ['natsUrl'] } as const;
 
 /** What carries gradients between workers of one machine, best first: each stands for itself and those after it. */
 export const LOCAL_TRANSPORTS = ['shm', 'unix', 'tcp'] as const;
@@ -72,6 +72,7 @@ export const DEFAULT_MICROBATCHES = 4;
 /** Fixed: without --seed, too, a run is reproducible. */
 export const DEFAULT_SEED = 1;
 export const DEFAULT_PORT = 29_400;
+export const DEFAULT_NATS_URL = `nats://127.0.0.1:${NATS_PORT}`;
 const MAX_BATCH = 1_048_576;
 const MAX_EPOCHS = 1_000_000;
 
@@ -251,7 +252,7 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
   transport: {
     syntax: '--transport <name>',
     group: 'Network',
-    help: 'how gradients travel between workers: ws (through shared memory or a unix socket within a machine)',
+    help: 'how control messages and gradients travel: ws (gradients through shared memory or a unix socket within a machine), or nats, all over a NATS server, for workers that cannot reach each other (default: ws)',
     parse: capability(CAPABILITIES.transport),
     fallback: 'ws',
   },
@@ -265,10 +266,16 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
   natsUrl: {
     syntax: '--nats-url <url>',
     group: 'Network',
-    help: '',
+    help: `the server of --transport nats: nats://HOST:PORT, or tls://; before HOST, where it asks for them, USER:PASSWORD@ or TOKEN@, better set as LOCKSTEP_NATS_URL than written on a line that others can list (default: ${DEFAULT_NATS_URL})`,
+    parse: natsUrl,
+    fallback: undefined,
+  },
+  natsCreds: {
+    syntax: '--nats-creds <file>',
+    group: 'Network',
+    help: "a NATS credentials file (a JWT and its seed), where the server's accounts ask for one",
     parse: someText,
     fallback: undefined,
-    hidden: true,
   },
   localTransport: {
     syntax: '--local-transport <name>',

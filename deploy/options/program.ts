@@ -29,7 +29,8 @@ JOB is a built-in job (cifar10-cnn) or the path of a .ts or .js file; jobs/cifar
 
 const COORDINATOR = `The coordinator alone. It waits for --workers N of them, prints where they join, and trains.
 
-Start each worker, on this machine or another, with \`lockstep worker --coordinator URL\`.`;
+Start each worker, on this machine or another, with \`lockstep worker --coordinator URL\`, where URL is the
+coordinator's address, or with --transport nats the NATS server's with the run's name: nats://HOST:PORT/RUN.`;
 
 const WORKER = `One worker: joins the coordinator at URL, computes and ends with the run.
 
@@ -83,6 +84,11 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
     .option('--job <job>', "this machine's copy of the job (default: the name or path that the coordinator says)")
     .option('--adapter <names>', 'see `lockstep train --help`')
     .option('--token-file <file>', "holds the run's token, when the coordinator asks for one")
+    .option(
+      '--nats-url <url>',
+      'user and password, or token, for the server that --coordinator names; better as LOCKSTEP_NATS_URL',
+    )
+    .option('--nats-creds <file>', 'a NATS credentials file')
     .option('--engine <name>', `${ENGINE_WORDS} (default: the one that the coordinator says)`)
     .option(
       '--peer-listen <host:port>',

@@ -1,18 +1,22 @@
 // From a flag's text to its value, one parser a kind of value. Pure. Each is strict: no rounding, no trimming of junk, no
 // second meaning; what it refuses it says in words that the caller puts after the flag's name.
 
+import { parseNatsUrl, type NatsServer } from '../../nats/server.ts';
 import type { ErrorCode } from '../../protocol/errors.ts';
 
 /** A value that a flag does not take. `rule` continues "--workers 0: "; `code` where it is more than a usage error. */
 export class BadValue extends Error {
   readonly code: ErrorCode;
   readonly remedy: string | undefined;
+  /** The text as it may be shown, where it may hold a secret. */
+  readonly shown: string | undefined;
 
-  constructor(rule: string, more: { code?: ErrorCode; remedy?: string } = {}) {
+  constructor(rule: string, more: { code?: ErrorCode; remedy?: string; shown?: string } = {}) {
     super(rule);
     this.name = 'BadValue';
     this.code = more.code ?? 'E_USAGE';
     this.remedy = more.remedy;
+    this.shown = more.shown;
   }
 }
 
@@ -128,4 +132,35 @@ export const coordinatorUrl: Parser<string> = (text) => {
     throw new BadValue('it must be the address that the coordinator printed, e.g. http://127.0.0.1:29400');
   }
   return whole.replace(/\/+$/, '');
+};
+
+/** A URL's text without the user, password or token in it. */
+function withoutSecrets(text: string): string {
+  return text.replace(/(^|\/\/)[^/]*@/, '$1***@');
+}
+
+/** A NATS server: `nats://[USER:PASSWORD@ or TOKEN@]HOST[:PORT]`, or `tls://...`. */
+export const natsUrl: Parser<NatsServer> = (text) => {
+  const found = parseNatsUrl(text);
+  if (found === null || found.path !== '') {
+    throw new BadValue('it must be nats://HOST:PORT or tls://HOST:PORT', { shown: withoutSecrets(text) });
+  }
+  return found.server;
+};
+
+/** Where a worker finds its coordinator: at an address, or by the run's name on a NATS server. */
+export type CoordinatorAddress =
+  | { readonly kind: 'http'; readonly url: string }
+  | { readonly kind: 'nats'; readonly server: NatsServer; readonly run: string };
+
+/** What the coordinator printed: `http://HOST:PORT`, or `nats://HOST:PORT/RUN`. */
+export const coordinatorAddress: Parser<CoordinatorAddress> = (text) => {
+  if (!/^(nats|tls):\/\//i.test(text)) return { kind: 'http', url: coordinatorUrl(text) };
+  const found = parseNatsUrl(text);
+  if (found === null || found.path === '') {
+    throw new BadValue("it must end with the run's name, e.g. nats://127.0.0.1:4222/cifar10-cnn-20261126-170000", {
+      shown: withoutSecrets(text),
+    });
+  }
+  return { kind: 'nats', server: found.server, run: found.path };
 };

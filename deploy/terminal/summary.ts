@@ -72,6 +72,12 @@ export function summaryText(report: RunReport, remains: Remains, style: Style): 
   for (const { transport, bytes: sent } of report.traffic) {
     say('gradients', `${bytes(sent)} between the workers, over ${CARRIERS[transport]}`);
   }
+  if (report.nats !== null) {
+    const { server, bucket } = report.nats;
+    const copy =
+      bucket === null ? 'no copy of the record: no JetStream' : `a copy of the record in its bucket ${bucket}`;
+    say('NATS', `${server}; ${copy}`);
+  }
   const largest = Math.max(0, ...report.peakRssBytes.workers);
   say('peak memory', `${bytes(largest)} the largest worker, ${bytes(report.peakRssBytes.coordinator)} the coordinator`);
   if (report.workersLost > 0) say('workers lost', grouped(report.workersLost));

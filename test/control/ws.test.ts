@@ -59,7 +59,9 @@ const way: ControlWay = {
   },
   rawCoordinator: async () => {
     const server = new WebSocketServer({ host: '127.0.0.1', port: 0, path: '/control' });
-    onTestFinished(() => void server.close());
+    onTestFinished(() => {
+      server.close();
+    });
     await once(server, 'listening');
     const connection = once(server, 'connection');
     const link = await connectControl(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, TOKEN);

@@ -53,11 +53,11 @@ describe('bad input ends with code 2, one error on stderr, and nothing on stdout
   });
 
   test('a variable', async () => {
-    expect(await lockstep(['train', 'cifar10-cnn'], { LOCKSTEP_TRANSPORT: 'nats' })).toEqual({
+    expect(await lockstep(['train', 'cifar10-cnn'], { LOCKSTEP_TRANSPORT: 'tcp' })).toEqual({
       code: 2,
       stdout: '',
       stderr:
-        'lockstep: E_NOT_SUPPORTED: LOCKSTEP_TRANSPORT=nats: this version of Lockstep does not have it\n  -> It has ws.\n',
+        'lockstep: E_USAGE: LOCKSTEP_TRANSPORT=tcp: it must be one of ws, nats\n  -> Change LOCKSTEP_TRANSPORT or leave it out.\n',
     });
   });
 

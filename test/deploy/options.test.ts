@@ -31,6 +31,8 @@ function refusal(line: string, env: Record<string, string> = {}): string {
   return 'no refusal';
 }
 
+const NO_SECRETS = { tls: false, user: null, password: null, token: null, credentials: null };
+
 describe('values and where they come from', () => {
   test('without flags, each value is the default and says so', () => {
     const { job, flags, origins } = trained('');
@@ -50,6 +52,7 @@ describe('values and where they come from', () => {
       transport: 'ws',
       bucketSize: 512,
       natsUrl: undefined,
+      natsCreds: undefined,
       listen: { host: '127.0.0.1', port: 29400 },
       runDir: undefined,
       resume: false,
@@ -74,7 +77,7 @@ describe('values and where they come from', () => {
   test('all flags of the contract are taken', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
-        '--precision float32 --engine-mode eager --adapter L4 --transport ws --bucket-size 64 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
+        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines',
     );
@@ -90,10 +93,11 @@ describe('values and where they come from', () => {
       engineMode: 'eager',
       adapter: 'L4',
       precision: 'float32',
-      transport: 'ws',
+      transport: 'nats',
       bucketSize: 64,
       dataThreads: 3,
-      natsUrl: undefined,
+      natsUrl: { ...NO_SECRETS, url: 'nats://h:4333', hostPort: 'h:4333', user: 'ann', password: 's3cret' },
+      natsCreds: 'c',
       listen: { host: '::1', port: 0 },
       runDir: 'out/x',
       resume: true,
@@ -237,12 +241,28 @@ describe('refusals name the flag or the variable, and its value', () => {
       'E_USAGE --precision float16: it must be one of float32, mixed_bfloat16 -> Change --precision or leave it out.',
     ],
     [
-      'train j --transport nats',
-      'E_NOT_SUPPORTED --transport nats: this version of Lockstep does not have it -> It has ws.',
+      'train j --transport tcp',
+      'E_USAGE --transport tcp: it must be one of ws, nats -> Change --transport or leave it out.',
     ],
     [
       'train j --nats-url nats://h:1',
-      'E_NOT_SUPPORTED --nats-url nats://h:1: this version of Lockstep does not have NATS -> Leave it out; gradients travel by --transport ws.',
+      'E_USAGE --nats-url is for --transport nats, and this is ws -> Give --transport nats, too, or leave it out.',
+    ],
+    [
+      'train j --nats-creds c',
+      'E_USAGE --nats-creds is for --transport nats, and this is ws -> Give --transport nats, too, or leave it out.',
+    ],
+    [
+      'train j --transport nats --nats-url http://h:1',
+      'E_USAGE --nats-url http://h:1: it must be nats://HOST:PORT or tls://HOST:PORT -> Change --nats-url or leave it out.',
+    ],
+    [
+      'train j --transport nats --nats-url nats://ann:s3cret@h:1/a-run',
+      'E_USAGE --nats-url nats://***@h:1/a-run: it must be nats://HOST:PORT or tls://HOST:PORT -> Change --nats-url or leave it out.',
+    ],
+    [
+      'worker --coordinator nats://ann:s3cret@h:1',
+      "E_USAGE --coordinator nats://***@h:1: it must end with the run's name, e.g. nats://127.0.0.1:4222/cifar10-cnn-20261126-170000 -> Change --coordinator or leave it out.",
     ],
     ['train j --tls-cert c', 'E_USAGE --tls-cert c: --tls-cert and --tls-key go together -> Give both, or neither.'],
     [
@@ -374,7 +394,8 @@ describe('the other commands', () => {
     expect(parse('worker --coordinator ws://10.0.0.5:29400/ --job j.ts --token-file t')).toEqual({
       kind: 'worker',
       flags: {
-        coordinator: 'http://10.0.0.5:29400',
+        coordinator: { kind: 'http', url: 'http://10.0.0.5:29400' },
+        natsCreds: undefined,
         job: 'j.ts',
         tokenFile: 't',
         engine: 'auto',
@@ -393,7 +414,7 @@ describe('the other commands', () => {
       }),
     ).toMatchObject({
       flags: {
-        coordinator: 'https://h:5',
+        coordinator: { kind: 'http', url: 'https://h:5' },
         peerListen: { host: '::1', port: 7 },
         localTransport: 'tcp',
         tlsCert: 'c',
@@ -402,7 +423,32 @@ describe('the other commands', () => {
       },
     });
     expect(parse('worker', { LOCKSTEP_COORDINATOR: 'h:5', LOCKSTEP_TOKEN_FILE: 't' })).toMatchObject({
-      flags: { coordinator: 'http://h:5', tokenFile: 't' },
+      flags: { coordinator: { kind: 'http', url: 'http://h:5' }, tokenFile: 't' },
+    });
+  });
+
+  test('worker over NATS: the run by its name, what the server asks for from the variable, for that server only', () => {
+    const at = (line: string, env = {}): unknown =>
+      (parse(`worker --coordinator ${line}`, env) as { flags: object }).flags;
+    const server = { ...NO_SECRETS, url: 'nats://h:4333', hostPort: 'h:4333' };
+    expect(at('nats://h:4333/a%20run')).toMatchObject({ coordinator: { kind: 'nats', run: 'a run', server } });
+    const ann = { user: 'ann', password: 's3cret' };
+    expect(at('nats://h:4333/r', { LOCKSTEP_NATS_URL: 'nats://ann:s3cret@h:4333' })).toMatchObject({
+      coordinator: { run: 'r', server: { ...server, ...ann } },
+    });
+    expect(at('nats://h:4333/r', { LOCKSTEP_NATS_URL: 'nats://ann:s3cret@other:4333' })).toMatchObject({
+      coordinator: { server },
+    });
+    expect(at('nats://bob:x@h:4333/r', { LOCKSTEP_NATS_URL: 'nats://ann:s3cret@h:4333' })).toMatchObject({
+      coordinator: { server: { ...server, user: 'bob', password: 'x' } },
+    });
+    expect(at('nats://h:4333/r', { LOCKSTEP_NATS_CREDS: 'c' })).toMatchObject({ natsCreds: 'c' });
+  });
+
+  test('a variable says where a NATS server is without wanting it', () => {
+    expect(trained('', { LOCKSTEP_NATS_URL: 'nats://h:1' }).flags).toMatchObject({
+      transport: 'ws',
+      natsUrl: { url: 'nats://h:1' },
     });
   });
 

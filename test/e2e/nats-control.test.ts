@@ -1,6 +1,9 @@
 // The control channel over a real NATS server on loopback, and what only NATS has: runs that share a server, strangers on it, its
 // limits, its death.
 
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { openNatsControl } from '../../coordinator/nats/control.ts';
 import { claimRun } from '../../coordinator/nats/rivals.ts';
@@ -12,6 +15,7 @@ import { messageHead } from '../../protocol/message-stream.ts';
 import type { ControlLink } from '../../worker/control-link.ts';
 import { connectControlOverNats } from '../../worker/nats-control-link.ts';
 import { arrivals, controlContract, TOKEN, type ControlWay, type RawEnd } from '../control/contract.ts';
+import { writeAccounts } from './nats-accounts.ts';
 import { serverAt, startNatsServer, type RunningServer } from './nats-server.ts';
 
 const RUN = 'run-1';
@@ -38,7 +42,7 @@ afterAll(async () => {
   await running.kill();
 });
 
-const join = async (run: string, token: string | null): Promise<ControlLink> =>
+const joined = async (run: string, token: string | null): Promise<ControlLink> =>
   keep(await connectControlOverNats(server, run, token, timing));
 
 function rawEnd(nats: Nats, stream: NatsStream): RawEnd {
@@ -78,7 +82,7 @@ async function openDoor(
     refused,
     warnings,
     arrival: come.next,
-    connect: (token) => join(run, token),
+    connect: (token) => joined(run, token),
     connectRaw: async () => {
       const own = await connection();
       const whom = 'the coordinator';
@@ -112,7 +116,7 @@ const way: ControlWay = {
         return null;
       },
     });
-    const link = await join(RUN, TOKEN);
+    const link = await joined(RUN, TOKEN);
     keep({ close: async () => (nats.connection.isClosed() ? undefined : listening.close()) });
     return { link, raw: rawEnd(nats, await called) };
   },
@@ -137,7 +141,7 @@ describe('on a NATS server', () => {
       [{ kind: 'linked', generation: 2 }],
     ]);
     expect(first.refused.concat(second.refused)).toEqual([]);
-    await expect(join('run 3', TOKEN)).rejects.toMatchObject({
+    await expect(joined('run 3', TOKEN)).rejects.toMatchObject({
       code: 'E_COORDINATOR_LOST',
       message: `no link to the coordinator at ${running.url}/run%203: nobody listens there`,
     });
@@ -183,7 +187,7 @@ describe('on a NATS server', () => {
   it('who answers in the coordinator’s place without its token is not believed', async () => {
     const impostor = await connection();
     await listenOn(impostor, SUBJECT, { token: null, onRefused: () => {}, onCall: (_about, open) => (open(), null) });
-    await expect(join(RUN, TOKEN)).rejects.toMatchObject({
+    await expect(joined(RUN, TOKEN)).rejects.toMatchObject({
       code: 'E_UNAUTHORIZED',
       message: expect.stringContaining("does not know the run's token") as string,
     });
@@ -257,6 +261,36 @@ describe('a NATS server that asks who comes', () => {
       });
       expect(String(refusal)).not.toContain('guessed');
     }
+    await own.kill();
+  });
+});
+
+describe('a NATS server with accounts', () => {
+  it('lets in who shows a credentials file', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'lockstep-test-'));
+    const { config, credentials } = writeAccounts(directory);
+    const own = await startNatsServer('--config', config);
+    await expect(connectNats(serverAt(own.url), 'test')).rejects.toMatchObject({ code: 'E_NATS_REFUSED' });
+    const shown = { ...serverAt(own.url), credentials: readFileSync(credentials, 'utf8') };
+    const nats = await connectNats(shown, 'test');
+    await claimRun(nats, RUN, { host: 'red', pid: 11 });
+    await nats.close();
+    await own.kill();
+    rmSync(directory, { recursive: true });
+  });
+
+  it('that does not allow the subjects of a run is named, with what to allow', async () => {
+    const own = await startNatsServer('--config', new URL('nats-closed.conf', import.meta.url).pathname);
+    const nats = await connectNats(serverAt(own.url.replace('//', '//ann:s3cret@')), 'test');
+    await expect(claimRun(nats, RUN, { host: 'red', pid: 11 })).rejects.toMatchObject({
+      code: 'E_NATS_REFUSED',
+      message: expect.stringContaining('lockstep.run-1.coordinator') as string,
+      remedy: expect.stringContaining('lockstep.>') as string,
+    });
+    expect(await nats.lost).toMatchObject({
+      code: 'E_NATS_LOST',
+      message: expect.stringContaining('lockstep.run-1.coordinator') as string,
+    });
     await own.kill();
   });
 });

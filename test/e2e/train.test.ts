@@ -282,7 +282,7 @@ describe('bad input', () => {
     await refused([...train, '--workers', '0'], 'E_USAGE', '--workers', '0');
     await refused([...train, '--batch-size', '66'], 'E_BATCH_SIZE', '66', '4', /64 or 68/);
     await refused([...train, '--microbatches', '3'], 'E_USAGE', '--microbatches', 'power of two');
-    await refused([...train, '--transport', 'nats'], 'E_NOT_SUPPORTED', 'nats');
+    await refused([...train, '--transport', 'tcp'], 'E_USAGE', 'ws, nats');
     await refused(['train', 'cifar10-cn'], 'E_JOB_NOT_FOUND', 'cifar10-cn', 'cifar10-cnn');
     await refused([...train, '--listen', '0.0.0.0:0'], 'E_LISTEN', '--token-file');
     expect(existsSync(directory)).toBe(false);

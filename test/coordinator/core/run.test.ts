@@ -499,6 +499,26 @@ describe('a lost worker', () => {
   });
 });
 
+describe('the coordinator’s own failure', () => {
+  const failure = {
+    kind: 'coordinator-failed',
+    host: 'h',
+    pid: 9,
+    code: 'E_NATS_LOST',
+    message: 'the server is gone',
+  } as const;
+
+  it('ends the run at once with itself as the root cause, whatever its workers say of it later', () => {
+    const story = new Story().begun();
+    const effects = story.run.receive(failure, story.now);
+    expect(kinds(effects)).toContain('end');
+    expect(story.run.phase).toBe('failed');
+    expect(story.run.rootCause).toMatchObject({ who: 'coordinator', host: 'h', pid: 9, code: 'E_NATS_LOST' });
+    expect(story.run.receive({ kind: 'disconnected', worker: 'w0', because: 'closed' }, story.now)).toEqual([]);
+    expect(story.run.workersLost).toBe(0);
+  });
+});
+
 describe('the view', () => {
   const place = { pid: 9, host: 'h', startedAtMs: 0, nowMs: 2000 };
 

@@ -25,6 +25,7 @@ export const VIEW: RunView = {
   imagesPerSecond: 4321.5,
   secondsElapsed: 75,
   secondsLeft: 3725,
+  transport: 'ws',
   coordinator: { pid: 4711, host: 'red' },
   workers: [
     { id: 'w0', rank: 0, state: 'training', pid: 11, host: 'red', device: 'CPU (AMD EPYC)', rssBytes: 412_000_000 },

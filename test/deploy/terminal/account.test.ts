@@ -161,6 +161,17 @@ describe('the closing summary', () => {
     ]);
   });
 
+  test('of one over NATS names the server, and whether a copy of the record is there', () => {
+    const said = (bucket: string | null): string => {
+      const over = { transport: 'nats', traffic: [{ transport: 'nats' as const, bytes: 184_000_000 }] };
+      const run = report({ ...over, nats: { server: 'nats://h:4222', bucket } });
+      return summaryText(run, remains, at(100));
+    };
+    expect(said('lockstep-r')).toContain('184 MB between the workers, over NATS');
+    expect(said('lockstep-r')).toContain('NATS           nats://h:4222; a copy of the record in its bucket lockstep-r');
+    expect(said(null)).toContain('NATS           nats://h:4222; no copy of the record: no JetStream');
+  });
+
   test('of one that was stopped, with a directory that needs quotes, and after a loss', () => {
     const stopped = report({
       state: 'stopped',
