@@ -191,6 +191,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       case 'worker-step':
         metrics.observeWorkerStep(effect.worker, effect.report);
         return;
+      case 'worker-traffic':
+        metrics.observeTraffic(effect.worker, effect.peer, effect.link);
+        return;
       case 'write-checkpoint':
         finalState = effect.state;
         writes = writes.then(() => keep(effect));

@@ -10,12 +10,14 @@ import { TRANSPORTS } from './link.ts';
 import { runConfigSchema } from './run-config.ts';
 
 /** Refused when it differs. Raise it with every change that an older peer would misread. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** Longest control message in bytes; state travels in parts below it. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 /** Steps in one report. */
 export const MAX_REPORTED_STEPS = 256;
+/** Links of one worker: there are no more ranks than microbatches. */
+const MAX_LINKS = 64;
 /** Floats in one part of a state transfer (8 MiB). */
 export const MAX_STATE_PART_FLOATS = 2 * 1024 * 1024;
 
@@ -33,7 +35,10 @@ export const engineInfoSchema = z.strictObject({
   settings: z.record(name, z.string().max(400)),
 });
 
-/** Where one step's wall time went, in seconds. `wait`: for peers that had not finished computing. */
+/**
+ * Where one step's wall time went, in seconds. `wait`: for peers that had not finished computing; who is waited for waits least itself.
+ * `allreduce`: from then on until the sum was here.
+ */
 export const phaseSecondsSchema = z.strictObject({
   data: seconds,
   compute: seconds,
@@ -111,17 +116,26 @@ const stepReport = z.strictObject({
   /** Wall time of the step on this rank, and where it went. */
   seconds,
   phases: phaseSecondsSchema,
-  /** Bytes of this step's all-reduce by what carried them; none for a rank alone. */
-  traffic: z.array(z.strictObject({ transport: z.enum(TRANSPORTS), bytesOut: count, bytesIn: count })).max(8),
   rssBytes: count,
 });
 export type StepReport = z.infer<typeof stepReport>;
 
-/** Steps in their order, as many as were done since the last report. */
+/** What the link to the peer of that rank carried. */
+const linkTraffic = z.strictObject({
+  peer: z.int().min(0),
+  transport: z.enum(TRANSPORTS),
+  bytesOut: count,
+  bytesIn: count,
+});
+export type LinkTraffic = z.infer<typeof linkTraffic>;
+
+/** Steps in their order, as many as were done since the last report, and what their all-reduces carried. */
 const report = z.strictObject({
   kind: z.literal('report'),
   generation: count,
   steps: z.array(stepReport).min(1).max(MAX_REPORTED_STEPS),
+  /** None for a rank alone. */
+  links: z.array(linkTraffic).max(MAX_LINKS),
 });
 
 const evaluation = z.strictObject({

@@ -1,5 +1,6 @@
 // The metric catalogue: every name that Lockstep exposes, as data. Dashboards and rules use no name that is not on it.
-// Units last; label sets bounded: `run` (one a process), `worker` (w0, w1, ...), `phase`, `transport`, `state`.
+// Units last; label sets bounded: `run` (one a process), `worker` (w0, w1, ...), `peer` (a worker, too: links have one each, and there
+// are no more of them than microbatches), `phase`, `transport`, `state`.
 
 export type MetricKind = 'counter' | 'gauge' | 'histogram';
 
@@ -65,19 +66,19 @@ export const METRICS = {
   },
   lockstep_step_duration_seconds: {
     kind: 'histogram',
-    help: 'Wall time of a step by phase and worker, in seconds.',
+    help: 'Wall time of a step by phase and worker, in seconds; wait: for peers still computing. A straggler waits least.',
     labels: ['run', 'worker', 'phase'],
     buckets: STEP_SECONDS,
   },
   lockstep_allreduce_bytes_total: {
     kind: 'counter',
-    help: 'Bytes sent to peers by all-reduce, by worker and transport.',
-    labels: ['run', 'worker', 'transport'],
+    help: 'Bytes that the all-reduce sent, by worker, peer and what carries the link between them.',
+    labels: ['run', 'worker', 'peer', 'transport'],
   },
   lockstep_allreduce_received_bytes_total: {
     kind: 'counter',
-    help: 'Bytes received from peers by all-reduce, by worker and transport.',
-    labels: ['run', 'worker', 'transport'],
+    help: 'Bytes that the all-reduce received, by worker, peer and what carries the link between them.',
+    labels: ['run', 'worker', 'peer', 'transport'],
   },
   lockstep_allreduce_duration_seconds: {
     kind: 'histogram',

@@ -17,6 +17,14 @@ export interface EpochReport {
   readonly imagesPerSecond: number;
 }
 
+/** The worker that the others wait for. */
+export interface Straggler {
+  readonly worker: string;
+  /** That the others wait longer than it does, a step, on average. */
+  readonly waitedSeconds: number;
+  readonly because: string;
+}
+
 export interface RunReport {
   readonly schema: 1;
   readonly lockstep: string;
@@ -68,5 +76,14 @@ export interface RunReport {
   readonly imagesPerSecond: number;
   /** Mean seconds a step, over ranks. */
   readonly stepSeconds: PhaseSeconds;
+  /** The same of each rank. */
+  readonly byWorker: readonly {
+    readonly worker: string;
+    readonly rank: number;
+    readonly host: string;
+    readonly stepSeconds: PhaseSeconds;
+  }[];
+  /** As in the view, over the whole run. */
+  readonly straggler: Straggler | null;
   readonly peakRssBytes: { readonly coordinator: number; readonly workers: readonly number[] };
 }

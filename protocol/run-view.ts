@@ -1,7 +1,8 @@
 // What an observer sees of a run at one moment: the value behind `/api/run`, the metrics and the terminal's live line.
 
+import type { PhaseSeconds } from './messages.ts';
 import type { WorkerState } from './metrics.ts';
-import type { EpochReport } from './report.ts';
+import type { EpochReport, Straggler } from './report.ts';
 
 export type RunPhase = 'gathering' | 'training' | 'evaluating' | 'stopping' | 'done' | 'stopped' | 'failed';
 
@@ -16,6 +17,8 @@ export interface WorkerView {
   /** The device that its engine really runs on; null before it said so. */
   readonly device: string | null;
   readonly rssBytes: number | null;
+  /** Where a step's time goes on it: mean seconds over its last steps, by phase. Null before the first. */
+  readonly stepSeconds: PhaseSeconds | null;
 }
 
 export interface RunView {
@@ -50,6 +53,8 @@ export interface RunView {
   readonly transport: string;
   readonly coordinator: { readonly pid: number; readonly host: string };
   readonly workers: readonly WorkerView[];
+  /** Null when nobody stands out. */
+  readonly straggler: Straggler | null;
   readonly byEpoch: readonly EpochReport[];
   readonly workersLost: number;
   readonly stepsLost: number;

@@ -297,7 +297,7 @@ async function trainGeneration(
           clock: () => performance.now() / 1000,
           rssBytes: () => process.memoryUsage.rss(),
           stopWanted: () => stopWanted,
-          report: (step) => reports.add(step),
+          report: (step, traffic) => reports.add(step, traffic),
           tell: (message) => reports.before(message),
           keep,
         },

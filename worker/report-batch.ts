@@ -1,6 +1,6 @@
 // Reports of steps, several to a message: a coordinator that wakes for each step of each worker takes a tenth of a core from them.
 
-import { MAX_REPORTED_STEPS, type StepReport, type WorkerMessage } from '../protocol/messages.ts';
+import { MAX_REPORTED_STEPS, type LinkTraffic, type StepReport, type WorkerMessage } from '../protocol/messages.ts';
 
 /** How long a report may wait for the next ones: too short for anybody who watches. */
 const BATCH_MS = 50;
@@ -9,6 +9,8 @@ export class ReportBatch {
   private readonly generation: number;
   private readonly send: (message: WorkerMessage) => void;
   private steps: StepReport[] = [];
+  /** Since the last report, by link. */
+  private links = new Map<number, LinkTraffic>();
   private timer: NodeJS.Timeout | null = null;
 
   constructor(generation: number, send: (message: WorkerMessage) => void) {
@@ -16,8 +18,12 @@ export class ReportBatch {
     this.send = send;
   }
 
-  add(step: StepReport): void {
+  add(step: StepReport, traffic: readonly LinkTraffic[]): void {
     this.steps.push(step);
+    for (const link of traffic) {
+      const { bytesOut = 0, bytesIn = 0 } = this.links.get(link.peer) ?? {};
+      this.links.set(link.peer, { ...link, bytesOut: bytesOut + link.bytesOut, bytesIn: bytesIn + link.bytesIn });
+    }
     if (this.steps.length >= MAX_REPORTED_STEPS) this.flush();
     else this.timer ??= setTimeout(() => this.flush(), BATCH_MS);
   }
@@ -31,8 +37,9 @@ export class ReportBatch {
   flush(): void {
     if (this.timer !== null) clearTimeout(this.timer);
     this.timer = null;
-    const { steps, generation } = this;
+    const { steps, links, generation } = this;
     this.steps = [];
-    if (steps.length > 0) this.send({ kind: 'report', generation, steps });
+    this.links = new Map();
+    if (steps.length > 0) this.send({ kind: 'report', generation, steps, links: [...links.values()] });
   }
 }

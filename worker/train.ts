@@ -10,9 +10,8 @@
 // wish to stop. Its sum is the same on every rank, so all stop after the same step without asking anyone.
 
 import type { Optimizer, Split } from '../jobs/contract.ts';
-import type { Transport } from '../protocol/link.ts';
 import { batchRange, placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
-import type { PhaseSeconds, StepReport, WorkerMessage } from '../protocol/messages.ts';
+import type { LinkTraffic, PhaseSeconds, StepReport, WorkerMessage } from '../protocol/messages.ts';
 import type { Loader } from './data/batch-loader.ts';
 import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
 import { digestOf } from './engine/digest.ts';
@@ -35,11 +34,11 @@ export interface Collective {
 }
 
 export interface AllReduceTiming {
-  /** Seconds until every peer's first contribution was here; then until the sum was. */
+  /** Seconds until every peer's last contribution began to come; then until the sum was here. */
   readonly waitSeconds: number;
   readonly reduceSeconds: number;
-  /** Bytes of this step, by what carried them; none for a rank alone. */
-  readonly traffic: readonly { readonly transport: Transport; readonly bytesOut: number; readonly bytesIn: number }[];
+  /** Bytes of this step by link; none for a rank alone. */
+  readonly traffic: readonly LinkTraffic[];
 }
 
 /** A replica: all that changes from step to step. */
@@ -71,7 +70,7 @@ export interface TrainingContext {
   readonly rssBytes: () => number;
   /** True when somebody wants training to stop. */
   readonly stopWanted: () => boolean;
-  readonly report: (step: StepReport) => void;
+  readonly report: (step: StepReport, traffic: readonly LinkTraffic[]) => void;
   readonly tell: (message: WorkerMessage) => void;
   /** Sends the replica's state to be kept; resolves when it is on its way. */
   readonly keep: (state: ReplicaState) => Promise<void>;
@@ -137,7 +136,7 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       apply: applySeconds,
       wait: timing.waitSeconds,
     };
-    context.report({
+    const report: StepReport = {
       step: state.step,
       samples,
       lossSum,
@@ -145,9 +144,9 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       gradientNorm,
       seconds: clock() - startedAt,
       phases,
-      traffic: timing.traffic.map((t) => ({ ...t })),
       rssBytes: context.rssBytes(),
-    });
+    };
+    context.report(report, timing.traffic);
 
     const stopAgreed = (sum[stopIndex] ?? 0) > 0;
     const epochEnds = state.step % perEpoch === 0;

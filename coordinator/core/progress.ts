@@ -2,7 +2,7 @@
 // Core: no clock; every number comes in with a report. It goes whole into each checkpoint, so that a resumed run's epochs read
 // as if nothing had happened.
 
-import type { PhaseSeconds, StepReport, WorkerMessage } from '../../protocol/messages.ts';
+import type { LinkTraffic, PhaseSeconds, StepReport, WorkerMessage } from '../../protocol/messages.ts';
 import type { Transport } from '../../protocol/link.ts';
 import type { EpochReport } from '../../protocol/report.ts';
 
@@ -84,8 +84,8 @@ export class Progress {
     this.test = { loss: record.testLoss, accuracy: record.testAccuracy };
   }
 
-  /** Counts what a worker's step sent. */
-  traffic(carried: StepReport['traffic']): void {
+  /** Counts what a worker sent. */
+  traffic(carried: readonly LinkTraffic[]): void {
     for (const { transport, bytesOut } of carried) {
       this.sent.set(transport, (this.sent.get(transport) ?? 0) + bytesOut);
     }

@@ -2,6 +2,7 @@
 
 import type { RunReport } from '../../protocol/report.ts';
 import type { Outcome, Run } from './run.ts';
+import { stragglerOf } from './step-times.ts';
 
 export function reportOf(
   run: Run,
@@ -61,6 +62,12 @@ export function reportOf(
     seconds: place.seconds,
     imagesPerSecond: progress.steadyImagesPerSecond,
     stepSeconds: progress.stepSeconds,
+    byWorker: members.flatMap(({ id, rank, host, times }) =>
+      rank === null || times.mean === null ? [] : [{ worker: id, rank, host, stepSeconds: times.mean }],
+    ),
+    straggler: stragglerOf(
+      run.members().map(({ id, times }) => ({ worker: id, steps: times.steps, phases: times.mean })),
+    ),
     peakRssBytes: {
       coordinator: place.coordinatorPeakRssBytes,
       workers: members.map((w) => w.peakRssBytes ?? 0),

@@ -7,7 +7,7 @@
 
 import { placeOfStep, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import { LockstepError } from '../../protocol/errors.ts';
-import type { CoordinatorMessage, WorkerMessage, StepReport } from '../../protocol/messages.ts';
+import type { CoordinatorMessage, LinkTraffic, WorkerMessage, StepReport } from '../../protocol/messages.ts';
 import { PROTOCOL_VERSION } from '../../protocol/messages.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
 import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
@@ -16,6 +16,7 @@ import type { RunPhase } from '../../protocol/run-view.ts';
 import { admit, type ReadyMessage } from './admission.ts';
 import { FailureInquiry, type ProcessEnd } from './failure.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
+import { StepTimes } from './step-times.ts';
 import { StateAssembly, type ReplicaState } from './state-assembly.ts';
 
 export type Input =
@@ -52,6 +53,8 @@ export type Effect =
   | { readonly kind: 'tell'; readonly event: RunEvent }
   | { readonly kind: 'journal'; readonly record: JournalEntry }
   | { readonly kind: 'worker-step'; readonly worker: string; readonly report: StepReport }
+  /** What its links carried since its last report; `peer` is the worker at the other end. */
+  | { readonly kind: 'worker-traffic'; readonly worker: string; readonly peer: string; readonly link: LinkTraffic }
   | {
       readonly kind: 'write-checkpoint';
       readonly state: ReplicaState;
@@ -95,6 +98,7 @@ export interface Worker {
   rssBytes: number | null;
   peakRssBytes: number | null;
   finishedDigest: string | null;
+  readonly times: StepTimes;
 }
 
 export interface RunOptions {
@@ -244,6 +248,7 @@ export class Run {
       rssBytes: null,
       peakRssBytes: null,
       finishedDigest: null,
+      times: new StepTimes(),
     });
     this.explainGathering();
     const effects: Effect[] = [
@@ -383,7 +388,15 @@ export class Run {
     const effects: Effect[] = [];
     for (const step of message.steps) {
       effects.push(...this.stepDone(worker, step, nowMs));
-      if (this.ended || this.inquiry !== null) break;
+      if (this.ended || this.inquiry !== null) return effects;
+    }
+    this.progress.traffic(message.links);
+    const members = this.members();
+    for (const link of message.links) {
+      const peer = members.find((member) => member.rank === link.peer);
+      if (peer === undefined || peer === worker)
+        return [...effects, ...this.accuse(worker, nowMs, `a link to rank ${link.peer} reported`)];
+      effects.push({ kind: 'worker-traffic', worker: worker.id, peer: peer.id, link });
     }
     return effects;
   }
@@ -396,7 +409,7 @@ export class Run {
     worker.rssBytes = report.rssBytes;
     worker.peakRssBytes = Math.max(worker.peakRssBytes ?? 0, report.rssBytes);
     this.progress.phases(report.phases);
-    this.progress.traffic(report.traffic);
+    worker.times.add(report.phases);
     const effects: Effect[] = [{ kind: 'worker-step', worker: worker.id, report }];
 
     const agreed = this.agreed.get(report.step);

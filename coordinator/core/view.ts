@@ -3,6 +3,7 @@
 import { stepsPerEpoch } from '../../protocol/batch-plan.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 import type { Run } from './run.ts';
+import { stragglerOf } from './step-times.ts';
 
 /** `place`: what the process knows of itself. Times in milliseconds on the monotonic clock. */
 export function viewOf(
@@ -53,7 +54,11 @@ export function viewOf(
       host: worker.host,
       device: worker.ready?.engine.device ?? null,
       rssBytes: worker.rssBytes,
+      stepSeconds: worker.times.now,
     })),
+    straggler: stragglerOf(
+      run.members().map(({ id, times }) => ({ worker: id, steps: times.steps, phases: times.now })),
+    ),
     byEpoch: progress.byEpoch,
     workersLost: run.workersLost,
     stepsLost: run.options.stepsLost,

@@ -2,7 +2,7 @@
 // view. A registry of its own: nothing global, no metric that is not in the catalogue. Cost: a few microseconds a report.
 
 import { Counter, Gauge, Histogram, Registry, type Metric } from 'prom-client';
-import type { StepReport } from '../../protocol/messages.ts';
+import type { LinkTraffic, StepReport } from '../../protocol/messages.ts';
 import { METRICS, PHASES, WORKER_STATES, type MetricDefinition, type MetricName } from '../../protocol/metrics.ts';
 import type { RunEvent } from '../../protocol/run-event.ts';
 import type { RunView } from '../../protocol/run-view.ts';
@@ -10,6 +10,8 @@ import type { RunView } from '../../protocol/run-view.ts';
 export interface RunMetrics {
   observe(event: RunEvent): void;
   observeWorkerStep(worker: string, report: StepReport): void;
+  /** @param peer the worker at the link's other end */
+  observeTraffic(worker: string, peer: string, link: LinkTraffic): void;
   countRefusal(code: string): void;
   setView(view: RunView): void;
   render(): Promise<{ contentType: string; text: string }>;
@@ -108,11 +110,11 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
       }
       const duration = report.phases.allreduce + report.phases.wait;
       observeValue('lockstep_allreduce_duration_seconds', duration, { worker, transport: run.transport });
-      for (const { transport, bytesOut, bytesIn } of report.traffic) {
-        add('lockstep_allreduce_bytes_total', bytesOut, { worker, transport });
-        add('lockstep_allreduce_received_bytes_total', bytesIn, { worker, transport });
-      }
       set('lockstep_worker_resident_memory_bytes', report.rssBytes, { worker });
+    },
+    observeTraffic: (worker, peer, { transport, bytesOut, bytesIn }) => {
+      add('lockstep_allreduce_bytes_total', bytesOut, { worker, peer, transport });
+      add('lockstep_allreduce_received_bytes_total', bytesIn, { worker, peer, transport });
     },
     countRefusal: (code) =>
       add('lockstep_workers_refused_total', 1, { code: REFUSAL_CODES.has(code) ? code : 'other' }),

@@ -130,8 +130,9 @@ export function statusText(view: RunView, style: Style): string {
       `${w.host} pid ${w.pid}`,
       w.rssBytes === null ? '-' : `${Math.round(w.rssBytes / 1e6)} MB`,
       w.device ?? '-',
+      w.stepSeconds === null ? '' : stepText(w.stepSeconds),
     ]);
-  const widths = [0, 1, 2, 3, 4].map((column) => Math.max(0, ...rows.map((row) => (row[column] ?? '').length)));
+  const widths = [0, 1, 2, 3, 4, 5].map((column) => Math.max(0, ...rows.map((row) => (row[column] ?? '').length)));
   const best = view.byEpoch.at(-1);
   const tested =
     best === undefined || best.testAccuracy === null
@@ -145,7 +146,15 @@ export function statusText(view: RunView, style: Style): string {
     ...(view.phase === 'gathering' ? [] : [plainLine(view)]),
     ...tested,
     ...rows.map((row) => `  ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ')}`.trimEnd()),
+    ...(view.straggler === null ? [] : [`${view.straggler.worker} is a straggler: ${view.straggler.because}`]),
   ].join('\n');
+}
+
+/** How long a worker's step takes, and how much of it is waiting for slower ones. */
+function stepText(phases: NonNullable<WorkerView['stepSeconds']>): string {
+  const { data, compute, wait, allreduce, apply } = phases;
+  const whole = data + compute + wait + allreduce + apply;
+  return `step ${(1000 * whole).toFixed(1)} ms, waits ${percent(wait / whole)}`;
 }
 
 /** Least and most time between two plain lines. */

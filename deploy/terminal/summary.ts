@@ -69,6 +69,7 @@ export function summaryText(report: RunReport, remains: Remains, style: Style): 
       lines.push(shareText(name, seconds / total, milliseconds(seconds).padStart(10), style).trimEnd());
     }
   }
+  if (report.straggler !== null) say('straggler', `${report.straggler.worker}: ${report.straggler.because}`);
   for (const { transport, bytes: sent } of report.traffic) {
     say('gradients', `${bytes(sent)} between the workers, over ${CARRIERS[transport]}`);
   }

@@ -46,6 +46,20 @@ describe("a user's own job", () => {
     expect(await digestOf('float32', '--workers', '1')).not.toBe(digests[0]);
   });
 
+  it('on a slower worker shows in the time that the others wait for it, not in its own', async () => {
+    const job = fileURLToPath(new URL('jobs/two-moons-slow-rank.ts', import.meta.url));
+    const directory = scratch.dir('straggler');
+    const ended = await lockstep(['train', job, ...PORT, '--workers', '2', '--run-dir', directory]).ended;
+    expect([ended.stderr, ended.code]).toEqual(['', 0]);
+    const { byWorker, straggler } = reportIn(directory);
+    const [fast, slow] = byWorker.map(({ stepSeconds }) => stepSeconds);
+    expect(byWorker.map(({ rank }) => rank)).toEqual([0, 1]);
+    expect(fast?.wait).toBeGreaterThan(5 * (slow?.wait ?? Infinity));
+    expect(slow?.data).toBeGreaterThan(5 * (fast?.data ?? Infinity));
+    expect(straggler?.worker).toBe(byWorker[1]?.worker);
+    expect(ended.stdout).toMatch(/straggler\s+w\d: the others wait \d+\.\d\d ms a step for it \(\d+ %\)/);
+  });
+
   it('that is changed is not resumed, and its workers have the same source or are refused', async () => {
     const directory = scratch.dir('changed');
     const copy = scratch.dir('copy.ts');

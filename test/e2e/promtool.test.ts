@@ -25,9 +25,9 @@ it('promtool finds nothing to say about the metrics', async () => {
     gradientNorm: 0.5,
     seconds: 0.1,
     phases: { data: 0.001, compute: 0.02, allreduce: 0.003, apply: 0.0002, wait: 0.004 },
-    traffic: [{ transport: 'shm', bytesOut: 500, bytesIn: 700 }],
     rssBytes: 3e8,
   });
+  metrics.observeTraffic('w0', 'w1', { peer: 1, transport: 'shm', bytesOut: 500, bytesIn: 700 });
   metrics.countRefusal('E_MESSAGE');
   const http = await startHttp({
     listen: { host: '127.0.0.1', port: 0 },

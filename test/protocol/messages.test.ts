@@ -37,13 +37,12 @@ const STEP: StepReport = {
   gradientNorm: 5e-324,
   seconds: 0.02,
   phases: { data: 0, compute: 0.015, allreduce: 0.003, apply: 0.001, wait: 0.001 },
-  traffic: [{ transport: 'shm', bytesOut: 490_280, bytesIn: 490_280 }],
   rssBytes: 480_000_000,
 };
 
 const WORKER_MESSAGES: WorkerMessage[] = [
-  { kind: 'hello', protocol: 2, lockstep: '0.1.0', node: 'v20.20.2', host: 'red', pid: 4711, localRank: 0 },
-  { kind: 'hello', protocol: 2, lockstep: '0.1.0', node: 'v20.20.2', host: 'ré', pid: 0, localRank: null },
+  { kind: 'hello', protocol: 3, lockstep: '0.1.0', node: 'v20.20.2', host: 'red', pid: 4711, localRank: 0 },
+  { kind: 'hello', protocol: 3, lockstep: '0.1.0', node: 'v20.20.2', host: 'ré', pid: 0, localRank: null },
   {
     kind: 'ready',
     engine: { name: 'tensorflow', library: 'TensorFlow 2.21.0', device: 'CPU', threads: 1, settings: { oneDNN: '1' } },
@@ -60,6 +59,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
     kind: 'report',
     generation: 1,
     steps: [STEP],
+    links: [{ peer: 1, transport: 'shm', bytesOut: 490_280, bytesIn: 2 ** 40 }],
   },
   STATE,
   {
@@ -77,7 +77,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
 const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
   {
     kind: 'welcome',
-    protocol: 2,
+    protocol: 3,
     worker: 'w0',
     config: {
       run: 'r',

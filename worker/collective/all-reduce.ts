@@ -217,8 +217,11 @@ export class AllReduce {
   /** Slices of the present step's sum that are here, by bucket. */
   private readonly gathered: Set<number>[];
   private gatheredCount = 0;
-  /** The last step of which each peer has sent something. */
+  /** The last step of which each peer has sent some of every part that it sends: it has computed all of its own. */
   private readonly heard = new Map<number, number>();
+  /** Those of a peer's parts of a step of which something is here, where it sends several. */
+  private readonly begun = new Map<number, { readonly step: number; readonly nodes: Set<number> }>();
+  private readonly partsOf = new Map<number, number>();
 
   constructor(options: AllReduceOptions) {
     this.options = options;
@@ -233,7 +236,10 @@ export class AllReduce {
       const made = new Map<number, Collector>();
       for (const [owner, parts] of places.parts[bucket] ?? []) {
         const sources = sourcesOf(plan, rank, owner) ?? new Map<number, number>();
-        for (const source of sources.values()) this.heard.set(source, this.step);
+        for (const source of sources.values()) {
+          this.heard.set(source, this.step);
+          this.partsOf.set(source, [...sources.values()].filter((other) => other === source).length);
+        }
         const slice = slices[owner] ?? { start: 0, end: 0 };
         const emit =
           owner === rank
@@ -268,7 +274,7 @@ export class AllReduce {
     return this.gatheredCount === plan.buckets.length * plan.worldSize;
   }
 
-  /** True when every peer has sent a first frame of this step: what comes after is the exchange, not waiting for slower peers. */
+  /** True when something of each part of this step is here: what comes after is the exchange, not waiting for slower peers. */
   get everyoneHeard(): boolean {
     for (const step of this.heard.values()) if (step < this.step) return false;
     return true;
@@ -378,12 +384,26 @@ export class AllReduce {
     if (header.step !== collector.step) this.accuse(from, `step ${header.step} of a slice at step ${collector.step}`);
     this.checkRange(from, header, collector.slice);
     if (collector.stateOf(node) !== 'missing') this.accuse(from, `node ${header.node.start} twice`);
-    this.heard.set(from, header.step);
+    this.hear(from, header.step, node);
     if (header.kind === 'absent') {
       return { at: 0, adding: false, finish: () => collector.deliver(node, null) };
     }
     const place = collector.begin(node);
     return { ...place, finish: () => collector.end(node, place.at, place.adding) };
+  }
+
+  private hear(from: number, step: number, node: number): void {
+    const parts = this.partsOf.get(from) ?? 1;
+    if (parts > 1) {
+      let known = this.begun.get(from);
+      if (known?.step !== step) {
+        known = { step, nodes: new Set() };
+        this.begun.set(from, known);
+      }
+      known.nodes.add(node);
+      if (known.nodes.size < parts) return;
+    }
+    this.heard.set(from, step);
   }
 
   private acceptSum(from: number, header: FrameHeader): { at: number; adding: boolean; finish: () => void } {

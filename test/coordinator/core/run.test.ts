@@ -48,7 +48,7 @@ function options(change: Partial<RunOptions> & { steps?: number; microbatches?: 
 
 const hello = (pid: number, localRank: number): WorkerMessage => ({
   kind: 'hello',
-  protocol: 2,
+  protocol: 3,
   lockstep: '0.1.0',
   node: 'v20',
   host: 'h',
@@ -77,7 +77,6 @@ const stepReport = (step: number, change: Partial<StepReport> = {}): StepReport 
   gradientNorm: 1,
   seconds: 0.5,
   phases: { data: 0.1, compute: 0.2, allreduce: 0.1, apply: 0.05, wait: 0.05 },
-  traffic: [{ transport: 'shm', bytesOut: 10, bytesIn: 10 }],
   rssBytes: 1000,
   ...change,
 });
@@ -86,6 +85,7 @@ const report = (step: number, change: Partial<StepReport> = {}): WorkerMessage =
   kind: 'report',
   generation: 1,
   steps: [stepReport(step, change)],
+  links: [],
 });
 
 const evaluation = (
@@ -195,7 +195,7 @@ describe('gathering', () => {
   it('refuses another protocol version by name of both', () => {
     const effects = new Story().say('w0', { ...hello(1, 0), protocol: 7 } as WorkerMessage);
     expect(effects[0]).toMatchObject({ message: { kind: 'refused', code: 'E_PROTOCOL_VERSION' } });
-    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 2');
+    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 3');
   });
 
   it('closes the link of a worker that speaks before it introduced itself', () => {
@@ -288,6 +288,29 @@ describe('training', () => {
     expect(kinds(story.say('w0', report(1)))).toEqual(['worker-step']);
     expect(story.run.step).toBe(1);
     expect(story.run.progress.lastLoss).toBe(2);
+  });
+
+  it('tells what a worker’s links carried, by the worker at their other end; a link to nobody is a breach of the protocol', () => {
+    const story = new Story().begun();
+    const carrying = (peer: number): WorkerMessage => ({
+      kind: 'report',
+      generation: 1,
+      steps: [stepReport(1)],
+      links: [{ peer, transport: 'shm', bytesOut: 500, bytesIn: 700 }],
+    });
+    expect(story.say('w0', carrying(1)).filter((e) => e.kind === 'worker-traffic')).toEqual([
+      {
+        kind: 'worker-traffic',
+        worker: 'w0',
+        peer: 'w1',
+        link: { peer: 1, transport: 'shm', bytesOut: 500, bytesIn: 700 },
+      },
+    ]);
+    expect(story.run.progress.bytesSent).toEqual([{ transport: 'shm', bytes: 500 }]);
+    story.say('w1', carrying(1));
+    story.now += FAILURE_GRACE_MS;
+    expect(kinds(story.run.receive({ kind: 'tick' }, story.now))).toContain('end');
+    expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_PROTOCOL' });
   });
 
   it('fails the run when two replicas report different loss sums for one step', () => {

@@ -10,7 +10,7 @@ import type { WorkerMessage } from '../../../protocol/messages.ts';
 
 const HELLO: WorkerMessage = {
   kind: 'hello',
-  protocol: 2,
+  protocol: 3,
   lockstep: '0.1.0',
   node: 'v20',
   host: 'h',

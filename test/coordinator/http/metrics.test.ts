@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { createMetrics } from '../../../coordinator/http/metrics.ts';
-import type { StepReport } from '../../../protocol/messages.ts';
+import type { LinkTraffic, StepReport } from '../../../protocol/messages.ts';
 import { METRICS, type MetricDefinition } from '../../../protocol/metrics.ts';
 import type { RootCause } from '../../../protocol/run-event.ts';
 import { VIEW } from './view.ts';
@@ -15,9 +15,10 @@ const REPORT = {
   gradientNorm: 0.5,
   seconds: 0.1,
   phases: { data: 0.001, compute: 0.02, allreduce: 0.003, apply: 0.0002, wait: 0.004 },
-  traffic: [{ transport: 'shm' as const, bytesOut: 500, bytesIn: 700 }],
   rssBytes: 3e8,
 } satisfies StepReport;
+
+const LINK = { peer: 1, transport: 'shm', bytesOut: 500, bytesIn: 700 } satisfies LinkTraffic;
 
 const DIGEST_CAUSE: RootCause = {
   who: 'w1',
@@ -56,6 +57,7 @@ describe('the exposition', () => {
     const made = metrics();
     made.setView(VIEW);
     made.observeWorkerStep('w0', REPORT);
+    made.observeTraffic('w0', 'w1', LINK);
     made.observe({ kind: 'checkpoint', step: 1, directory: 'd', seconds: 0.2 });
     made.observe({
       kind: 'step',
@@ -146,8 +148,22 @@ describe('values', () => {
       'lockstep_step_duration_seconds_bucket{le="0.025",run="r1",worker="w0",phase="compute"} 2',
     );
     expect(samples).toContain('lockstep_allreduce_duration_seconds_sum{run="r1",worker="w0",transport="ws"} 0.014');
-    expect(samples).toContain('lockstep_allreduce_bytes_total{run="r1",worker="w0",transport="shm"} 1000');
     expect(samples).toContain('lockstep_worker_resident_memory_bytes{run="r1",worker="w0"} 300000000');
+  });
+
+  it('bytes are counted by link: who, to whom, over what', async () => {
+    const made = metrics();
+    for (const transport of ['shm', 'shm', 'tcp'] as const) made.observeTraffic('w0', 'w1', { ...LINK, transport });
+    made.observeTraffic('w0', 'w2', LINK);
+    const samples = await samplesOf(made);
+    expect(samples.filter((line) => line.startsWith('lockstep_allreduce_'))).toEqual([
+      'lockstep_allreduce_bytes_total{run="r1",worker="w0",peer="w1",transport="shm"} 1000',
+      'lockstep_allreduce_bytes_total{run="r1",worker="w0",peer="w1",transport="tcp"} 500',
+      'lockstep_allreduce_bytes_total{run="r1",worker="w0",peer="w2",transport="shm"} 500',
+      'lockstep_allreduce_received_bytes_total{run="r1",worker="w0",peer="w1",transport="shm"} 1400',
+      'lockstep_allreduce_received_bytes_total{run="r1",worker="w0",peer="w1",transport="tcp"} 700',
+      'lockstep_allreduce_received_bytes_total{run="r1",worker="w0",peer="w2",transport="shm"} 700',
+    ]);
   });
 
   it('a step adds its samples', async () => {

@@ -4,7 +4,8 @@ import type { RunReport } from '../../../protocol/report.ts';
 import type { RunView, WorkerView } from '../../../protocol/run-view.ts';
 
 export function worker(id: string, rank: number | null, state: WorkerView['state']): WorkerView {
-  return { id, rank, state, pid: 4000 + Number(id.slice(1)), host: 'box', device: 'CPU', rssBytes: 480_000_000 };
+  const pid = 4000 + Number(id.slice(1));
+  return { id, rank, state, pid, host: 'box', device: 'CPU', rssBytes: 480_000_000, stepSeconds: null };
 }
 
 export function view(changes: Partial<RunView> = {}): RunView {
@@ -34,6 +35,7 @@ export function view(changes: Partial<RunView> = {}): RunView {
     transport: 'ws',
     coordinator: { pid: 1, host: 'box' },
     workers: [worker('w0', 0, 'training'), worker('w1', 1, 'training')],
+    straggler: null,
     byEpoch: [],
     workersLost: 0,
     stepsLost: 0,
@@ -105,6 +107,8 @@ export function report(changes: Partial<RunReport> = {}): RunReport {
     seconds: 30.94,
     imagesPerSecond: 4275,
     stepSeconds: { data: 0.0005, compute: 0.008, allreduce: 0.001, apply: 0.00025, wait: 0.00025 },
+    byWorker: [],
+    straggler: null,
     peakRssBytes: { coordinator: 121_000_000, workers: [481_000_000, 492_000_000] },
     ...changes,
   };

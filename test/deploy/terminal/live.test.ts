@@ -105,6 +105,23 @@ test('status: the run, its progress, and a row for each worker by rank', () => {
   );
 });
 
+test('status: how long a step takes on each worker, how much of it is waiting, and for whom', () => {
+  const timed = (id: string, rank: number, compute: number, wait: number): RunView['workers'][number] => ({
+    ...worker(id, rank, 'training'),
+    stepSeconds: { data: 0.001, compute, allreduce: 0.0005, apply: 0.0005, wait },
+  });
+  const straggler = { worker: 'w1', waitedSeconds: 0.002, because: 'the others wait 2.00 ms a step for it (20 %)' };
+  const shown = statusText(
+    view({ workers: [timed('w0', 0, 0.006, 0.002), timed('w1', 1, 0.008, 0)], straggler }),
+    at(100),
+  );
+  expect(shown.split('\n').slice(-3)).toEqual([
+    '  ● w0  rank 0  training  box pid 4000  480 MB  CPU  step 10.0 ms, waits 20.0 %',
+    '  ● w1  rank 1  training  box pid 4001  480 MB  CPU  step 10.0 ms, waits 0.0 %',
+    'w1 is a straggler: the others wait 2.00 ms a step for it (20 %)',
+  ]);
+});
+
 describe('PlainPace', () => {
   const step = (epochStep: number, epoch = 1): RunView => view({ epoch, epochStep, step: epochStep });
 

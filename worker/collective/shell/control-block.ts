@@ -11,7 +11,11 @@ const COMMAND_WORDS = 4;
 const CONTROL_WORDS = WORDS.commands + COMMANDS * COMMAND_WORDS;
 const CONTROL_BYTES = CONTROL_WORDS * Int32Array.BYTES_PER_ELEMENT;
 
-const FIGURES = 2 + 2 * TRANSPORTS.length;
+/** There are no more ranks than microbatches. */
+const MAX_RANKS = 64;
+/** Of each link: the place of its transport among TRANSPORTS, from 1; bytes out; bytes in. */
+const LINK_FIGURES = 3;
+const FIGURES = 2 + LINK_FIGURES * MAX_RANKS;
 
 export const BEGIN = 1;
 export const OFFER = 2;
@@ -74,12 +78,12 @@ export class ControlBlock {
 
   stepFigures(): StepFigures {
     const [waitSeconds = 0, reduceSeconds = 0] = this.figures;
-    const traffic = TRANSPORTS.map((transport, i) => ({
-      transport,
-      bytesOut: this.figures[2 + 2 * i] ?? 0,
-      bytesIn: this.figures[3 + 2 * i] ?? 0,
-    }));
-    return { waitSeconds, reduceSeconds, traffic: traffic.filter((t) => t.bytesOut + t.bytesIn > 0) };
+    const traffic = Array.from({ length: MAX_RANKS }, (_, peer) => {
+      const [place = 0, bytesOut = 0, bytesIn = 0] = this.figures.subarray(2 + LINK_FIGURES * peer);
+      const transport = TRANSPORTS[place - 1];
+      return transport === undefined ? [] : [{ peer, transport, bytesOut, bytesIn }];
+    });
+    return { waitSeconds, reduceSeconds, traffic: traffic.flat() };
   }
 
   // ---- the communication thread
@@ -114,10 +118,8 @@ export class ControlBlock {
   finishStep(figures: StepFigures): void {
     this.figures[0] = figures.waitSeconds;
     this.figures[1] = figures.reduceSeconds;
-    for (const { transport, bytesOut, bytesIn } of figures.traffic) {
-      const at = 2 + 2 * TRANSPORTS.indexOf(transport);
-      this.figures[at] = bytesOut;
-      this.figures[at + 1] = bytesIn;
+    for (const { peer, transport, bytesOut, bytesIn } of figures.traffic) {
+      this.figures.set([1 + TRANSPORTS.indexOf(transport), bytesOut, bytesIn], 2 + LINK_FIGURES * peer);
     }
     Atomics.add(this.words, WORDS.done, 1);
     Atomics.notify(this.words, WORDS.done);

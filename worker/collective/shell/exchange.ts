@@ -14,7 +14,10 @@ export interface GenerationPlan extends PlanOptions {
   readonly firstStep: number;
 }
 
+/** What one link has carried. */
 export interface Traffic {
+  /** The rank at its other end. */
+  readonly peer: number;
   readonly transport: Transport;
   /** Bytes since the links came up. */
   readonly bytesOut: number;
@@ -23,10 +26,10 @@ export interface Traffic {
 
 /** What is known of a finished step. */
 export interface StepFigures {
-  /** Seconds from this rank's last vector to every peer's first; then to the sum. */
+  /** Seconds from this rank's last vector until every peer's last one begins to come; then to the sum. */
   readonly waitSeconds: number;
   readonly reduceSeconds: number;
-  /** By transport, those in use. */
+  /** By link. */
   readonly traffic: readonly Traffic[];
 }
 
@@ -44,12 +47,15 @@ export interface ExchangeOptions {
   readonly failed: (error: LockstepError) => void;
   /** Called when a peer has sent something. */
   readonly stirred: () => void;
+  /** Seconds on a monotonic clock. */
+  readonly now?: () => number;
 }
 
 export class Exchange {
   private readonly options: ExchangeOptions;
   private readonly core: AllReduce;
   private readonly polled: readonly Link[];
+  private readonly now: () => number;
   private isOver = false;
   private isBegun = false;
   private offered = 0;
@@ -60,6 +66,7 @@ export class Exchange {
 
   constructor(options: ExchangeOptions) {
     this.options = options;
+    this.now = options.now ?? (() => performance.now() / 1000);
     const { plan, links, memory, freed } = options;
     const collective = planCollective(plan);
     const nodes = collective.nodes[plan.rank] ?? [];
@@ -131,7 +138,7 @@ export class Exchange {
     if (this.isOver) return;
     this.offered++;
     this.core.offer(index, bucket, slot);
-    if (this.offered === this.offersAStep) this.offeredAt = now();
+    if (this.offered === this.offersAStep) this.offeredAt = this.now();
     this.lookForTheEnd();
   }
 
@@ -157,26 +164,20 @@ export class Exchange {
 
   private lookForTheEnd(): void {
     if (!this.isWaiting || this.isDone) return;
-    if (this.heardAt === 0 && this.core.everyoneHeard) this.heardAt = now();
+    if (this.heardAt === 0 && this.core.everyoneHeard) this.heardAt = this.now();
     if (!this.core.done) return;
     this.isDone = true;
     const heardAt = Math.max(this.heardAt, this.offeredAt);
     this.options.finished({
       waitSeconds: heardAt - this.offeredAt,
-      reduceSeconds: now() - heardAt,
+      reduceSeconds: this.now() - heardAt,
       traffic: this.traffic(),
     });
   }
 
   private traffic(): Traffic[] {
-    const links = [...this.options.links.values()];
-    return [...new Set(links.map((link) => link.transport))].map((transport) => {
-      const carried = links.filter((link) => link.transport === transport);
-      return {
-        transport,
-        bytesOut: carried.reduce((sum, link) => sum + link.bytesOut, 0),
-        bytesIn: carried.reduce((sum, link) => sum + link.bytesIn, 0),
-      };
+    return [...this.options.links].map(([peer, { transport, bytesOut, bytesIn }]) => {
+      return { peer, transport, bytesOut, bytesIn };
     });
   }
 
@@ -185,9 +186,4 @@ export class Exchange {
     this.isOver = true;
     this.options.failed(error);
   }
-}
-
-/** Seconds on a monotonic clock. */
-function now(): number {
-  return performance.now() / 1000;
 }
