@@ -1,26 +1,34 @@
-// A frame: what one rank sends another in an all-reduce. A fixed little-endian header of 48 bytes, then float32 payload.
+// A frame: what one rank sends another in an all-reduce. A fixed little-endian header of 48 bytes, then the payload: float32, or 16 bits
+// an element where gradients are compressed.
 //
-//      0  u32  magic "LSF1"            4  u8   kind (1 scatter, 2 gather, 3 absent)    5  u8, 6 u16  zero
+//      0  u32  magic "LSF1"            4  u8   kind (1 scatter, 2 gather, 3 absent)
+//      5  u8   elements (0 float32, 1 bf16, 2 fp16)            6  u16  zero
 //      8  u32  generation             12  u32  zero          16  f64  step
 //     24  u32  sender's rank          28  u32  bucket
 //     32  u16  node start             34  u16  node size      (scatter and absent; zero for gather)
-//     36  u32  offset, in floats of the whole vector          40  u32  count, in floats          44  u32  slice
+//     36  u32  offset, in elements of the whole vector        40  u32  count, in elements        44  u32  slice
 //
-// Frames are read from a stream of bytes as it comes, cut anywhere. Reading keeps a header and three bytes at most: it allocates
+// Frames are read from a stream of bytes as it comes, cut anywhere. Reading keeps a header and a part of one element: it allocates
 // nothing by what a peer says, and copies nothing of a payload.
 
 import { LockstepError } from './errors.ts';
 
 export const FRAME_HEADER_BYTES = 48;
-/** Longest frame that is accepted: 256 MiB of floats. */
+/** Longest frame that is accepted: 256 MiB as float32. */
 export const MAX_FRAME_BYTES = FRAME_HEADER_BYTES + 256 * 1024 * 1024;
 
 const MAGIC = 0x3146534c; // "LSF1"
 const KINDS = { 1: 'scatter', 2: 'gather', 3: 'absent' } as const;
 
+/** How the numbers of a payload are written, by their number in the header. */
+const ELEMENTS = ['float32', 'bf16', 'fp16'] as const;
+export type ElementType = (typeof ELEMENTS)[number];
+export const ELEMENT_BYTES: Readonly<Record<ElementType, number>> = { float32: 4, bf16: 2, fp16: 2 };
+
 export interface FrameHeader {
   /** scatter: a node's part of a slice, to the slice's owner; gather: a summed slice, from its owner; absent: a node without samples. */
   readonly kind: (typeof KINDS)[keyof typeof KINDS];
+  readonly elements: ElementType;
   readonly generation: number;
   readonly step: number;
   readonly rank: number;
@@ -38,7 +46,7 @@ export interface FrameHeader {
  */
 export interface FrameSink {
   begin(header: FrameHeader): void;
-  /** The payload's next bytes, a multiple of four of them, not necessarily aligned; valid only during the call. */
+  /** The payload's next bytes, whole elements, not necessarily aligned; valid only during the call. */
   data(bytes: Uint8Array): void;
   /** The payload is whole. Comes after `begin` at once where there is none. */
   end(): void;
@@ -49,6 +57,7 @@ export function encodeFrameHeader(header: FrameHeader): Uint8Array {
   const view = new DataView(bytes.buffer);
   view.setUint32(0, MAGIC, true);
   view.setUint8(4, header.kind === 'scatter' ? 1 : header.kind === 'gather' ? 2 : 3);
+  view.setUint8(5, ELEMENTS.indexOf(header.elements));
   view.setUint32(8, header.generation, true);
   view.setFloat64(16, header.step, true);
   view.setUint32(24, header.rank, true);
@@ -67,7 +76,7 @@ function refuse(what: string): never {
 
 /** Bytes of payload that follow a header. */
 export function payloadBytesOf(header: FrameHeader): number {
-  return header.kind === 'absent' ? 0 : Float32Array.BYTES_PER_ELEMENT * header.count;
+  return header.kind === 'absent' ? 0 : ELEMENT_BYTES[header.elements] * header.count;
 }
 
 /** Parses the FRAME_HEADER_BYTES of a header. Throws LockstepError E_FRAME that names the field. */
@@ -76,9 +85,8 @@ export function decodeFrameHeader(bytes: Uint8Array): FrameHeader {
   if (view.getUint32(0, true) !== MAGIC) refuse('magic');
   const kindNumber = view.getUint8(4);
   if (kindNumber !== 1 && kindNumber !== 2 && kindNumber !== 3) refuse(`kind ${kindNumber}`);
-  if (view.getUint8(5) !== 0 || view.getUint16(6, true) !== 0 || view.getUint32(12, true) !== 0) {
-    refuse('reserved bytes');
-  }
+  const elements = ELEMENTS[view.getUint8(5)] ?? refuse(`elements ${view.getUint8(5)}`);
+  if (view.getUint16(6, true) !== 0 || view.getUint32(12, true) !== 0) refuse('reserved bytes');
   const step = view.getFloat64(16, true);
   if (!Number.isSafeInteger(step) || step < 0) refuse(`step ${step}`);
   const count = view.getUint32(40, true);
@@ -86,6 +94,7 @@ export function decodeFrameHeader(bytes: Uint8Array): FrameHeader {
   if (count > limit) refuse(`count ${count}; the limit is ${limit}`);
   return {
     kind: KINDS[kindNumber],
+    elements,
     generation: view.getUint32(8, true),
     step,
     rank: view.getUint32(24, true),
@@ -104,8 +113,10 @@ export class FrameReader {
   private headerBytes = 0;
   /** Bytes of the present frame's payload that are still to come. */
   private missing = 0;
-  /** The bytes of a float that was cut: four, of which the first `carried` are here. */
-  private readonly carry = new Uint8Array(Float32Array.BYTES_PER_ELEMENT);
+  /** Bytes of one element of it. */
+  private unit = 0;
+  /** The bytes of an element that was cut: the first `carried` are here. */
+  private readonly carry = new Uint8Array(Math.max(...Object.values(ELEMENT_BYTES)));
   private carried = 0;
 
   constructor(sink: FrameSink) {
@@ -134,6 +145,7 @@ export class FrameReader {
     const header = decodeFrameHeader(this.header);
     this.sink.begin(header);
     this.missing = payloadBytesOf(header);
+    this.unit = ELEMENT_BYTES[header.elements];
     if (this.missing === 0) this.finish();
     return at + taken;
   }
@@ -142,16 +154,16 @@ export class FrameReader {
     let at = start;
     const end = Math.min(bytes.byteLength, at + this.missing);
     if (this.carried > 0) {
-      const taken = Math.min(this.carry.byteLength - this.carried, end - at);
+      const taken = Math.min(this.unit - this.carried, end - at);
       this.carry.set(bytes.subarray(at, at + taken), this.carried);
       this.carried += taken;
       at += taken;
-      if (this.carried === this.carry.byteLength) {
+      if (this.carried === this.unit) {
         this.carried = 0;
-        this.sink.data(this.carry);
+        this.sink.data(this.carry.subarray(0, this.unit));
       }
     }
-    const whole = (end - at) & ~3;
+    const whole = (end - at) & ~(this.unit - 1);
     if (whole > 0) this.sink.data(bytes.subarray(at, at + whole));
     at += whole;
     if (at < end) {

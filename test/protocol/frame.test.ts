@@ -11,6 +11,7 @@ import {
 
 const HEADER: FrameHeader = {
   kind: 'scatter',
+  elements: 'float32',
   generation: 0x01020304,
   step: 5,
   rank: 6,
@@ -23,7 +24,7 @@ const HEADER: FrameHeader = {
 
 /** The header above, written out by hand, and one float: 1.5. */
 const BYTES = Uint8Array.from([
-  // "LSF1", kind, three zeros
+  // "LSF1", kind, elements, two zeros
   0x4c, 0x53, 0x46, 0x31, 1, 0, 0, 0,
   // generation, zero
   0x04, 0x03, 0x02, 0x01, 0, 0, 0, 0,
@@ -55,7 +56,7 @@ function read(chunks: readonly Uint8Array[]): { frames: { header: FrameHeader; p
       present = { header, payload: [] };
     },
     data: (bytes) => {
-      if (bytes.byteLength % 4 !== 0) throw new Error('a float is cut');
+      if (bytes.byteLength % (present?.header.elements === 'float32' ? 4 : 2) !== 0) throw new Error('a number is cut');
       present?.payload.push(...bytes);
     },
     end: () => {
@@ -86,6 +87,7 @@ describe('a frame', () => {
   it.each([
     ['without its magic', changed(0, 0), 'magic'],
     ['of an unknown kind', changed(4, 9), 'kind 9'],
+    ['of unknown elements', changed(5, 3), 'elements 3'],
     ['with reserved bytes in use', changed(13, 1), 'reserved'],
     ['with a step that is no whole number', changed(16, 1), 'step 5.0'],
     ['with more floats than the limit', changed(43, 5), 'count 83886081; the limit is 67108864'],
@@ -95,9 +97,26 @@ describe('a frame', () => {
     );
   });
 
-  it('comes out the same wherever the stream is cut, floats whole', () => {
-    const payloads = [0, 1, 2, 37].map((count) => Uint8Array.from({ length: 4 * count }, (_, i) => i + count));
-    const sent = payloads.map((payload, step) => ({ header: { ...HEADER, step, count: payload.length / 4 }, payload }));
+  it.each([
+    ['bf16', 1],
+    ['fp16', 2],
+  ] as const)('in %s has two bytes an element', (elements, number) => {
+    const header = { ...HEADER, elements };
+    expect(encodeFrameHeader(header)[5]).toBe(number);
+    expect(read([changed(5, number).subarray(0, FRAME_HEADER_BYTES + 2)])).toEqual({
+      frames: [{ header, payload: [0, 0] }],
+      whole: true,
+    });
+  });
+
+  it('comes out the same wherever the stream is cut, numbers whole', () => {
+    const kinds = (['float32', 'bf16', 'fp16'] as const).flatMap((elements) =>
+      [0, 1, 2, 37].map((count) => ({ elements, count })),
+    );
+    const sent = kinds.map(({ elements, count }, step) => ({
+      header: { ...HEADER, elements, step, count },
+      payload: Uint8Array.from({ length: count * (elements === 'float32' ? 4 : 2) }, (_, i) => i + count),
+    }));
     const stream = Buffer.concat(sent.flatMap(({ header, payload }) => [encodeFrameHeader(header), payload]));
     const expected = sent.map(({ header, payload }) => ({ header, payload: [...payload] }));
     fc.assert(

@@ -10,18 +10,27 @@
 //
 // Memory, in vectors of the plan's length: the microbatches being folded (a slot each, 2 + log2 of this rank's microbatches at
 // most), one more because the sum takes the place of the step's first vector and a peer may still be reading the last step's, and
-// this rank's slices once for each node that others send.
+// this rank's slices once for each node that others send. Compressed: a residual for each microbatch, and this rank's slices in 16 bits.
+//
+// Compression is part of the sum, not of the sending, so that the bits do not depend on who sends what. Each microbatch's gradient
+// is rounded to 16 bits with error feedback (Seide et al. 2014): what rounding took away is the microbatch's residual and is added
+// to its gradient of the next step. Each sum of two nodes is rounded again, by whoever makes it. So every node that some number
+// of ranks would send is one that 16 bits hold, and sending loses nothing. A microbatch without samples keeps its residual.
+//
+// A microbatch may have a node's M-th part of the largest number at most, and its residual the rest. So no sum overflows: too large a
+// gradient comes late, and none is lost but what a sum's own rounding takes. Infinity and NaN go through, and end the run at the optimizer.
 //
 // When what is sent may be overwritten: whoever sends a frame of step s + 1 has all sums of step s, so all parts of step s have
 // arrived at their collectors; and whoever has everything of step s + 1 knows that all its sums of step s have arrived. No
-// send needs to be waited for.
+// send needs to be waited for. A sum in 16 bits has one place for all steps: when that of step s + 1 is there, everybody has sent his
+// part of it, and so has all sums of step s.
 
 import { LockstepError } from '../../protocol/errors.ts';
-import type { FrameHeader, FrameSink } from '../../protocol/frame.ts';
-import type { Range } from '../../protocol/batch-plan.ts';
+import { ELEMENT_BYTES, type FrameHeader, type FrameSink } from '../../protocol/frame.ts';
+import { rankMicrobatches, type Range } from '../../protocol/batch-plan.ts';
 import { collectorOf, groupNodes, relayOf, type CollectivePlan } from './plan.ts';
 import { nodeNumber, nodeOfNumber, type Node } from './tree.ts';
-import type { VectorMemory } from './vector-memory.ts';
+import type { Arithmetic, HalfArithmetic, VectorMemory } from './vector-memory.ts';
 
 /** Where a rank's vectors lie, in floats of its memory. */
 export interface MemoryPlan {
@@ -30,7 +39,14 @@ export interface MemoryPlan {
   readonly slots: readonly number[];
   /** By bucket and owner of the slice, for those that this rank collects: where the part of each node that others send lies. */
   readonly parts: readonly ReadonlyMap<number, ReadonlyMap<number, number>>[];
+  /** Of each of this rank's microbatches, in order: what compression has not sent yet. As long as the compressed part. */
+  readonly residuals: readonly number[];
+  /** By bucket and owner: where a compressed slice's sum lies as it travels. */
+  readonly packed: readonly ReadonlyMap<number, number>[];
 }
+
+/** The largest finite numbers. */
+const LARGEST = { bf16: 255 * 2 ** 120, fp16: 65_504 } as const;
 
 /** A cache line of floats: vectors begin on one. */
 const ALIGNMENT = 16;
@@ -74,7 +90,20 @@ export function planMemory(plan: CollectivePlan, rank: number): MemoryPlan {
     }
     return byOwner;
   });
-  return { floats, slots, parts };
+  const residuals = Array.from({ length: plan.compression === null ? 0 : own }, () =>
+    take(plan.compression?.floats ?? 0),
+  );
+  const packed = plan.slices.map((slices, bucket) => {
+    const owners =
+      plan.elements[bucket] === 'float32' || plan.worldSize === 1 ? [] : [...(parts[bucket]?.keys() ?? [])];
+    return new Map(
+      owners.map((owner): [number, number] => {
+        const { start, end } = slices[owner] ?? { start: 0, end: 0 };
+        return [owner, take(Math.ceil((end - start) / 2))];
+      }),
+    );
+  });
+  return { floats, slots, parts, residuals, packed };
 }
 
 export type Send = (to: number, header: FrameHeader, payload: Uint8Array) => void;
@@ -93,7 +122,7 @@ class Collector {
   private readonly parts: ReadonlyMap<number, number>;
   /** Nodes at which it has done its work: the root for the owner, the group's nodes for a relay. */
   private readonly targets: ReadonlySet<number>;
-  private readonly memory: VectorMemory;
+  private readonly arithmetic: Arithmetic;
   private readonly emit: (node: number, at: number | null, step: number) => void;
   private readonly sumOf: (step: number) => number;
   private states = new Map<number, State>();
@@ -107,7 +136,7 @@ class Collector {
     sources: ReadonlyMap<number, number>;
     parts: ReadonlyMap<number, number>;
     targets: ReadonlySet<number>;
-    memory: VectorMemory;
+    arithmetic: Arithmetic;
     emit: (node: number, at: number | null, step: number) => void;
     /** Where the slice's sum of a step is to lie. */
     sumOf: (step: number) => number;
@@ -118,7 +147,7 @@ class Collector {
     this.sources = options.sources;
     this.parts = options.parts;
     this.targets = options.targets;
-    this.memory = options.memory;
+    this.arithmetic = options.arithmetic;
     this.emit = options.emit;
     this.sumOf = options.sumOf;
   }
@@ -176,7 +205,7 @@ class Collector {
         const other = this.addresses.get(node ^ 1) ?? 0;
         // Added up where the sum is to lie, if one of the two lies there.
         const into = at !== null && at === this.sumOf(this.step) ? at : other;
-        if (at !== null) this.memory.add(into, into === at ? other : at, this.length);
+        if (at !== null) this.arithmetic.add(into, into === at ? other : at, this.length);
         at = into;
       }
       node >>= 1;
@@ -188,6 +217,20 @@ class Collector {
 interface Folded {
   node: number;
   at: number | null;
+}
+
+/** Where the numbers of an incoming frame go, and whether they are added there. */
+interface Place {
+  readonly at: number;
+  readonly adding: boolean;
+  readonly finish: () => void;
+}
+
+interface Incoming extends Omit<Place, 'at'> {
+  /** Moves on with the numbers that came. */
+  at: number;
+  readonly arithmetic: Arithmetic;
+  readonly elementBytes: number;
 }
 
 export interface AllReduceOptions {
@@ -205,6 +248,13 @@ export interface AllReduceOptions {
 
 export class AllReduce {
   private readonly options: AllReduceOptions;
+  /** By bucket. */
+  private readonly arithmetic: readonly Arithmetic[];
+  /** By bucket; null where it travels in float32. */
+  private readonly half: readonly (HalfArithmetic | null)[];
+  private readonly firstMicrobatch: number;
+  /** The largest number that a microbatch may have in a compressed bucket. */
+  private readonly limit: number;
   private readonly ownNodes: ReadonlySet<number>;
   private readonly groupPeers: readonly number[];
   /** By bucket, then by owner of the slice. */
@@ -227,6 +277,11 @@ export class AllReduce {
     this.options = options;
     const { plan, rank, places, memory } = options;
     this.step = options.firstStep - 1;
+    const half = plan.compression === null ? null : memory.half(plan.compression.elements);
+    this.half = plan.elements.map((elements) => (elements === 'float32' ? null : half));
+    this.arithmetic = this.half.map((one) => one ?? memory);
+    this.limit = plan.compression === null ? 0 : LARGEST[plan.compression.elements] / plan.microbatches;
+    this.firstMicrobatch = rankMicrobatches(plan.microbatches, plan.worldSize, rank).start;
     this.ownNodes = new Set((plan.nodes[rank] ?? []).map((node) => nodeNumber(node, plan.microbatches)));
     this.groupPeers = (plan.groups[plan.groupOf[rank] ?? 0] ?? []).filter((peer) => peer !== rank);
     const relayTargets = new Set(
@@ -255,7 +310,7 @@ export class AllReduce {
             sources,
             parts,
             targets: owner === rank ? new Set([1]) : relayTargets,
-            memory,
+            arithmetic: this.arithmetic[bucket] ?? memory,
             emit,
             sumOf: (step) => this.sumAt(step) + slice.start,
           }),
@@ -309,14 +364,19 @@ export class AllReduce {
     const { plan, memory, places } = this.options;
     const range = plan.buckets[bucket] ?? { start: 0, end: 0 };
     const fold = this.folds[bucket] ?? [];
+    const arithmetic = this.arithmetic[bucket] ?? memory;
     let node = plan.microbatches + index;
     let at = slot === null ? null : (places.slots[slot] ?? 0);
+    if (at !== null) {
+      const residual = places.residuals[index - this.firstMicrobatch] ?? 0;
+      this.half[bucket]?.quantize(at + range.start, residual + range.start, range.end - range.start, this.limit);
+    }
     for (;;) {
       const left = fold.at(-1);
       if (this.ownNodes.has(node) || left === undefined || (left.node ^ 1) !== node) break;
       fold.pop();
       if (left.at !== null && at !== null) {
-        memory.add(left.at + range.start, at + range.start, range.end - range.start);
+        arithmetic.add(left.at + range.start, at + range.start, range.end - range.start);
         this.absorb(at);
       }
       at = left.at ?? at;
@@ -345,17 +405,16 @@ export class AllReduce {
 
   /** What takes the frames of rank `from`. */
   sink(from: number): FrameSink {
-    let target: { at: number; adding: boolean; finish: () => void } | null = null;
-    const { memory } = this.options;
+    let target: Incoming | null = null;
     return {
       begin: (header) => {
         target = this.accept(from, header);
       },
       data: (bytes) => {
         if (target === null) return;
-        if (target.adding) memory.addBytes(target.at, bytes);
-        else memory.store(target.at, bytes);
-        target.at += bytes.byteLength / Float32Array.BYTES_PER_ELEMENT;
+        if (target.adding) target.arithmetic.addBytes(target.at, bytes);
+        else target.arithmetic.store(target.at, bytes);
+        target.at += bytes.byteLength / target.elementBytes;
       },
       end: () => {
         const whole = target;
@@ -366,15 +425,19 @@ export class AllReduce {
   }
 
   /** Checks a frame's header; returns where its floats go, null to drop them. */
-  private accept(from: number, header: FrameHeader): { at: number; adding: boolean; finish: () => void } | null {
-    const { generation } = this.options;
+  private accept(from: number, header: FrameHeader): Incoming | null {
+    const { generation, plan, memory } = this.options;
     if (header.generation < generation) return null;
     if (header.generation > generation) this.accuse(from, `generation ${header.generation}, present ${generation}`);
     if (header.rank !== from) this.accuse(from, `rank ${header.rank} in its frame`);
-    return header.kind === 'gather' ? this.acceptSum(from, header) : this.acceptPart(from, header);
+    const agreed = plan.elements[header.bucket] ?? header.elements;
+    if (header.elements !== agreed) this.accuse(from, `${header.elements} where ${agreed} was agreed`);
+    const place = header.kind === 'gather' ? this.acceptSum(from, header) : this.acceptPart(from, header);
+    const arithmetic = this.arithmetic[header.bucket] ?? memory;
+    return { ...place, arithmetic, elementBytes: ELEMENT_BYTES[header.elements] };
   }
 
-  private acceptPart(from: number, header: FrameHeader): { at: number; adding: boolean; finish: () => void } {
+  private acceptPart(from: number, header: FrameHeader): Place {
     const collector = this.collectors[header.bucket]?.get(header.slice);
     if (collector === undefined) return this.accuse(from, `bucket ${header.bucket}, slice ${header.slice}`);
     const node = nodeNumber(header.node, this.options.plan.microbatches);
@@ -406,7 +469,7 @@ export class AllReduce {
     this.heard.set(from, step);
   }
 
-  private acceptSum(from: number, header: FrameHeader): { at: number; adding: boolean; finish: () => void } {
+  private acceptSum(from: number, header: FrameHeader): Place {
     const { plan, rank } = this.options;
     const slice = plan.slices[header.bucket]?.[header.slice];
     const gathered = this.gathered[header.bucket];
@@ -468,6 +531,7 @@ export class AllReduce {
     const count = slice.end - slice.start;
     const header = {
       kind: at === null ? ('absent' as const) : ('scatter' as const),
+      elements: plan.elements[bucket] ?? 'float32',
       generation,
       step,
       rank,
@@ -477,7 +541,10 @@ export class AllReduce {
       offset: slice.start,
       count,
     };
-    send(to, header, memory.bytes(at ?? 0, at === null ? 0 : count));
+    // Where it is packed it is packed in its own place: nobody needs this part of the node here any more.
+    const payload =
+      at === null ? memory.bytes(0, 0) : (this.half[bucket]?.pack(at, at, count) ?? memory.bytes(at, count));
+    send(to, header, payload);
   }
 
   /** This rank's slice of a bucket is summed: it lies at `at`, or nobody had samples. */
@@ -494,12 +561,16 @@ export class AllReduce {
   }
 
   private handRound(bucket: number, owner: number, slice: Range, step: number, to: readonly number[]): void {
-    const { generation, rank, memory, send } = this.options;
+    const { generation, rank, memory, places, plan, send } = this.options;
+    if (to.length === 0) return;
     const count = slice.end - slice.start;
-    const payload = memory.bytes(this.sumAt(step) + slice.start, count);
+    const at = this.sumAt(step) + slice.start;
+    const packedAt = places.packed[bucket]?.get(owner) ?? 0;
+    const payload = this.half[bucket]?.pack(at, packedAt, count) ?? memory.bytes(at, count);
     const node = { start: 0, size: 0 };
+    const elements = plan.elements[bucket] ?? 'float32';
     for (const peer of to) {
-      const header = { generation, step, rank, bucket, slice: owner, node, offset: slice.start, count };
+      const header = { elements, generation, step, rank, bucket, slice: owner, node, offset: slice.start, count };
       send(peer, { kind: 'gather', ...header }, payload);
     }
   }

@@ -8,8 +8,12 @@
 // host's ranks send each other's parts over the network once, not once each.
 //
 // Cuts and ways depend on the ranks and their hosts; bits do not, because the tree is added element by element.
+//
+// Where gradients are compressed the vector's first part, the gradient, travels in 16 bits and the rest (moving statistics, loss,
+// the wish to stop) in float32, each part in buckets of its own.
 
 import { pieceOf, rankMicrobatches, type Range } from '../../protocol/batch-plan.ts';
+import { ELEMENT_BYTES, type ElementType } from '../../protocol/frame.ts';
 import { nodesOf, type Node } from './tree.ts';
 
 /**
@@ -18,11 +22,20 @@ import { nodesOf, type Node } from './tree.ts';
  */
 export const DEFAULT_BUCKET_FLOATS = 128 * 1024;
 
+/** The vector's first `floats` floats travel as `elements`. */
+export interface Compression {
+  readonly elements: Exclude<ElementType, 'float32'>;
+  readonly floats: number;
+}
+
 export interface CollectivePlan {
   readonly worldSize: number;
   readonly microbatches: number;
   readonly length: number;
   readonly buckets: readonly Range[];
+  /** How each bucket's numbers travel. */
+  readonly elements: readonly ElementType[];
+  readonly compression: Compression | null;
   /** slices[bucket][rank], in floats of the whole vector. */
   readonly slices: readonly (readonly Range[])[];
   /** Nodes that each rank folds and sends. */
@@ -39,7 +52,9 @@ export interface PlanOptions {
   readonly microbatches: number;
   /** Floats of the vector. */
   readonly length: number;
+  /** Floats of a bucket; where it is compressed, as many as take the same bytes on the wire. */
   readonly bucketFloats?: number;
+  readonly compression?: Compression | null;
   /** The host of each rank, by any name; without it all are on one. */
   readonly hosts?: readonly string[];
 }
@@ -47,8 +62,18 @@ export interface PlanOptions {
 export function planCollective(options: PlanOptions): CollectivePlan {
   const { worldSize, microbatches, length } = options;
   const bucketFloats = options.bucketFloats ?? DEFAULT_BUCKET_FLOATS;
-  const bucketCount = Math.max(1, Math.ceil(length / bucketFloats));
-  const buckets = Array.from({ length: bucketCount }, (_, i) => pieceOf({ start: 0, end: length }, bucketCount, i));
+  const compression = options.compression ?? null;
+  const cut = (part: Range, elements: ElementType): { bucket: Range; elements: ElementType }[] => {
+    const floats = (bucketFloats * ELEMENT_BYTES.float32) / ELEMENT_BYTES[elements];
+    const count = Math.max(1, Math.ceil((part.end - part.start) / floats));
+    return Array.from({ length: count }, (_, i) => ({ bucket: pieceOf(part, count, i), elements }));
+  };
+  const compressed = compression?.floats ?? 0;
+  const parts = [
+    ...(compression === null || compressed === 0 ? [] : cut({ start: 0, end: compressed }, compression.elements)),
+    ...(compression !== null && compressed === length ? [] : cut({ start: compressed, end: length }, 'float32')),
+  ];
+  const buckets = parts.map((part) => part.bucket);
   const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
   const groups = groupsOf(options.hosts ?? ranks.map(() => ''));
   const groupOf = ranks.map((rank) => groups.findIndex((group) => group.includes(rank)));
@@ -57,6 +82,8 @@ export function planCollective(options: PlanOptions): CollectivePlan {
     microbatches,
     length,
     buckets,
+    elements: parts.map((part) => part.elements),
+    compression,
     slices: buckets.map((bucket) => ranks.map((rank) => pieceOf(bucket, worldSize, rank))),
     nodes: ranks.map((rank) => nodesOf(rankMicrobatches(microbatches, worldSize, rank))),
     groups,

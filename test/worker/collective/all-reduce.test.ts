@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import type { FrameHeader } from '../../../protocol/frame.ts';
 import { AllReduce, planMemory } from '../../../worker/collective/all-reduce.ts';
 import { planCollective } from '../../../worker/collective/plan.ts';
-import { bitsOf, canonicalSum, spreadFloats } from './canonical-sum.ts';
+import { bitsOf, canonicalSum, compressedSum, spreadFloats } from './canonical-sum.ts';
 import { plainMemory } from './plain-memory.ts';
 import { inTurns, runWorld } from './world.ts';
 
@@ -78,10 +78,95 @@ describe('AllReduce', () => {
   });
 });
 
+describe.each(['bf16', 'fp16'] as const)('AllReduce of gradients in %s', (elements) => {
+  it('gives every rank the same bits for every world size, bucket size, grouping by host and order of arrival, and leaves the same residuals', () => {
+    fc.assert(
+      fc.property(
+        fc.record({
+          power: fc.integer({ min: 0, max: 4 }),
+          world: fc.integer({ min: 1, max: 16 }),
+          gradient: fc.integer({ min: 1, max: 40 }),
+          rest: fc.integer({ min: 0, max: 9 }),
+          bucketFloats: fc.integer({ min: 1, max: 60 }),
+          hostSize: fc.integer({ min: 1, max: 5 }),
+          seed: fc.nat({ max: 1_000_000 }),
+        }),
+        fc.infiniteStream(fc.nat({ max: 1_000_000 })),
+        fc.infiniteStream(fc.integer({ min: 0, max: 5 })),
+        ({ power, world, gradient, rest, bucketFloats, hostSize, seed }, order, absence) => {
+          const microbatches = 2 ** power;
+          const worldSize = Math.min(world, microbatches);
+          const length = gradient + rest;
+          const steps = [0, 1, 2, 3].map((step) =>
+            Array.from({ length: microbatches }, (_, m) =>
+              absence.next().value === 0 ? null : spreadFloats(length, seed + 100 * step + m),
+            ),
+          );
+          const hosts = Array.from({ length: worldSize }, (_, rank) => `host ${Math.floor(rank / hostSize)}`);
+          const compression = { elements, floats: gradient };
+          const { sums, residuals } = runWorld(
+            { worldSize, microbatches, length, bucketFloats, hosts, compression },
+            steps,
+            (n) => order.next().value % n,
+          );
+          const left = Array.from({ length: microbatches }, () => new Float32Array(gradient));
+          for (const [step, vectors] of steps.entries()) {
+            const part = (from: number, to: number): (Float32Array | null)[] =>
+              vectors.map((v) => v?.subarray(from, to) ?? null);
+            const expected = [
+              ...bitsOf(compressedSum(elements, part(0, gradient), left) ?? new Float32Array(gradient)),
+              ...bitsOf(canonicalSum(part(gradient, length)) ?? new Float32Array(rest)),
+            ];
+            expect(sums[step]).toHaveLength(worldSize);
+            for (const sum of sums[step] ?? []) expect(bitsOf(sum)).toEqual(expected);
+          }
+          expect(residuals.map(bitsOf)).toEqual(left.map(bitsOf));
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
+  it('sends half the bytes, and the rest of the vector in float32', () => {
+    const vectors = Array.from({ length: 4 }, (_, m) => spreadFloats(1003, m));
+    const world = { worldSize: 4, microbatches: 4, length: 1003, bucketFloats: 300 };
+    const plain = runWorld(world, [vectors], inTurns()).bytes;
+    const compressed = runWorld({ ...world, compression: { elements, floats: 1000 } }, [vectors], inTurns()).bytes;
+    // Of each float 3 of 4 ranks send their part and get the sum.
+    expect(plain).toBe(2 * 3 * 1003 * 4);
+    expect(compressed).toBe(2 * 3 * (1000 * 2 + 3 * 4));
+  });
+
+  it('loses nothing but what sums round: what was sent and what is left make up what came, whatever its size', () => {
+    // Half of the numbers are below the smallest of fp16, one is far beyond its largest.
+    const vector = Float32Array.from({ length: 64 }, (_, i) => (i % 2 === 0 ? 1e-9 * (i + 1) : 0.1 * i));
+    vector[7] = -300_000;
+    const steps = Array.from({ length: 40 }, () => [vector]);
+    const world = { worldSize: 1, microbatches: 1, length: 64, bucketFloats: 64 };
+    const { sums, residuals } = runWorld({ ...world, compression: { elements, floats: 64 } }, steps, inTurns());
+    for (const [i, x] of vector.entries()) {
+      const came = sums.reduce((a, [sum]) => a + (sum?.[i] ?? 0), residuals[0]?.[i] ?? 0);
+      expect(Math.abs(came - 40 * x)).toBeLessThanOrEqual(Math.abs(40 * x) * 2 ** -20);
+    }
+  });
+
+  it('lets a gradient that is not finite through to every rank, and never makes one', () => {
+    const huge = Array.from({ length: 4 }, (_, m) =>
+      Float32Array.of(3e38, -3e38, m === 2 ? Infinity : 1, m === 1 ? Number.NaN : 1),
+    );
+    const world = { worldSize: 2, microbatches: 4, length: 4, bucketFloats: 4, compression: { elements, floats: 4 } };
+    for (const sum of runWorld(world, [huge], inTurns()).sums[0] ?? []) {
+      const most = elements === 'fp16' ? 65_504 : (2 - 2 ** -7) * 2 ** 127;
+      expect([...sum]).toEqual([most, -most, Infinity, Number.NaN]);
+    }
+  });
+});
+
 describe('a frame out of place', () => {
   const plan = planCollective({ worldSize: 2, microbatches: 2, length: 4 });
   const header = (change: Partial<FrameHeader> = {}): FrameHeader => ({
     kind: 'scatter',
+    elements: 'float32',
     generation: 3,
     step: 0,
     rank: 1,
@@ -127,6 +212,7 @@ describe('a frame out of place', () => {
     ['a later generation', { generation: 4 }, 'rank 1 sent generation 4, present 3'],
     ['a later step', { step: 1 }, 'rank 1 sent step 1 of a slice at step 0'],
     ['another rank', { rank: 0 }, 'rank 1 sent rank 0 in its frame'],
+    ['other numbers than agreed', { elements: 'bf16' as const }, 'rank 1 sent bf16 where float32 was agreed'],
     ['a bucket that is not there', { bucket: 7 }, 'rank 1 sent bucket 7, slice 0'],
     ['a slice that is not collected here', { slice: 1 }, 'rank 1 sent bucket 0, slice 1'],
     ["a node that is not the sender's", { node: { start: 0, size: 1 } }, 'rank 1 sent node 0+1, which is not its own'],

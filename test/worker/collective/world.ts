@@ -4,7 +4,7 @@
 import { rankMicrobatches } from '../../../protocol/batch-plan.ts';
 import { encodeFrameHeader, FrameReader } from '../../../protocol/frame.ts';
 import { AllReduce, planMemory } from '../../../worker/collective/all-reduce.ts';
-import { planCollective } from '../../../worker/collective/plan.ts';
+import { planCollective, type Compression } from '../../../worker/collective/plan.ts';
 import { plainMemory } from './plain-memory.ts';
 
 export interface World {
@@ -13,13 +13,17 @@ export interface World {
   readonly length: number;
   readonly bucketFloats: number;
   readonly hosts?: readonly string[];
+  readonly compression?: Compression | null;
 }
 
 export interface WorldRun {
   /** By step, then by rank. */
   readonly sums: Float32Array[][];
-  /** Bytes between ranks of different hosts. */
+  /** By microbatch, after the last step; none without compression. */
+  readonly residuals: Float32Array[];
+  /** Bytes of payload between ranks of different hosts, and between any two. */
   readonly bytesBetweenHosts: number;
+  readonly bytes: number;
 }
 
 /** A scheduler that takes one after the other. */
@@ -43,6 +47,7 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
   const plan = planCollective(world);
   const pipes = new Map<string, Pipe>();
   let bytesBetweenHosts = 0;
+  let sentBytes = 0;
   const sums: Float32Array[][] = steps.map(() => []);
 
   const ranks = Array.from({ length: world.worldSize }, (_, rank) => {
@@ -60,6 +65,7 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
         const pipe = pipes.get(`${rank}>${to}`);
         if (pipe === undefined) throw new Error('no such pipe');
         pipe.queue.push(encodeFrameHeader(header), payload);
+        sentBytes += payload.byteLength;
         if (world.hosts !== undefined && world.hosts[rank] !== world.hosts[to]) bytesBetweenHosts += payload.byteLength;
       },
       freed: (slot) => freed.push(slot),
@@ -130,5 +136,8 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
     }
     if (idle > 100_000) throw new Error('the ranks wait for each other');
   }
-  return { sums, bytesBetweenHosts };
+  const residuals = ranks.flatMap(({ memory, places }) =>
+    places.residuals.map((at) => memory.floats(at, world.compression?.floats ?? 0).slice()),
+  );
+  return { sums, residuals, bytesBetweenHosts, bytes: sentBytes };
 }

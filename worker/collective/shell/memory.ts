@@ -5,10 +5,22 @@
 
 import { readFileSync } from 'node:fs';
 import { LockstepError } from '../../../protocol/errors.ts';
-import type { VectorMemory } from '../vector-memory.ts';
+import type { HalfArithmetic, VectorMemory } from '../vector-memory.ts';
+
+/** Of assembly.ts, where addresses are in bytes and counts in numbers. */
+type Kernel = (into: number, from: number, count: number) => void;
+type Quantize = (values: number, residuals: number, count: number, limit: number) => void;
 
 interface Kernels {
-  add(into: number, from: number, count: number): void;
+  readonly add: Kernel;
+  readonly addBf16: Kernel;
+  readonly addFp16: Kernel;
+  readonly packBf16: Kernel;
+  readonly packFp16: Kernel;
+  readonly unpackBf16: Kernel;
+  readonly unpackFp16: Kernel;
+  readonly quantizeBf16: Quantize;
+  readonly quantizeFp16: Quantize;
 }
 
 /** Not in the library of types that Node's own types bring along. */
@@ -29,6 +41,9 @@ const MAX_BYTES = 65_535 * PAGE_BYTES;
 /** Before the vectors: a page in which foreign bytes are laid for a kernel, a block at a time, small enough for the first cache. */
 const SCRATCH_BYTES = PAGE_BYTES;
 const BLOCK_BYTES = 16 * 1024;
+/** Where in that page a block of 16-bit numbers is laid out as float32. */
+const UNPACKED = BLOCK_BYTES;
+const HALF_BYTES = 2;
 /** Shared memory is copied a word at a time where both sides lie alike in their words, else a byte at a time. */
 const WORD_BYTES = 8;
 
@@ -74,7 +89,35 @@ export function vectorMemory(pages: Pages): VectorMemory {
     stage.set(block, place);
     all.set(stage.subarray(place, place + block.byteLength), into);
   };
+  const half = (add: Kernel, pack: Kernel, unpack: Kernel, quantize: Quantize): HalfArithmetic => {
+    /** Lays a block out in the scratch page at a time, with the byte address that it is for and how many numbers it has. */
+    const inBlocks = (into: number, bytes: Uint8Array, take: (target: number, count: number) => void): void => {
+      for (let start = 0; start < bytes.byteLength; start += BLOCK_BYTES) {
+        const block = bytes.subarray(start, start + BLOCK_BYTES);
+        put(0, block);
+        take(byteOf(into + start / HALF_BYTES), block.byteLength / HALF_BYTES);
+      }
+    };
+    return {
+      add: (into, from, count) => add(byteOf(into), byteOf(from), count),
+      store: (into, bytes) => inBlocks(into, bytes, (target, count) => unpack(target, 0, count)),
+      addBytes: (into, bytes) =>
+        inBlocks(into, bytes, (target, count) => {
+          unpack(UNPACKED, 0, count);
+          add(target, UNPACKED, count);
+        }),
+      quantize: (at, residual, count, limit) => quantize(byteOf(at), byteOf(residual), count, limit),
+      pack: (at, into, count) => {
+        pack(byteOf(into), byteOf(at), count);
+        return new Uint8Array(pages.buffer, byteOf(into), count * HALF_BYTES);
+      },
+    };
+  };
   return {
+    half: (elements) =>
+      elements === 'bf16'
+        ? half(kernels.addBf16, kernels.packBf16, kernels.unpackBf16, kernels.quantizeBf16)
+        : half(kernels.addFp16, kernels.packFp16, kernels.unpackFp16, kernels.quantizeFp16),
     bytes: (at, count) => new Uint8Array(pages.buffer, byteOf(at), count * Float32Array.BYTES_PER_ELEMENT),
     floats: (at, count) => floatsOf(pages, at, count),
     add: (into, from, count) => kernels.add(byteOf(into), byteOf(from), count),

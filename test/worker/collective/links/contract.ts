@@ -16,6 +16,7 @@ export interface LinkPair {
 
 export const headerOf = (step: number, count: number): FrameHeader => ({
   kind: 'scatter',
+  elements: 'float32',
   generation: 1,
   step,
   rank: 0,
