@@ -7,7 +7,7 @@ import { hostname } from 'node:os';
 import { connectNats, type Nats } from '../nats/connect.ts';
 import type { NatsServer } from '../nats/server.ts';
 import type { BatchPlan } from '../protocol/batch-plan.ts';
-import { MAX_STATE_PART_FLOATS } from '../protocol/messages.ts';
+import { isResidual, MAX_STATE_PART_FLOATS } from '../protocol/messages.ts';
 import type { RunReport } from '../protocol/report.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
 import type { RunEvent } from '../protocol/run-event.ts';
@@ -175,7 +175,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         connections.get(effect.worker)?.send(effect.message);
         return;
       case 'send-state':
-        sendState(effect.worker);
+        sendState(effect.worker, effect.vectors);
         return;
       case 'disconnect':
         metrics.countRefusal(effect.code);
@@ -215,11 +215,14 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     phases: event.phases,
   });
 
-  const sendState = (worker: string): void => {
+  const sendState = (worker: string, wanted: 'replica' | readonly string[]): void => {
     const checkpoint = resume?.checkpoint;
     const connection = connections.get(worker);
     if (checkpoint === undefined || connection === undefined) return;
-    for (const [vectorIndex, { name, data }] of checkpoint.vectors.entries()) {
+    const vectors = checkpoint.vectors.filter(({ name }) =>
+      wanted === 'replica' ? !isResidual(name) : wanted.includes(name),
+    );
+    for (const [vectorIndex, { name, data }] of vectors.entries()) {
       for (let offset = 0; offset < Math.max(1, data.length); offset += MAX_STATE_PART_FLOATS) {
         const floats = Math.min(MAX_STATE_PART_FLOATS, data.length - offset);
         connection.send({
@@ -228,7 +231,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
           digest: checkpoint.digest,
           vector: name,
           vectorIndex,
-          vectors: checkpoint.vectors.length,
+          vectors: vectors.length,
           offset,
           length: data.length,
           bytes: new Uint8Array(data.buffer, data.byteOffset + 4 * offset, 4 * floats),

@@ -29,7 +29,7 @@ import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './o
 import { isLoopback } from './options/values.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import { findGpus } from './setup/nvidia.ts';
-import type { Setting } from './terminal/account.ts';
+import { compressionText, type Setting } from './terminal/account.ts';
 import { createDisplay } from './terminal/display.ts';
 import { readTls } from './tls-files.ts';
 import { isOpenToOthers, readToken } from './token.ts';
@@ -220,6 +220,7 @@ function withCheckpoint(flags: TrainFlags, config: RunConfig | null): TrainFlags
     trainSamples: flags.trainSamples ?? config.trainSamples,
     testSamples: flags.testSamples ?? config.testSamples,
     precision: flags.precision ?? config.precision,
+    gradientCompression: flags.gradientCompression ?? config.gradientCompression,
     engineMode: flags.engineMode ?? config.engineMode,
     checkpointEvery:
       flags.checkpointEvery ?? (config.checkpointEverySteps > 0 ? config.checkpointEverySteps : undefined),
@@ -238,6 +239,7 @@ const RESUMED = [
   'engine',
   'engineMode',
   'precision',
+  'gradientCompression',
 ] as const;
 
 async function openResume(directory: string, reference: JobReference): Promise<Resume> {
@@ -264,7 +266,8 @@ type Resumable =
   | 'learningRate'
   | 'engine'
   | 'engineMode'
-  | 'precision';
+  | 'precision'
+  | 'gradientCompression';
 
 /** A resumed run must go on to the bits that it would have reached: what decides them may not change. */
 function checkResume(config: RunConfig, resume: Resume, directory: string, allowMixedEngines: boolean): void {
@@ -276,6 +279,7 @@ function checkResume(config: RunConfig, resume: Resume, directory: string, allow
     augment: '--augment',
     trainSamples: '--train-samples',
     learningRate: '--learning-rate',
+    gradientCompression: '--gradient-compression',
     ...(!allowMixedEngines && { engine: '--engine', engineMode: '--engine-mode', precision: '--precision' }),
   } as const;
   for (const [field, flag] of Object.entries(flagsOf) as [Resumable, string][]) {
@@ -352,6 +356,7 @@ function settingsOf(
     setting('precision', config.precision, 'precision'),
     transportOf(options, setting),
     ...(options.flags.tlsCert === undefined ? [] : [setting('certificate', options.flags.tlsCert, 'tlsCert')]),
+    setting('compression', compressionText(config.gradientCompression), 'gradientCompression'),
     setting('run directory', directory, 'runDir'),
   ];
 }

@@ -1,7 +1,8 @@
 // Control messages between the coordinator and a worker, as values. Gradients never travel here: they go from peer to peer in
 // frames (frame.ts). A message is parsed once, at the border, by `decode...`; inside it is trusted.
 //
-// Order on one control link: hello -> welcome [-> state parts] -> ready -> generation -> linked -> report ... -> finished.
+// Order on one control link: hello -> welcome [-> state parts] -> ready -> generation [-> residuals in parts] -> linked -> report ...
+// -> finished.
 
 import { Packr, Unpackr } from 'msgpackr';
 import { z } from 'zod';
@@ -48,18 +49,26 @@ export const phaseSecondsSchema = z.strictObject({
 });
 export type PhaseSeconds = z.infer<typeof phaseSecondsSchema>;
 
-/** A part of a replica's state: the named vector's floats [offset, offset + bytes / 4), float32 little-endian. */
+/** Most microbatches of a step, so that a state's vectors are bounded. */
+const MAX_MICROBATCHES = 64;
+const MAX_SLOTS = 15;
+const MAX_VECTORS = 1 + MAX_SLOTS + MAX_MICROBATCHES;
+
+/** A part of a sender's state: the named vector's floats [offset, offset + bytes / 4), float32 little-endian. */
 const statePart = z.strictObject({
   kind: z.literal('state'),
   /** Steps done by the state that this is a part of. */
   step: count,
   /** Digest of the whole weights. */
   digest,
-  /** `weights`, or `slot:<name>` of the optimizer. */
+  /** `weights`, `slot:<name>` of the optimizer, or `residual:<m>` of a microbatch where gradients are compressed. */
   vector: name,
-  /** Place among the vectors of this state: (0 .. vectors - 1). */
-  vectorIndex: z.int().min(0).max(15),
-  vectors: z.int().min(1).max(16),
+  /** Place among the vectors that this sender has of the state: (0 .. vectors - 1). */
+  vectorIndex: z
+    .int()
+    .min(0)
+    .max(MAX_VECTORS - 1),
+  vectors: z.int().min(1).max(MAX_VECTORS),
   offset: count,
   length: count,
   bytes: z.custom<Uint8Array>(
@@ -68,6 +77,17 @@ const statePart = z.strictObject({
   ),
 });
 export type StatePart = z.infer<typeof statePart>;
+
+const RESIDUAL = 'residual:';
+
+/** The name of a microbatch's residual among a state's vectors. */
+export function residualName(microbatch: number): string {
+  return `${RESIDUAL}${microbatch}`;
+}
+
+export function isResidual(vector: string): boolean {
+  return vector.startsWith(RESIDUAL);
+}
 
 const hello = z.strictObject({
   kind: z.literal('hello'),
@@ -100,7 +120,7 @@ const ready = z.strictObject({
   layout: z.array(weightEntry).max(100_000),
   /** The model's topology as JSON text, for export. */
   topology: z.string().max(8 * 1024 * 1024),
-  optimizer: z.strictObject({ name, slots: z.array(name).max(15) }),
+  optimizer: z.strictObject({ name, slots: z.array(name).max(MAX_SLOTS) }),
 });
 
 const linked = z.strictObject({ kind: z.literal('linked'), generation: count });

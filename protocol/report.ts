@@ -3,6 +3,7 @@
 import type { z } from 'zod';
 import type { Transport } from './link.ts';
 import type { engineInfoSchema, PhaseSeconds } from './messages.ts';
+import type { GradientCompression } from './run-config.ts';
 
 export interface EpochReport {
   /** From 1. */
@@ -41,6 +42,8 @@ export interface RunReport {
   readonly nats: { readonly server: string; readonly bucket: string | null } | null;
   /** What the gradients really went over, and the bytes that all workers sent; empty for a worker alone. */
   readonly traffic: readonly { readonly transport: Transport; readonly bytes: number }[];
+  /** How gradients travelled: `none`, or `bf16` or `fp16` with error feedback. */
+  readonly gradientCompression: GradientCompression;
   readonly reproducible: boolean;
   readonly seed: number;
   readonly globalBatch: number;

@@ -27,6 +27,9 @@ export const precisionSchema = z.enum(['float32', 'mixed_bfloat16']);
 /** How the engine runs the model: traced into one graph, or operation by operation. */
 export const engineModeSchema = z.enum(['graph', 'eager']);
 export const transportSchema = z.enum(['ws', 'nats']);
+/** The form in which gradients travel, with error feedback; `none`: float32. */
+export const gradientCompressionSchema = z.enum(['none', 'bf16', 'fp16']);
+export type GradientCompression = z.infer<typeof gradientCompressionSchema>;
 
 export const runConfigSchema = z.strictObject({
   /** Names the run in metrics, journals and handshakes: the last part of its directory. */
@@ -51,6 +54,8 @@ export const runConfigSchema = z.strictObject({
   engineMode: engineModeSchema.default('eager'),
   precision: precisionSchema,
   transport: transportSchema,
+  /** Part of the result: other compression, other bits. Earlier checkpoints have none and do not say. */
+  gradientCompression: gradientCompressionSchema.default('none'),
   /** The runs of the gradient that travel on their own: no part of the result. */
   bucketBytes: positive.default(512 * 1024),
   /** Threads of each worker that prepare its data ahead; null: as many as there are cores for. No part of the result. */

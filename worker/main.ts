@@ -7,7 +7,7 @@ import type { DataSet, JobDefinition } from '../jobs/contract.ts';
 import type { NatsServer } from '../nats/server.ts';
 import { rankMicrobatches, type BatchPlan } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
-import { PROTOCOL_VERSION, type CoordinatorMessage, type StatePart } from '../protocol/messages.ts';
+import { PROTOCOL_VERSION, residualName, type CoordinatorMessage, type StatePart } from '../protocol/messages.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
 import type { Tls } from '../protocol/tls.ts';
 import type { LocalWays } from './collective/links/ws.ts';
@@ -186,7 +186,9 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
     if (first.kind !== 'generation') {
       throw new LockstepError('E_PROTOCOL', `the coordinator sent "${first.kind}" where "generation" was due`);
     }
-    await trainGeneration(options, control, first, { job, engine, data, plan, config, state, vectors, communication });
+    const isResumed = welcome.resumeStep !== null;
+    const replica = { job, engine, data, plan, config, state, vectors, communication, isResumed };
+    await trainGeneration(options, control, first, replica);
   } finally {
     await communication.close();
     engine.close();
@@ -202,6 +204,21 @@ function addressFor(
 ): { readonly host: string; readonly port: number; readonly announced?: string } {
   if (wish === null) return { host: own, port: 0 };
   return wish.host === '0.0.0.0' || wish.host === '::' ? { ...wish, announced: own } : wish;
+}
+
+/** Takes the residuals that follow a generation where compressed training is resumed. */
+async function receiveResiduals(
+  control: ControlLink,
+  residuals: ReadonlyMap<string, Float32Array>,
+  step: number,
+): Promise<void> {
+  let part: StatePart;
+  do {
+    part = await expectMessage(control, 'state');
+    if (part.step !== step) {
+      throw new LockstepError('E_PROTOCOL', `residuals after step ${part.step} came where those after ${step} are due`);
+    }
+  } while (!takeStatePart(part, residuals));
 }
 
 /** Takes the state that follows a welcome, and checks that its weights are what their digest says. */
@@ -232,6 +249,7 @@ interface Replica {
   readonly state: ReplicaState;
   readonly vectors: ReadonlyMap<string, Float32Array>;
   readonly communication: Communication;
+  readonly isResumed: boolean;
 }
 
 async function trainGeneration(
@@ -242,6 +260,7 @@ async function trainGeneration(
 ): Promise<void> {
   const { engine, config, state } = replica;
   options.log(`generation ${generation.generation}: rank ${generation.rank} of ${generation.worldSize}`);
+  const loader = await openLoader(options, replica, generation);
   const collective = await replica.communication.open(
     {
       generation: generation.generation,
@@ -250,12 +269,22 @@ async function trainGeneration(
       length: contributionOf(engine.layout).size + 1,
       firstStep: state.step,
       bucketFloats: config.bucketBytes / Float32Array.BYTES_PER_ELEMENT,
+      compression:
+        config.gradientCompression === 'none'
+          ? null
+          : { elements: config.gradientCompression, floats: engine.layout.trainableSize },
     },
     generation.members,
   );
+  const residuals = new Map([...collective.residuals].map(([m, residual]) => [residualName(m), residual]));
+  if (replica.isResumed && residuals.size > 0) {
+    await receiveResiduals(control, residuals, state.step).catch(async (error: unknown) => {
+      await collective.close();
+      throw error;
+    });
+  }
   control.send({ kind: 'linked', generation: generation.generation });
 
-  const loader = await openLoader(options, replica, generation);
   const reports = new ReportBatch(generation.generation, (message) => control.send(message));
   let stopWanted = false;
   let dismissed: (() => void) | null = null;
@@ -269,7 +298,8 @@ async function trainGeneration(
   });
 
   const keep = async (kept: ReplicaState): Promise<void> => {
-    const vectors = [...replica.vectors].map(([name, data]) => ({ name, data }));
+    const own = [...(generation.rank === 0 ? replica.vectors : []), ...residuals];
+    const vectors = own.map(([name, data]) => ({ name, data }));
     reports.flush();
     for (const part of statePartsOf(kept.step, digestOf(kept.weights), vectors)) {
       control.send(part);

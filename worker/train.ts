@@ -8,6 +8,9 @@
 //
 // A step's vector is the engine's contribution (gradient sums, state changes, summed loss, correct) and one more float: a
 // wish to stop. Its sum is the same on every rank, so all stop after the same step without asking anyone.
+//
+// Where gradients are compressed on the way there is more state than the replica: each microbatch's residual (collective/all-reduce.ts),
+// which only the rank that computes the microbatch has. So every rank keeps its part, where else rank 0's is all.
 
 import type { Optimizer, Split } from '../jobs/contract.ts';
 import { batchRange, placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
@@ -23,6 +26,11 @@ export interface Collective {
   readonly worldSize: number;
   /** The runs of the vector that are sent on their own, in the order in which the backward pass finishes them. */
   readonly buckets: readonly Bucket[];
+  /**
+   * What compression has not sent yet of this rank's microbatches, by their index; none without compression. To be read and written
+   * between two steps only.
+   */
+  readonly residuals: ReadonlyMap<number, Float32Array>;
   /** Where microbatch `index`'s vector is to be written, as soon as there is room. In ascending order of microbatches. */
   slot(index: number): Promise<Float32Array>;
   /** Bucket `bucket` of the vector of the last slot is written and may leave. */
@@ -72,7 +80,7 @@ export interface TrainingContext {
   readonly stopWanted: () => boolean;
   readonly report: (step: StepReport, traffic: readonly LinkTraffic[]) => void;
   readonly tell: (message: WorkerMessage) => void;
-  /** Sends the replica's state to be kept; resolves when it is on its way. */
+  /** Sends this rank's part of the run's state to be kept; resolves when it is on its way. */
   readonly keep: (state: ReplicaState) => Promise<void>;
 }
 
@@ -153,7 +161,8 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
     const last = state.step === context.steps;
     if (epochEnds || last) await evaluateShare(context, state);
     const checkpointDue = context.checkpointEverySteps > 0 && state.step % context.checkpointEverySteps === 0;
-    if (collective.rank === 0 && (epochEnds || last || stopAgreed || checkpointDue)) await context.keep(state);
+    const hasPart = collective.rank === 0 || collective.residuals.size > 0;
+    if (hasPart && (epochEnds || last || stopAgreed || checkpointDue)) await context.keep(state);
     if (stopAgreed && !last) return 'stopped';
   }
   return 'done';

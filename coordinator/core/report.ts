@@ -38,6 +38,7 @@ export function reportOf(
     transport: config.transport,
     nats: place.nats,
     traffic: progress.bytesSent,
+    gradientCompression: config.gradientCompression,
     reproducible: run.reproducible,
     seed: config.seed,
     globalBatch: config.globalBatch,

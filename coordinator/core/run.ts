@@ -5,10 +5,10 @@
 // Deliberately absent in this version: going on after a lost worker. A lost member ends the run with its root cause, and
 // `--resume` goes on from the last checkpoint.
 
-import { placeOfStep, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
+import { placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import type { CoordinatorMessage, LinkTraffic, WorkerMessage, StepReport } from '../../protocol/messages.ts';
-import { PROTOCOL_VERSION } from '../../protocol/messages.ts';
+import { PROTOCOL_VERSION, residualName } from '../../protocol/messages.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
 import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
 import type { WorkerState } from '../../protocol/metrics.ts';
@@ -17,7 +17,7 @@ import { admit, type ReadyMessage } from './admission.ts';
 import { FailureInquiry, type ProcessEnd } from './failure.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
 import { StepTimes } from './step-times.ts';
-import { StateAssembly, type ReplicaState } from './state-assembly.ts';
+import { StateGathering, type ReplicaState } from './state-assembly.ts';
 
 export type Input =
   | { readonly kind: 'message'; readonly worker: string; readonly message: WorkerMessage }
@@ -47,8 +47,8 @@ export type Outcome = 'done' | 'stopped' | 'failed';
 
 export type Effect =
   | { readonly kind: 'send'; readonly worker: string; readonly message: CoordinatorMessage }
-  /** Send the resumed state, in parts. */
-  | { readonly kind: 'send-state'; readonly worker: string }
+  /** Send the resumed state, in parts: the replica, or the residuals of these names. */
+  | { readonly kind: 'send-state'; readonly worker: string; readonly vectors: 'replica' | readonly string[] }
   | { readonly kind: 'disconnect'; readonly worker: string; readonly code: string; readonly because: string }
   | { readonly kind: 'tell'; readonly event: RunEvent }
   | { readonly kind: 'journal'; readonly record: JournalEntry }
@@ -131,7 +131,7 @@ export class Run {
   rootCause: RootCause | null = null;
 
   private reference: { worker: string; ready: ReadyMessage } | null = null;
-  private assembly: StateAssembly | null = null;
+  private gathering: StateGathering | null = null;
   private inquiry: FailureInquiry | null = null;
   private generationFirstStep = 0;
   /** Loss sums by step, until every rank has reported the step: replicas must agree on them to the bit. */
@@ -259,7 +259,7 @@ export class Run {
       },
       { kind: 'tell', event: { kind: 'worker-joined', worker: id, host: message.host, pid: message.pid } },
     ];
-    if (resumeStep !== null) effects.splice(1, 0, { kind: 'send-state', worker: id });
+    if (resumeStep !== null) effects.splice(1, 0, { kind: 'send-state', worker: id, vectors: 'replica' });
     return effects;
   }
 
@@ -343,20 +343,32 @@ export class Run {
     const optimizer = this.reference?.ready.optimizer ?? { name: '', slots: [] };
     const size = layout.reduce((sum, entry) => sum + entry.length, 0);
     const trainable = layout.reduce((sum, entry) => sum + (entry.trainable ? entry.length : 0), 0);
-    const slots = new Set(optimizer.slots.map((slot) => `slot:${slot}`));
-    this.assembly = new StateAssembly((name) => (name === 'weights' ? size : slots.has(name) ? trainable : null));
-    const effects: Effect[] = active.map((worker) => ({
-      kind: 'send',
-      worker: worker.id,
-      message: {
-        kind: 'generation',
+    const replica = ['weights', ...optimizer.slots.map((slot) => `slot:${slot}`)];
+    const residuals = active.map((_, rank) => this.residualsOf(rank, active.length));
+    this.gathering = new StateGathering(
+      new Map(
+        active
+          .map(({ id }, rank): [string, string[]] => [id, [...(rank === 0 ? replica : []), ...(residuals[rank] ?? [])]])
+          .filter(([, names]) => names.length > 0),
+      ),
+      (name) => (name === 'weights' ? size : trainable),
+    );
+    const effects: Effect[] = active.flatMap((worker, rank): Effect[] => {
+      const message = {
+        kind: 'generation' as const,
         generation: this.generation,
-        rank: worker.rank ?? 0,
+        rank,
         worldSize: active.length,
         members,
         because,
-      },
-    }));
+      };
+      const vectors = residuals[rank] ?? [];
+      const isResumed = this.options.resumeStep !== null && vectors.length > 0;
+      return [
+        { kind: 'send', worker: worker.id, message },
+        ...(isResumed ? [{ kind: 'send-state' as const, worker: worker.id, vectors }] : []),
+      ];
+    });
     effects.push(
       {
         kind: 'tell',
@@ -374,6 +386,14 @@ export class Run {
       },
     );
     return [...effects, ...this.makeSpares()];
+  }
+
+  /** The residuals that a rank has, by name; none without compression. */
+  private residualsOf(rank: number, worldSize: number): string[] {
+    const { gradientCompression, microbatches } = this.options.config;
+    if (gradientCompression === 'none') return [];
+    const { start, end } = rankMicrobatches(microbatches, worldSize, rank);
+    return Array.from({ length: end - start }, (_, i) => residualName(start + i));
   }
 
   private makeSpares(): Effect[] {
@@ -510,7 +530,7 @@ export class Run {
   private statePart(worker: Worker, message: Extract<WorkerMessage, { kind: 'state' }>): Effect[] {
     let state: ReplicaState | null = null;
     try {
-      state = this.assembly?.accept(message) ?? null;
+      state = this.gathering?.accept(worker.id, message) ?? null;
     } catch (error) {
       if (!(error instanceof LockstepError)) throw error;
       return [{ kind: 'disconnect', worker: worker.id, code: error.code, because: error.message }];

@@ -1,5 +1,6 @@
-// Puts a replica's state together from the parts that one worker sends: weights and optimizer slots of one step.
-// Parts of a state come in order on one link; anything else is that worker's fault and is refused by name.
+// Puts the state of one step together from the parts that workers send. Rank 0 sends its replica: weights and optimizer slots. Where
+// gradients are compressed each rank sends the residuals of its microbatches as well, and a state is whole with the last rank's.
+// Parts of one worker come in order on its link; anything else is that worker's fault and is refused by name.
 // Cost: one copy of each part; the vectors are allocated when their first part arrives, bounded by the model's own size.
 
 import { LockstepError } from '../../protocol/errors.ts';
@@ -13,6 +14,7 @@ export interface ReplicaState {
   readonly vectors: readonly { readonly name: string; readonly data: Float32Array }[];
 }
 
+/** What one worker sends. */
 export class StateAssembly {
   private step = -1;
   private digest = '';
@@ -60,5 +62,48 @@ export class StateAssembly {
 
   private check(holds: boolean, part: StatePart, what: string): void {
     if (!holds) throw new LockstepError('E_PROTOCOL', `a part of vector "${part.vector}" of step ${part.step} ${what}`);
+  }
+}
+
+/** What all senders send, put together. */
+export class StateGathering {
+  private readonly assemblies: ReadonlyMap<string, StateAssembly>;
+  private readonly vectors: ReadonlyMap<string, readonly string[]>;
+  /** By step, then by sender. Ranks are at most a step apart, so these are two at most. */
+  private readonly parts = new Map<number, Map<string, ReplicaState>>();
+
+  /**
+   * @param vectors the names of what each worker sends, in order; the first worker's come first in the state
+   * @param lengthOf the floats of a vector
+   */
+  constructor(vectors: ReadonlyMap<string, readonly string[]>, lengthOf: (vector: string) => number) {
+    this.vectors = vectors;
+    this.assemblies = new Map(
+      [...vectors].map(([worker, names]) => [
+        worker,
+        new StateAssembly((name) => (names.includes(name) ? lengthOf(name) : null)),
+      ]),
+    );
+  }
+
+  /** Takes a worker's next part; returns the whole state with the last one of all. Throws E_PROTOCOL on a part out of place. */
+  accept(worker: string, part: StatePart): ReplicaState | null {
+    const assembly = this.assemblies.get(worker);
+    if (assembly === undefined) throw new LockstepError('E_PROTOCOL', `${worker} has no state to send`);
+    const sent = assembly.accept(part);
+    if (sent === null) return null;
+    const missing = (this.vectors.get(worker) ?? []).filter((name) => !sent.vectors.some((v) => v.name === name));
+    if (missing.length > 0) {
+      throw new LockstepError('E_PROTOCOL', `${worker}'s state of step ${sent.step} lacks ${missing.join(', ')}`);
+    }
+    const bySender = this.parts.get(sent.step) ?? new Map<string, ReplicaState>();
+    this.parts.set(sent.step, bySender.set(worker, sent));
+    if (bySender.size < this.vectors.size) return null;
+    for (const step of this.parts.keys()) if (step <= sent.step) this.parts.delete(step);
+    const states = [...this.vectors.keys()].flatMap((sender) => bySender.get(sender) ?? []);
+    if (states.some((state) => state.digest !== sent.digest)) {
+      throw new LockstepError('E_DIGEST', `${worker}'s part of the state of step ${sent.step} is of other weights`);
+    }
+    return { step: sent.step, digest: sent.digest, vectors: states.flatMap((state) => state.vectors) };
   }
 }

@@ -1,4 +1,5 @@
-// Checkpoints: everything that a run needs to go on to the same bits - weights, optimizer state, step, configuration, progress.
+// Checkpoints: everything that a run needs to go on to the same bits - weights, optimizer state, where gradients are compressed each
+// microbatch's residual, step, configuration, progress.
 // A checkpoint is a directory, written aside, fsynced and renamed, so that it is whole or not there; every file's SHA-256 and
 // the weights' digest are in its checkpoint.json and verified on reading. Cost: the disk's own time; 100 MB take one pass each way.
 
@@ -8,6 +9,7 @@ import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { LockstepError } from '../../protocol/errors.ts';
+import { isResidual, residualName } from '../../protocol/messages.ts';
 import { runConfigSchema, type RunConfig } from '../../protocol/run-config.ts';
 import type { ProgressRecord } from '../core/progress.ts';
 import type { ReplicaState } from '../core/state-assembly.ts';
@@ -56,7 +58,7 @@ const checkpointSchema = z.object({
     testLoss: nullableNumber,
     testAccuracy: nullableNumber,
   }),
-  /** The weights first, then the optimizer's slots. */
+  /** The weights first, then the optimizer's slots and the residuals. */
   vectors: z
     .array(
       z.object({
@@ -77,7 +79,7 @@ export interface Checkpoint {
   readonly config: RunConfig;
   readonly layout: readonly z.infer<typeof layoutEntry>[];
   readonly progress: ProgressRecord;
-  /** The weights first, then the optimizer's slots. */
+  /** The weights first, then the optimizer's slots and the residuals. */
   readonly vectors: readonly { readonly name: string; readonly data: Float32Array }[];
   /** The model's topology, JSON text. */
   readonly topology: string;
@@ -109,7 +111,7 @@ export async function writeCheckpoint(
     await mkdir(aside, { recursive: true });
     const vectors = [];
     for (const [i, { name, data }] of state.vectors.entries()) {
-      const file = i === 0 ? 'weights.bin' : `slot-${i}.bin`;
+      const file = i === 0 ? 'weights.bin' : isResidual(name) ? `${name.replace(':', '-')}.bin` : `slot-${i}.bin`;
       const written = await writeFloats(join(aside, file), data);
       if (i === 0 && written !== state.digest)
         throw new Error(`the weights given have the digest ${written}, not ${state.digest}`);
@@ -181,6 +183,11 @@ export async function readCheckpoint(directory: string): Promise<Checkpoint> {
   if (manifest.vectors[0]?.sha256 !== manifest.digest)
     corrupt(directory, 'checkpoint.json: the weights do not have its digest');
   const { step, digest, config, layout, progress } = manifest;
+  const residuals = config.gradientCompression === 'none' ? 0 : config.microbatches;
+  for (let m = 0; m < residuals; m++) {
+    if (!vectors.some(({ name }) => name === residualName(m)))
+      corrupt(directory, `checkpoint.json: ${residualName(m)} of a run in ${config.gradientCompression} is missing`);
+  }
   return { step, digest, config, layout, progress, vectors, topology: topology.toString('utf8') };
 }
 

@@ -2,6 +2,7 @@
 // its line of help. Environment forms, parsing, the echo of the configuration and the help texts all read this table.
 
 import { NATS_PORT, type NatsServer } from '../../nats/server.ts';
+import { gradientCompressionSchema } from '../../protocol/run-config.ts';
 import {
   address,
   capability,
@@ -31,6 +32,7 @@ export interface TrainFlags {
   readonly precision: string | undefined;
   readonly transport: string;
   readonly bucketSize: number;
+  readonly gradientCompression: string | undefined;
   readonly dataThreads: number | undefined;
   readonly natsUrl: NatsServer | undefined;
   readonly natsCreds: string | undefined;
@@ -262,6 +264,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     help: 'KiB of the gradient that travel on their own as soon as they are computed. No part of the result',
     parse: wholeNumber(4),
     fallback: 512,
+  },
+  gradientCompression: {
+    syntax: '--gradient-compression <form>',
+    group: 'Network',
+    help: 'none, or for slow networks bf16 or fp16: gradients travel in 16 bits, what rounding takes away comes with the next step. Part of the result, which stays the same for any number of workers (default: none)',
+    parse: oneOf(gradientCompressionSchema.options),
+    fallback: undefined,
   },
   natsUrl: {
     syntax: '--nats-url <url>',

@@ -3,7 +3,7 @@
 import type { JobDefinition } from '../../jobs/contract.ts';
 import { stepsPerEpoch } from '../../protocol/batch-plan.ts';
 import { LockstepError } from '../../protocol/errors.ts';
-import type { JobReference, RunConfig } from '../../protocol/run-config.ts';
+import { gradientCompressionSchema, type JobReference, type RunConfig } from '../../protocol/run-config.ts';
 import { DEFAULT_MICROBATCHES, DEFAULT_SEED, type TrainFlags } from './flags.ts';
 
 /** What the run is besides flags and job. */
@@ -85,6 +85,7 @@ export function resolveRun(flags: TrainFlags, job: JobDefinition, place: RunPlac
     transport: flags.transport === 'nats' ? 'nats' : 'ws',
     bucketBytes: flags.bucketSize * 1024,
     dataThreads: flags.dataThreads ?? null,
+    gradientCompression: gradientCompressionSchema.parse(flags.gradientCompression ?? 'none'),
     checkpointEverySteps: flags.checkpointEvery ?? 0,
   };
 }

@@ -2,6 +2,7 @@
 // account is in summary.ts.
 
 import type { EpochReport } from '../../protocol/report.ts';
+import type { GradientCompression } from '../../protocol/run-config.ts';
 import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
 import { bar, box, duration, grouped, paint, percent, plain, wrapped, type BoxLine, type Style } from './text.ts';
 
@@ -23,6 +24,11 @@ export function configurationText(title: string, settings: readonly Setting[], s
     return isDefault ? rows.map((row) => row.replace(/\(default\)$/, colors.dim('(default)'))) : rows;
   });
   return [colors.bold(title), ...lines].join('\n');
+}
+
+/** How gradients travel, in words. */
+export function compressionText(compression: GradientCompression): string {
+  return compression === 'none' ? 'none' : `${compression} with error feedback`;
 }
 
 export function engineText(event: Extract<RunEvent, { kind: 'worker-ready' }>): string {

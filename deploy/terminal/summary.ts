@@ -2,7 +2,7 @@
 
 import type { Transport } from '../../protocol/link.ts';
 import type { RunReport } from '../../protocol/report.ts';
-import { shareText } from './account.ts';
+import { compressionText, shareText } from './account.ts';
 import { bytes, counted, duration, grouped, paint, percent, sparkline, wrapped, type Style } from './text.ts';
 
 /** In the order of a step. */
@@ -79,6 +79,7 @@ export function summaryText(report: RunReport, remains: Remains, style: Style): 
       bucket === null ? 'no copy of the record: no JetStream' : `a copy of the record in its bucket ${bucket}`;
     say('NATS', `${server}; ${copy}`);
   }
+  if (report.gradientCompression !== 'none') say('compression', compressionText(report.gradientCompression));
   const largest = Math.max(0, ...report.peakRssBytes.workers);
   say('peak memory', `${bytes(largest)} the largest worker, ${bytes(report.peakRssBytes.coordinator)} the coordinator`);
   if (report.workersLost > 0) say('workers lost', grouped(report.workersLost));

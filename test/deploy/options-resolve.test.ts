@@ -54,6 +54,7 @@ describe('resolveRun', () => {
       transport: 'ws',
       bucketBytes: 524_288,
       dataThreads: null,
+      gradientCompression: 'none',
       checkpointEverySteps: 0,
     });
     expect(runConfigSchema.parse(config)).toEqual(config);
@@ -80,6 +81,11 @@ describe('resolveRun', () => {
     expect(refusal('--precision mixed_bfloat16 --engine-mode eager')).toMatch(
       /^E_NOT_SUPPORTED --precision mixed_bfloat16: --engine-mode eager has float32 only -> /,
     );
+  });
+
+  test('gradients are compressed on demand, in a form that is there', () => {
+    expect(resolve('--gradient-compression fp16').gradientCompression).toBe('fp16');
+    expect(resolve('--gradient-compression none').gradientCompression).toBe('none');
   });
 
   test('steps are those of the epochs, or --max-steps if fewer', () => {

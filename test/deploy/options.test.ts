@@ -51,6 +51,7 @@ describe('values and where they come from', () => {
       precision: undefined,
       transport: 'ws',
       bucketSize: 512,
+      gradientCompression: undefined,
       natsUrl: undefined,
       natsCreds: undefined,
       listen: { host: '127.0.0.1', port: 29400 },
@@ -77,7 +78,7 @@ describe('values and where they come from', () => {
   test('all flags of the contract are taken', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
-        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
+        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines',
     );
@@ -95,6 +96,7 @@ describe('values and where they come from', () => {
       precision: 'float32',
       transport: 'nats',
       bucketSize: 64,
+      gradientCompression: 'bf16',
       dataThreads: 3,
       natsUrl: { ...NO_SECRETS, url: 'nats://h:4333', hostPort: 'h:4333', user: 'ann', password: 's3cret' },
       natsCreds: 'c',
@@ -243,6 +245,10 @@ describe('refusals name the flag or the variable, and its value', () => {
     [
       'train j --transport tcp',
       'E_USAGE --transport tcp: it must be one of ws, nats -> Change --transport or leave it out.',
+    ],
+    [
+      'train j --gradient-compression powersgd',
+      'E_USAGE --gradient-compression powersgd: it must be one of none, bf16, fp16 -> Change --gradient-compression or leave it out.',
     ],
     [
       'train j --nats-url nats://h:1',

@@ -98,6 +98,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       transport: 'ws',
       bucketBytes: 524_288,
       dataThreads: null,
+      gradientCompression: 'none',
       checkpointEverySteps: 0,
     },
     resumeStep: null,

@@ -101,6 +101,7 @@ function exchanges(worldSize: number): Collective[] {
     return {
       rank,
       worldSize,
+      residuals: new Map<number, Float32Array>(),
       // Two buckets, so that one may leave before the other.
       buckets: [
         { offset: 3, length: LENGTH - 3 },
@@ -252,6 +253,15 @@ describe('train', () => {
     const outcomes = await trainAll(2, () => ({ steps: 5, checkpointEverySteps: 2 }));
     expect(outcomes.map((o) => o.keptSteps)).toEqual([[2, 3, 4, 5], []]);
     expect(evaluations(outcomes[1] as Outcome).map((e) => e.step)).toEqual([3, 5]);
+  });
+
+  it('keeps the residuals of every rank where there are some', async () => {
+    const compressed = exchanges(2).map((collective, rank) => ({
+      ...collective,
+      residuals: new Map([[2 * rank, new Float32Array(2)]]),
+    }));
+    const outcomes = await trainAll(2, (rank) => ({ steps: 3, collective: compressed[rank] as Collective }));
+    expect(outcomes.map((o) => o.keptSteps)).toEqual([[3], [3]]);
   });
 
   it('stops every rank after the same step, and keeps it, when one of them wants to stop', async () => {

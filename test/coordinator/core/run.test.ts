@@ -11,8 +11,10 @@ const DIGEST_A = 'a'.repeat(64);
 const DIGEST_B = 'b'.repeat(64);
 
 /** 10 samples, batches of 4: three steps an epoch; two epochs. */
-function options(change: Partial<RunOptions> & { steps?: number; microbatches?: number } = {}): RunOptions {
-  const { steps = 6, microbatches = 4, ...rest } = change;
+function options(
+  change: Partial<RunOptions> & { steps?: number; microbatches?: number; gradientCompression?: 'bf16' } = {},
+): RunOptions {
+  const { steps = 6, microbatches = 4, gradientCompression = 'none', ...rest } = change;
   return {
     config: {
       run: 'r',
@@ -33,6 +35,7 @@ function options(change: Partial<RunOptions> & { steps?: number; microbatches?: 
       transport: 'ws',
       bucketBytes: 524_288,
       dataThreads: null,
+      gradientCompression,
       checkpointEverySteps: 0,
     },
     plan: { samples: 10, globalBatch: 4, microbatches, seed: 1 },
@@ -112,6 +115,17 @@ const state = (step: number): WorkerMessage => ({
   length: 2,
   bytes: new Uint8Array(new Float32Array([1.5, -2]).buffer),
 });
+
+/** A rank's residuals of one step, after what else it sends. */
+function residuals(step: number, microbatches: readonly number[], before: readonly string[] = []): WorkerMessage[] {
+  const names = [...before, ...microbatches.map((m) => `residual:${m}`)];
+  return names.map((vector, vectorIndex) => ({
+    ...(state(step) as Extract<WorkerMessage, { kind: 'state' }>),
+    vector,
+    vectorIndex,
+    vectors: names.length,
+  }));
+}
 
 const finished = (step: number, digest = DIGEST_A): WorkerMessage => ({
   kind: 'finished',
@@ -356,6 +370,79 @@ describe('training', () => {
     story.now += FAILURE_GRACE_MS;
     story.run.receive({ kind: 'tick' }, story.now);
     expect(story.run.rootCause?.code).toBe('E_DIGEST');
+  });
+
+  it('is whole, where gradients are compressed, when every rank has sent the residuals of its microbatches', () => {
+    const story = new Story({ gradientCompression: 'bf16' }).begun();
+    story.steps(1, 2);
+    const first = residuals(2, [0, 1], ['weights']).flatMap((part) => story.say('w0', part));
+    expect(first).toEqual([]);
+    const [rest, last] = residuals(2, [2, 3]) as [WorkerMessage, WorkerMessage];
+    expect(story.say('w1', rest)).toEqual([]);
+    const [written] = story.say('w1', last);
+    expect(written?.kind === 'write-checkpoint' && written.state.vectors.map((v) => v.name)).toEqual([
+      'weights',
+      'residual:0',
+      'residual:1',
+      'residual:2',
+      'residual:3',
+    ]);
+  });
+
+  it('is put together by step, though a quick rank is a step ahead', () => {
+    const story = new Story({ gradientCompression: 'bf16' }).begun();
+    story.steps(1, 2);
+    for (const step of [1, 2]) for (const part of residuals(step, [2, 3])) story.say('w1', part);
+    const written = [1, 2].map((step) =>
+      residuals(step, [0, 1], ['weights'])
+        .flatMap((part) => story.say('w0', part))
+        .map((e) => e.kind === 'write-checkpoint' && e.state.step),
+    );
+    expect(written).toEqual([[1], [2]]);
+  });
+
+  it.each([
+    [
+      "residuals that are another rank's",
+      'w1',
+      { vector: 'residual:0' },
+      'a part of vector "residual:0" of step 2 of 2 floats, which is not its length',
+    ],
+    ['a state that lacks some', 'w1', { vectors: 1 }, "w1's state of step 2 lacks residual:3"],
+  ])('disconnects a worker that sends %s', (_what, worker, change, because) => {
+    const story = new Story({ gradientCompression: 'bf16' }).begun();
+    const [part] = residuals(2, [2, 3]) as [WorkerMessage];
+    expect(story.say(worker, { ...part, ...change })).toEqual([
+      { kind: 'disconnect', worker, code: 'E_PROTOCOL', because },
+    ]);
+  });
+
+  it('is taken from rank 0 alone without compression', () => {
+    const story = new Story().begun();
+    expect(story.say('w1', state(1))).toEqual([
+      { kind: 'disconnect', worker: 'w1', code: 'E_PROTOCOL', because: 'w1 has no state to send' },
+    ]);
+  });
+
+  it('that is resumed gives each rank the residuals of its microbatches, right after its generation', () => {
+    const story = new Story({ gradientCompression: 'bf16', resumeStep: 2, workers: 3 });
+    for (const [i, w] of ['w0', 'w1', 'w2'].entries()) {
+      expect(story.say(w, hello(100 + i, i))[1]).toEqual({ kind: 'send-state', worker: w, vectors: 'replica' });
+    }
+    const effects = ['w0', 'w1', 'w2'].flatMap((w) => story.say(w, ready({ step: 2 })));
+    expect(effects.filter((e) => e.kind === 'send-state')).toEqual([
+      { kind: 'send-state', worker: 'w0', vectors: ['residual:0'] },
+      { kind: 'send-state', worker: 'w1', vectors: ['residual:1'] },
+      { kind: 'send-state', worker: 'w2', vectors: ['residual:2', 'residual:3'] },
+    ]);
+    expect(kinds(effects).filter((k) => k.startsWith('send'))).toEqual([
+      'send generation to w0',
+      'send-state',
+      'send generation to w1',
+      'send-state',
+      'send generation to w2',
+      'send-state',
+    ]);
   });
 
   it('disconnects a worker whose state does not fit the model', () => {

@@ -36,6 +36,7 @@ const CONFIG: RunConfig = {
   transport: 'ws',
   bucketBytes: 524_288,
   dataThreads: null,
+  gradientCompression: 'none',
   checkpointEverySteps: 0,
 };
 
@@ -55,10 +56,11 @@ const PROGRESS: ProgressRecord = {
 function write(
   runDirectory: string,
   step: number,
-  change: { weights?: Float32Array; digest?: string; progress?: ProgressRecord } = {},
+  change: { weights?: Float32Array; digest?: string; progress?: ProgressRecord; residuals?: number } = {},
 ) {
+  const { residuals = 0 } = change;
   return writeCheckpoint(runDirectory, {
-    config: CONFIG,
+    config: residuals === 0 ? CONFIG : { ...CONFIG, gradientCompression: 'fp16' },
     state: {
       step,
       digest: change.digest ?? DIGEST,
@@ -66,6 +68,7 @@ function write(
         { name: 'weights', data: change.weights ?? new Float32Array([1, -2]) },
         { name: 'slot:m', data: new Float32Array([0.5, 3e-45]) },
         { name: 'slot:v', data: new Float32Array(0) },
+        ...Array.from({ length: residuals }, (_, m) => ({ name: `residual:${m}`, data: Float32Array.of(m, -0) })),
       ],
     },
     progress: change.progress ?? PROGRESS,
@@ -94,6 +97,31 @@ describe('a checkpoint', () => {
       ],
       topology: '{"class_name":"Sequential"}',
     });
+  });
+
+  it('of compressed gradients has the residual of every microbatch', async () => {
+    const run = temporaryDirectory();
+    await write(run, 3, { residuals: 4 });
+    const { config, vectors } = await readCheckpoint(at(run, 'step-3'));
+    expect(config.gradientCompression).toBe('fp16');
+    expect(vectors.slice(3)).toEqual(
+      [0, 1, 2, 3].map((m) => ({ name: `residual:${m}`, data: Float32Array.of(m, -0) })),
+    );
+    expect(readFileSync(at(run, 'step-3', 'residual-2.bin'))).toEqual(Buffer.from('0000004000000080', 'hex'));
+    await write(run, 4, { residuals: 3 });
+    await expect(readCheckpoint(at(run, 'step-4'))).rejects.toMatchObject({
+      code: 'E_CHECKPOINT_CORRUPT',
+      message: expect.stringContaining('residual:3 of a run in fp16 is missing') as string,
+    });
+  });
+
+  it('of a version that knew no compression is one of gradients in float32', async () => {
+    const run = temporaryDirectory();
+    await write(run, 3);
+    const manifest = JSON.parse(readFileSync(at(run, 'step-3', 'checkpoint.json'), 'utf8')) as { config: object };
+    const { gradientCompression: _, ...config } = manifest.config as RunConfig;
+    writeFileSync(at(run, 'step-3', 'checkpoint.json'), JSON.stringify({ ...manifest, config }));
+    expect((await readCheckpoint(at(run, 'step-3'))).config).toEqual(CONFIG);
   });
 
   it('is a directory of raw little-endian floats and a JSON file that says their hashes; nothing else is left', async () => {

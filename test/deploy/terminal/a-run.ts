@@ -80,6 +80,7 @@ export function report(changes: Partial<RunReport> = {}): RunReport {
     transport: 'ws',
     nats: null,
     traffic: [{ transport: 'shm', bytes: 184_000_000 }],
+    gradientCompression: 'none',
     reproducible: true,
     seed: 7,
     globalBatch: 64,

@@ -1,6 +1,9 @@
 // What a worker's communication opens and closes: the collective of a generation, in whichever thread it runs.
 
+import { rankMicrobatches } from '../../../protocol/batch-plan.ts';
 import type { Collective } from '../../train.ts';
+import type { MemoryPlan } from '../all-reduce.ts';
+import type { CollectivePlan } from '../plan.ts';
 import type { GenerationPlan } from './exchange.ts';
 import type { Member } from './link-up.ts';
 import type { LinkOptions } from './meeting.ts';
@@ -31,4 +34,16 @@ export function planFor(
   return options.nats === undefined
     ? { ...partial, worldSize, hosts: inOrder.map((member) => member.host) }
     : { ...partial, worldSize };
+}
+
+/** The residuals of a rank's microbatches where they lie, by index. */
+export function residualsOf(
+  plan: CollectivePlan,
+  rank: number,
+  places: MemoryPlan,
+  floats: (at: number, count: number) => Float32Array,
+): Map<number, Float32Array> {
+  const { start } = rankMicrobatches(plan.microbatches, plan.worldSize, rank);
+  const length = plan.compression?.floats ?? 0;
+  return new Map(places.residuals.map((at, i) => [start + i, floats(at, length)]));
 }

@@ -5,7 +5,7 @@ import { availableParallelism } from 'node:os';
 import type { Link } from '../../../protocol/link.ts';
 import type { AllReduceTiming } from '../../train.ts';
 import { AllReduce, planMemory } from '../all-reduce.ts';
-import type { OpenCollective } from './generation.ts';
+import { residualsOf, type OpenCollective } from './generation.ts';
 import { Exchange, type GenerationPlan, type StepFigures } from './exchange.ts';
 import { nameOf, type Member } from './link-up.ts';
 import { reservePages, vectorMemory } from './memory.ts';
@@ -81,6 +81,7 @@ export function inPlace(
     rank: plan.rank,
     worldSize: plan.worldSize,
     buckets: backward(buckets),
+    residuals: residualsOf(collective, plan.rank, places, (at, count) => memory.floats(at, count)),
     slot: async (index) => {
       if (failure !== null) throw failure;
       begin();

@@ -5,7 +5,7 @@ import { Worker } from 'node:worker_threads';
 import { LockstepError } from '../../../protocol/errors.ts';
 import type { AllReduceTiming } from '../../train.ts';
 import { AllReduce, planMemory } from '../all-reduce.ts';
-import { inRankOrder, planFor, type Communication, type OpenCollective } from './generation.ts';
+import { inRankOrder, planFor, residualsOf, type Communication, type OpenCollective } from './generation.ts';
 import { BEGIN, ControlBlock, NO_SLOT, OFFER } from './control-block.ts';
 import type { GenerationPlan } from './exchange.ts';
 import { inPlace } from './in-place.ts';
@@ -175,6 +175,7 @@ function withThread(
     rank: plan.rank,
     worldSize: plan.worldSize,
     buckets: backward(buckets),
+    residuals: residualsOf(collective, plan.rank, places, (at, count) => floatsOf(pages, at, count)),
     slot: async (index) => {
       await checkFailure();
       begin();
