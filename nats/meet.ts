@@ -11,7 +11,7 @@ import { errors, type Msg } from '@nats-io/transport-node';
 import { z } from 'zod';
 import { LockstepError } from '../protocol/errors.ts';
 import type { Nats } from './connect.ts';
-import { openStream, type NatsStream, type StreamTiming } from './stream.ts';
+import { openStream, type NatsStream, type StreamTiming, type StreamWindows } from './stream.ts';
 
 const ANSWER_TIMEOUT_MS = 10_000;
 
@@ -67,6 +67,7 @@ function streamSubjects(subject: string, call: string, token: string | null): St
 
 export interface ListenOptions {
   readonly token: string | null;
+  readonly windows?: StreamWindows;
   readonly timing?: StreamTiming;
   /** A caller that knows the token, and what it says of itself. Returns null and uses `open` to take the call, else the refusal. */
   readonly onCall: (about: unknown, open: () => NatsStream) => string | null;
@@ -79,7 +80,7 @@ export async function listenOn(
   subject: string,
   options: ListenOptions,
 ): Promise<{ close(): Promise<void> }> {
-  const { token, timing } = options;
+  const { token, windows, timing } = options;
   const take = ({ call, about, proof }: z.infer<typeof callSchema>): string => {
     if (token !== null && !isProof(proof, proofOf(token, 'call', subject, call, about))) {
       options.onRefused('E_UNAUTHORIZED');
@@ -87,7 +88,7 @@ export async function listenOn(
     }
     const { caller, listener } = streamSubjects(subject, call, token);
     const open = (): NatsStream => {
-      const stream = openStream(nats, { out: caller, into: listener }, timing);
+      const stream = openStream(nats, { out: caller, into: listener }, windows, timing);
       stream.begin();
       return stream;
     };
@@ -127,6 +128,7 @@ export async function callOn(
     readonly whom: string;
     readonly lostCode: 'E_PEER_LOST' | 'E_COORDINATOR_LOST';
     readonly remedy?: string;
+    readonly windows?: StreamWindows;
     readonly timing?: StreamTiming;
   },
 ): Promise<NatsStream> {
@@ -135,7 +137,7 @@ export async function callOn(
   const call = randomBytes(16).toString('hex');
   const about = JSON.stringify(options.about);
   const { caller, listener } = streamSubjects(subject, call, token);
-  const stream = openStream(nats, { out: listener, into: caller }, options.timing);
+  const stream = openStream(nats, { out: listener, into: caller }, options.windows, options.timing);
   let message: Msg;
   try {
     const words = { call, about, proof: proofOf(token, 'call', subject, call, about) };

@@ -5,7 +5,7 @@
 // or cut off, and for a server where somebody listens to everything, so that no beat is without a subscriber: generous, because an engine
 // may hold its one thread for as long as a microbatch takes.
 
-import { ByteStream, STREAM_HEAD_BYTES } from '../protocol/byte-stream.ts';
+import { ByteStream, STREAM_HEAD_BYTES, WINDOW_BYTES } from '../protocol/byte-stream.ts';
 import type { LinkEnd } from '../protocol/link.ts';
 import type { Nats } from './connect.ts';
 
@@ -18,6 +18,12 @@ export interface StreamTiming {
   readonly silenceMs: number;
 }
 const TIMING: StreamTiming = { beatMs: 500, silenceMs: 120_000 };
+
+/** See byte-stream.ts; what is left out is a large window. */
+export interface StreamWindows {
+  readonly windowOut?: number;
+  readonly windowIn?: number;
+}
 
 export interface NatsStream {
   /** Beats from now on: the other side listens. */
@@ -40,6 +46,7 @@ export interface NatsStream {
 export function openStream(
   nats: Nats,
   subjects: { readonly out: string; readonly into: string },
+  windows: StreamWindows = {},
   timing: StreamTiming = TIMING,
 ): NatsStream {
   const { connection } = nats;
@@ -51,6 +58,8 @@ export function openStream(
   let timer: NodeJS.Timeout | undefined;
   const stream = new ByteStream({
     chunkBytes: Math.min(CHUNK_BYTES, nats.payloadBytes - STREAM_HEAD_BYTES),
+    windowOut: windows.windowOut ?? WINDOW_BYTES,
+    windowIn: windows.windowIn ?? WINDOW_BYTES,
     silenceMs: timing.silenceMs,
     nowMs: performance.now(),
     publish: (message, isBeat) => {
@@ -67,7 +76,7 @@ export function openStream(
       if (error !== null) stream.lose(error.message);
       else if (message.headers?.code === NO_RESPONDERS)
         stream.lose('its process is gone: nobody listens there any more');
-      else stream.hear(message.data, performance.now());
+      else stream.hear(message.data);
       return undefined;
     },
   });

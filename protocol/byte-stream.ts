@@ -4,8 +4,9 @@
 //     byte 0  kind: 1 data, 2 credit, 3 goodbye, 4 beat       bytes 1-4  sequence number, u32 little-endian, from 0 each way
 //     data: the stream's next bytes       credit: float64, bytes taken so far       goodbye: the reason, UTF-8
 //
-// A server drops a subscriber that falls behind, so a sender waits for credit: at most a window is under way. A side beats, whether or
-// not it has something to say: a lost message is found by the next beat at the latest, and a long silence ends the stream.
+// A server drops a subscriber that falls behind, so a sender waits for credit: at most a window is under way. How much that may be is
+// the receiver's affair: one that may not read for a while gets no more than its socket and the server's hold. A side beats, whether
+// or not it has something to say: a lost message is found by the next beat at the latest, and a long silence ends the stream.
 // A core: messages and the time come in, messages and bytes go out.
 
 import { LockstepError } from './errors.ts';
@@ -18,16 +19,21 @@ const BEAT = 4;
 /** Of a message, before what it carries. */
 export const STREAM_HEAD_BYTES = 5;
 
-/** Bytes that may be under way in one direction. */
+/** Bytes that may be under way to a side that always reads. */
 export const WINDOW_BYTES = 4 * 1024 * 1024;
-/** Bytes taken after which the sender is told: often enough to keep it going. */
-const CREDIT_BYTES = WINDOW_BYTES / 4;
+/** And to one that may not, for as long as an engine holds its thread. */
+export const SMALL_WINDOW_BYTES = 128 * 1024;
+/** Of one beat to the next, what counts as the other side's silence: beyond it this process was held up itself. */
+const BEAT_MOST_MS = 1000;
 /** Of a goodbye's reason: it fits the smallest message that a server may be set to. */
 const GOODBYE_BYTES = 500;
 
 export interface ByteStreamOptions {
   /** Bytes of the stream in one message, at most. */
   readonly chunkBytes: number;
+  /** Bytes that may be under way to the other side, and to this one: each side's `windowIn` is the other's `windowOut`. */
+  readonly windowOut: number;
+  readonly windowIn: number;
   /** After which silence the other side is taken for dead. */
   readonly silenceMs: number;
   readonly nowMs: number;
@@ -52,12 +58,13 @@ export class ByteStream {
   private sequenceIn = 0;
   private credited = 0;
   private credit = 0;
-  private heardAtMs: number;
+  private silentMs = 0;
+  private tickedAtMs: number;
   private end: LinkEnd | null = null;
 
   constructor(options: ByteStreamOptions) {
     this.options = options;
-    this.heardAtMs = options.nowMs;
+    this.tickedAtMs = options.nowMs;
   }
 
   /** Sends `bytes`, as far as the window goes at once; they must stay as they are until `drained`. */
@@ -69,9 +76,10 @@ export class ByteStream {
   /** Lets what was sent leave, in messages as large as may be. */
   push(): void {
     if (this.end !== null) return;
-    while (this.queue.length > 0 && this.bytesOut - this.credited < WINDOW_BYTES) {
+    const { chunkBytes, windowOut } = this.options;
+    while (this.queue.length > 0 && this.bytesOut - this.credited < windowOut) {
       const pieces: Uint8Array[] = [];
-      let room = Math.min(this.options.chunkBytes, WINDOW_BYTES - (this.bytesOut - this.credited));
+      let room = Math.min(chunkBytes, windowOut - (this.bytesOut - this.credited));
       while (this.queue.length > 0 && room > 0) {
         const whole = this.queue[0] ?? new Uint8Array(0);
         const piece = whole.subarray(this.queueAt, this.queueAt + room);
@@ -124,15 +132,17 @@ export class ByteStream {
   /** To be called at every beat. */
   tick(nowMs: number): void {
     if (this.end !== null) return;
-    const silentMs = nowMs - this.heardAtMs;
-    if (silentMs > this.options.silenceMs) this.lose(`nothing was heard of it for ${Math.round(silentMs / 1000)} s`);
+    this.silentMs += Math.min(nowMs - this.tickedAtMs, BEAT_MOST_MS);
+    this.tickedAtMs = nowMs;
+    const { silenceMs } = this.options;
+    if (this.silentMs > silenceMs) this.lose(`nothing was heard of it for ${Math.round(this.silentMs / 1000)} s`);
     else this.say(BEAT, []);
   }
 
   /** Takes a message of the other side. */
-  hear(message: Uint8Array, nowMs: number): void {
+  hear(message: Uint8Array): void {
     if (this.end !== null) return;
-    this.heardAtMs = nowMs;
+    this.silentMs = 0;
     try {
       this.read(message);
     } catch (refusal) {
@@ -173,13 +183,14 @@ export class ByteStream {
   private take(bytes: Uint8Array): void {
     if (this.deliver === null) {
       const waiting = this.early.reduce((sum, one) => sum + one.byteLength, 0);
-      if (waiting + bytes.byteLength > WINDOW_BYTES) throw malformed('more than the window');
+      if (waiting + bytes.byteLength > this.options.windowIn) throw malformed('more than the window');
       this.early.push(bytes);
       return;
     }
     this.deliver(bytes);
     this.bytesIn += bytes.byteLength;
-    if (this.bytesIn - this.credit < CREDIT_BYTES) return;
+    // Often enough to keep the sender going.
+    if (this.bytesIn - this.credit < this.options.windowIn / 4) return;
     this.credit = this.bytesIn;
     this.say(CREDIT, [new Uint8Array(new Float64Array([this.bytesIn]).buffer)]);
   }

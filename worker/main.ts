@@ -155,14 +155,16 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
   ]);
   if (welcome.resumeStep !== null) await receiveState(control, vectors, state);
 
+  // A NATS server drops who does not read for a while, and an engine may hold its thread longer: links over one never share it.
+  const nats = options.coordinator.kind === 'nats' ? options.coordinator.server : null;
   const communication = await startCommunication({
     ...addressFor(options.peerListen, control.localAddress ?? '127.0.0.1'),
     token: options.token,
     run: config.run,
     ways: options.localWays,
     tls: options.tls,
-    threaded: hasCoresToSpare(options.workersHere),
-    ...(options.coordinator.kind === 'nats' && { nats: options.coordinator.server }),
+    threaded: nats !== null || hasCoresToSpare(options.workersHere),
+    ...(nats !== null && { nats }),
   });
   options.log(`peers reach it at ${communication.url.split('?', 1)[0]}`);
   try {

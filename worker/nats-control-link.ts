@@ -5,6 +5,7 @@ import { connectNats } from '../nats/connect.ts';
 import { callOn } from '../nats/meet.ts';
 import { subjectOf, type NatsServer } from '../nats/server.ts';
 import type { NatsStream, StreamTiming } from '../nats/stream.ts';
+import { SMALL_WINDOW_BYTES } from '../protocol/byte-stream.ts';
 import { MessageReader, messageHead } from '../protocol/message-stream.ts';
 import { encodeMessage } from '../protocol/messages.ts';
 import { ControlInbox } from './control-inbox.ts';
@@ -33,6 +34,7 @@ export async function connectControlOverNats(
       about: {},
       whom: `the coordinator at ${url}`,
       lostCode: 'E_COORDINATOR_LOST',
+      windows: { windowIn: SMALL_WINDOW_BYTES },
       remedy: "Check the run's name, that its coordinator runs with --transport nats, and --token-file.",
       ...(timing === undefined ? {} : { timing }),
     });

@@ -5,6 +5,7 @@ import type { Nats } from '../../nats/connect.ts';
 import { listenOn } from '../../nats/meet.ts';
 import { subjectOf } from '../../nats/server.ts';
 import type { NatsStream, StreamTiming } from '../../nats/stream.ts';
+import { SMALL_WINDOW_BYTES } from '../../protocol/byte-stream.ts';
 import { MessageReader, messageHead } from '../../protocol/message-stream.ts';
 import { MAX_CONNECTIONS, openBorder, type ControlEvents } from '../control-connection.ts';
 
@@ -56,6 +57,8 @@ export async function openNatsControl(nats: Nats, options: NatsControlOptions): 
 
   const listening = await listenOn(nats, `lockstep.${subjectOf(options.run)}.control`, {
     token: options.token,
+    // A worker that opens its engine does not read; the coordinator always does.
+    windows: { windowOut: SMALL_WINDOW_BYTES },
     ...(timing === undefined ? {} : { timing }),
     onRefused: options.onRefused,
     onCall: (_about, open) => {

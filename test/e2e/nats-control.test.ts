@@ -1,9 +1,12 @@
 // The control channel over a real NATS server on loopback, and what only NATS has: runs that share a server, strangers on it, its
 // limits, its death.
 
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { openNatsControl } from '../../coordinator/nats/control.ts';
 import { claimRun } from '../../coordinator/nats/rivals.ts';
@@ -11,6 +14,7 @@ import { connectNats, type Nats } from '../../nats/connect.ts';
 import { callOn, listenOn } from '../../nats/meet.ts';
 import type { NatsServer } from '../../nats/server.ts';
 import type { NatsStream } from '../../nats/stream.ts';
+import { SMALL_WINDOW_BYTES } from '../../protocol/byte-stream.ts';
 import { messageHead } from '../../protocol/message-stream.ts';
 import type { ControlLink } from '../../worker/control-link.ts';
 import { connectControlOverNats } from '../../worker/nats-control-link.ts';
@@ -91,6 +95,7 @@ async function openDoor(
         about: {},
         whom,
         lostCode: 'E_COORDINATOR_LOST',
+        windows: { windowIn: SMALL_WINDOW_BYTES },
         timing,
       });
       return rawEnd(own, stream);
@@ -110,6 +115,7 @@ const way: ControlWay = {
     const listening = await listenOn(nats, SUBJECT, {
       token: TOKEN,
       timing,
+      windows: { windowOut: SMALL_WINDOW_BYTES },
       onRefused: () => {},
       onCall: (_about, open) => {
         take(open());
@@ -261,6 +267,38 @@ describe('a NATS server that asks who comes', () => {
       });
       expect(String(refusal)).not.toContain('guessed');
     }
+    await own.kill();
+  });
+});
+
+describe('a NATS server that waits for nobody', () => {
+  it('does not lose a worker whose engine holds its thread while a state is on its way', async () => {
+    const own = await startNatsServer('--config', new URL('nats-impatient.conf', import.meta.url).pathname);
+    const nats = await connectNats(serverAt(own.url), 'test');
+    const come = arrivals();
+    const events = { onConnect: come.add, onRefused: () => {}, onWarning: () => {} };
+    const control = await openNatsControl(nats, { run: 'held', token: null, ...events });
+    const file = fileURLToPath(new URL('held-process.ts', import.meta.url));
+    // Thirty times as long as the server waits for a subscriber to read.
+    const worker = spawn(process.execPath, ['--import', 'tsx', file, own.url, '3000']);
+    const said = once(worker.stdout, 'data');
+    const arrival = await come.next();
+    await arrival.until(1);
+    arrival.connection.send({ kind: 'stop', because: 'now' });
+    const bytes = new Uint8Array(8 * 1024 * 1024);
+    const whole = {
+      kind: 'state',
+      step: 1,
+      digest: 'a'.repeat(64),
+      vector: 'weights',
+      vectorIndex: 0,
+      vectors: 1,
+    } as const;
+    for (let i = 0; i < 3; i++) arrival.connection.send({ ...whole, offset: 0, length: bytes.length / 4, bytes });
+    arrival.connection.send({ kind: 'stop', because: 'that is all' });
+    expect(String((await said)[0])).toBe(`${3 * bytes.length}\n`);
+    await control.close();
+    await nats.close();
     await own.kill();
   });
 });

@@ -17,6 +17,8 @@ class Side {
   constructor(chunkBytes: number) {
     this.stream = new ByteStream({
       chunkBytes,
+      windowOut: WINDOW_BYTES,
+      windowIn: WINDOW_BYTES,
       silenceMs: SILENCE_MS,
       nowMs: 0,
       publish: (message, isBeat) => {
@@ -43,8 +45,8 @@ class Side {
 /** Carries what is under way, both ways, until nothing is. */
 function settle(a: Side, b: Side): void {
   while (a.out.length + b.out.length > 0) {
-    for (const message of a.out.splice(0)) b.stream.hear(message, 0);
-    for (const message of b.out.splice(0)) a.stream.hear(message, 0);
+    for (const message of a.out.splice(0)) b.stream.hear(message);
+    for (const message of b.out.splice(0)) a.stream.hear(message);
   }
 }
 
@@ -65,8 +67,8 @@ describe('a stream of bytes', () => {
           const bytes = bytesOf(length, i);
           (isFirst ? a : b).send(bytes);
           sent[isFirst ? 0 : 1].push(...bytes);
-          for (const message of a.out.splice(0, carried)) b.stream.hear(message, 0);
-          for (const message of b.out.splice(0, carried)) a.stream.hear(message, 0);
+          for (const message of a.out.splice(0, carried)) b.stream.hear(message);
+          for (const message of b.out.splice(0, carried)) a.stream.hear(message);
         }
         settle(a, b);
         expect(b.got).toEqual(sent[0]);
@@ -84,7 +86,7 @@ describe('a stream of bytes', () => {
     expect(underWay(a)).toBe(WINDOW_BYTES);
     let hasDrained = false;
     a.stream.whenDrained(() => (hasDrained = true));
-    for (const message of a.out.splice(0)) b.stream.hear(message, 0);
+    for (const message of a.out.splice(0)) b.stream.hear(message);
     // Nobody has taken it: no credit.
     expect(b.out).toEqual([]);
     let taken = 0;
@@ -103,15 +105,15 @@ describe('a stream of bytes', () => {
         for (let i = 0; i < count; i++) a.send(bytesOf(10, i));
         const at = which % count;
         const messages = isLost ? a.out.toSpliced(at, 1) : a.out.toSpliced(at, 0, a.out[at] ?? new Uint8Array(0));
-        for (const message of messages) b.stream.hear(message, 0);
+        for (const message of messages) b.stream.hear(message);
         // The last one lost is found by the next beat.
         a.out.splice(0);
         a.stream.tick(0);
-        for (const message of a.out) b.stream.hear(message, 0);
+        for (const message of a.out) b.stream.hear(message);
         expect(b.end?.error?.code).toBe('E_FRAME');
         expect(b.got.length).toBeLessThanOrEqual(10 * (isLost ? at : at + 1));
         // The other side is told.
-        for (const message of b.out) a.stream.hear(message, 0);
+        for (const message of b.out) a.stream.hear(message);
         expect(a.end?.because).toContain('some were lost');
       }),
     );
@@ -121,11 +123,21 @@ describe('a stream of bytes', () => {
     const [a, b] = [new Side(10), new Side(10)];
     a.stream.tick(500);
     expect(a.beats).toEqual([true]);
-    for (const message of a.out.splice(0)) b.stream.hear(message, 500);
-    b.stream.tick(500 + SILENCE_MS);
+    b.stream.tick(900);
+    for (const message of a.out.splice(0)) b.stream.hear(message);
+    b.stream.tick(1400);
+    b.stream.tick(1900);
     expect(b.end).toBeNull();
-    b.stream.tick(501 + SILENCE_MS);
+    b.stream.tick(1901);
     expect(b.end).toEqual({ because: 'nothing was heard of it for 1 s', error: null });
+  });
+
+  it('does not take it for the other’s silence that its own process was held up', () => {
+    const side = new Side(10);
+    side.stream.tick(60_000);
+    expect(side.end).toBeNull();
+    side.stream.tick(60_001);
+    expect(side.end?.because).toBe('nothing was heard of it for 1 s');
   });
 
   it.each<[string, number[]]>([
@@ -136,7 +148,7 @@ describe('a stream of bytes', () => {
     ['credit that is no number', [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf8, 0x7f]],
   ])('a message %s is refused with E_FRAME', (_what, message) => {
     const side = new Side(10).listen();
-    side.stream.hear(Uint8Array.from(message), 0);
+    side.stream.hear(Uint8Array.from(message));
     expect(side.end?.error).toMatchObject({ code: 'E_FRAME', message: expect.stringContaining('malformed') as string });
   });
 
@@ -146,7 +158,7 @@ describe('a stream of bytes', () => {
     message[0] = 1;
     for (let sequence = 0; sequence < 3; sequence++) {
       new DataView(message.buffer).setUint32(1, sequence, true);
-      side.stream.hear(message.slice(), 0);
+      side.stream.hear(message.slice());
     }
     expect(side.end?.error).toMatchObject({ code: 'E_FRAME', message: expect.stringContaining('window') as string });
   });

@@ -210,6 +210,8 @@ describe('more than a million inputs', () => {
         let end: LinkEnd | null = null;
         const stream = new ByteStream({
           chunkBytes: 1000,
+          windowOut: 1000,
+          windowIn: 1000,
           silenceMs: 1000,
           nowMs: 0,
           publish: () => {},
@@ -218,7 +220,7 @@ describe('more than a million inputs', () => {
           },
         });
         stream.receive(() => {});
-        stream.hear(bytes, 0);
+        stream.hear(bytes);
         const refusal = (end as LinkEnd | null)?.error ?? null;
         if (refusal !== null) throw refusal;
       },
