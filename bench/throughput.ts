@@ -73,6 +73,8 @@ function keras(python: string, augment: 'on' | 'off'): number {
   return bestEpoch(stdout.trim().split('\n').at(-1) ?? '');
 }
 
+const isPowerOfTwo = (n: number): boolean => (n & (n - 1)) === 0;
+
 /** Of a report with its epochs: the first one traces graphs and warms up, the best of the others is a system's own pace. */
 function bestEpoch(report: string): number {
   const { byEpoch } = JSON.parse(report) as { byEpoch: { imagesPerSecond: number }[] };
@@ -100,6 +102,8 @@ export async function throughput(options: BenchOptions): Promise<Row[]> {
       all: () => ours(cores, augment, microbatches),
       one: () => ours(1, augment, microbatches),
     };
+    // As few microbatches as there are workers: a job's own choice, and each is as large as can be.
+    if (microbatches === undefined && isPowerOfTwo(cores)) runs['few'] = () => ours(cores, augment, cores);
     if (withKeras !== null) runs['keras'] = () => keras(withKeras, augment);
     // It has no augmentation of its own.
     if (withTorch !== null && augment === 'off') {
@@ -117,8 +121,10 @@ export async function throughput(options: BenchOptions): Promise<Row[]> {
     };
     for (const [title, name] of [
       [`${cores} workers`, 'all'],
+      [`${cores} workers, ${cores} microbatches`, 'few'],
       ['1 worker', 'one'],
     ] as const) {
+      if (runs[name] === undefined) continue;
       const about = { case: `cifar10-cnn, ${title}, augmentation ${augment}`, unit: 'images/s', repeats };
       const rate = rateOf(name) ?? Number.NaN;
       const kerasRate = rateOf('keras');
