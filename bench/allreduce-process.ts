@@ -2,7 +2,7 @@
 //
 //     allreduce-process.ts --processes 2 --way shm|unix|tcp|stock-ws|nats://HOST:PORT [--threaded] [--compute MS]
 //
-// Each line on stdin, {"floats": n, "seconds": s}, asks for one window; the answer's `rate` is the median of a call's milliseconds on
+// Each line on stdin, {"floats": n, "seconds": s} (and "bucketFloats"), asks for one window; the answer's `rate` is the median of a call's milliseconds on
 // rank 0, calls following one another: a vector is copied in, summed over all ranks, and copied out. With `--compute` a call is a
 // step: its buckets are given one by one while the thread is blocked for so long, as an engine on a GPU would.
 
@@ -14,7 +14,7 @@ import type { OpenCollective } from '../worker/collective/shell/generation.ts';
 import { startCommunication } from '../worker/collective/shell/communication.ts';
 import { ALL_WAYS, type LocalWays } from '../worker/collective/links/ws.ts';
 import { parseNatsUrl } from '../nats/server.ts';
-import { median, type Greeting } from './measure.ts';
+import { median, type Greeting, type VectorRequest } from './measure.ts';
 import { openStockWs } from './stock-ws.ts';
 
 const CALIBRATION_CALLS = 3;
@@ -28,7 +28,13 @@ const WAYS: Readonly<Record<string, LocalWays>> = {
 
 /** What the ranks are told: where they are, and windows to run, all at once. */
 type Order =
-  | { readonly kind: 'open'; readonly generation: number; readonly floats: number; readonly urls: readonly string[] }
+  | {
+      readonly kind: 'open';
+      readonly generation: number;
+      readonly floats: number;
+      readonly bucketFloats?: number;
+      readonly urls: readonly string[];
+    }
   | { readonly kind: 'run'; readonly calls: number };
 
 const { values } = parseArgs({
@@ -80,6 +86,7 @@ async function openRank(): Promise<Rank> {
           microbatches: powerOfTwo(processes),
           length: order.floats,
           firstStep: 0,
+          ...(order.bucketFloats !== undefined && { bucketFloats: order.bucketFloats }),
         };
         collective = await communication.open(plan, members);
         vector = new Float32Array(order.floats).fill(rank + 1);
@@ -151,9 +158,9 @@ async function lead(): Promise<void> {
   process.stdout.write(`${JSON.stringify(greeting)}\n`);
   let generation = 0;
   for await (const line of createInterface({ input: process.stdin })) {
-    const { floats, seconds } = JSON.parse(line) as { floats: number; seconds: number };
+    const { seconds, ...vectors } = JSON.parse(line) as VectorRequest;
     generation++;
-    await all({ kind: 'open', generation, floats, urls });
+    await all({ kind: 'open', generation, ...vectors, urls });
     const trial = median(await all({ kind: 'run', calls: CALIBRATION_CALLS }));
     const calls = Math.max(MIN_CALLS, Math.round((1000 * seconds) / trial));
     process.stdout.write(`${JSON.stringify({ rate: median(await all({ kind: 'run', calls })) })}\n`);

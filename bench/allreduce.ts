@@ -25,7 +25,8 @@ const OVERLAP_FLOATS = 1_000_000;
 
 const PROCESS = fileURLToPath(new URL('allreduce-process.ts', import.meta.url));
 
-function ourProcess(processes: number, way: string, ...flags: readonly string[]): string[] {
+/** A measuring process: rank 0 of so many. */
+export function ourProcess(processes: number, way: string, ...flags: readonly string[]): string[] {
   const typescript =
     'typescript' in process.features && process.features.typescript !== false ? [] : ['--import', 'tsx'];
   return [process.execPath, ...typescript, PROCESS, '--processes', String(processes), '--way', way, ...flags];

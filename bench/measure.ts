@@ -52,9 +52,10 @@ export interface WindowRequest {
   readonly seconds: number;
 }
 
-/** What is asked of the all-reduce: vectors of so many floats. */
+/** What is asked of the all-reduce: vectors of so many floats, in buckets of so many (none: the usual). */
 export interface VectorRequest {
   readonly floats: number;
+  readonly bucketFloats?: number;
   readonly seconds: number;
 }
 

@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { LockstepError } from '../protocol/errors.ts';
 import { allreduce, overlap } from './allreduce.ts';
 import { engine } from './engine.ts';
+import { model } from './model.ts';
 import { installPeers } from './peers.ts';
 import { pipeline } from './pipeline.ts';
 import { scaling } from './scaling.ts';
@@ -23,6 +24,7 @@ export interface BenchOptions {
 const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>>> = {
   allreduce,
   engine,
+  model,
   overlap,
   pipeline,
   scaling,

@@ -26,20 +26,21 @@ export async function ours(
   prefix: readonly string[] = [],
   more: readonly string[] = [],
 ): Promise<number> {
+  const flags = ['--workers', String(workers), '--augment', augment, '--epochs', '3'];
+  if (microbatches !== undefined) flags.push('--microbatches', String(microbatches));
+  return trained([...flags, '--train-samples', String(SAMPLES), ...more], prefix, (run) =>
+    bestEpoch(readFileSync(join(run, 'report.json'), 'utf8')),
+  );
+}
+
+/** Trains the main job without an evaluation; returns what `read` makes of the run's directory, which is removed then. */
+export async function trained<T>(
+  flags: readonly string[],
+  prefix: readonly string[],
+  read: (run: string) => T,
+): Promise<T> {
   const directory = mkdtempSync(join(tmpdir(), 'lockstep-bench-'));
   try {
-    const flags = [
-      '--workers',
-      String(workers),
-      '--augment',
-      augment,
-      '--epochs',
-      '3',
-      '--train-samples',
-      String(SAMPLES),
-      ...(microbatches === undefined ? [] : ['--microbatches', String(microbatches)]),
-      ...more,
-    ];
     const place = ['--test-samples', '0', '--listen', '127.0.0.1:0', '--run-dir', join(directory, 'run')];
     const command = [...prefix, process.execPath, ENTRY, 'train', 'cifar10-cnn', ...flags, ...place];
     const child = spawn(command[0] ?? '', command.slice(1), { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -47,7 +48,7 @@ export async function ours(
     child.stderr.on('data', (chunk: Buffer) => (errors += chunk.toString()));
     const [status] = (await once(child, 'close')) as [number | null];
     if (status !== 0) throw new Error(`training failed: ${errors}`);
-    return bestEpoch(readFileSync(join(directory, 'run', 'report.json'), 'utf8'));
+    return read(join(directory, 'run'));
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }

@@ -24,6 +24,8 @@ export interface WorldRun {
   /** Bytes of payload between ranks of different hosts, and between any two. */
   readonly bytesBetweenHosts: number;
   readonly bytes: number;
+  /** Frames and bytes of payload by `from>to`. */
+  readonly sent: ReadonlyMap<string, { readonly frames: number; readonly bytes: number }>;
 }
 
 /** A scheduler that takes one after the other. */
@@ -48,6 +50,7 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
   const pipes = new Map<string, Pipe>();
   let bytesBetweenHosts = 0;
   let sentBytes = 0;
+  const sent = new Map<string, { frames: number; bytes: number }>();
   const sums: Float32Array[][] = steps.map(() => []);
 
   const ranks = Array.from({ length: world.worldSize }, (_, rank) => {
@@ -66,6 +69,8 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
         if (pipe === undefined) throw new Error('no such pipe');
         pipe.queue.push(encodeFrameHeader(header), payload);
         sentBytes += payload.byteLength;
+        const { frames = 0, bytes = 0 } = sent.get(`${rank}>${to}`) ?? {};
+        sent.set(`${rank}>${to}`, { frames: frames + 1, bytes: bytes + payload.byteLength });
         if (world.hosts !== undefined && world.hosts[rank] !== world.hosts[to]) bytesBetweenHosts += payload.byteLength;
       },
       freed: (slot) => freed.push(slot),
@@ -139,5 +144,5 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
   const residuals = ranks.flatMap(({ memory, places }) =>
     places.residuals.map((at) => memory.floats(at, world.compression?.floats ?? 0).slice()),
   );
-  return { sums, residuals, bytesBetweenHosts, bytes: sentBytes };
+  return { sums, residuals, bytesBetweenHosts, bytes: sentBytes, sent };
 }
