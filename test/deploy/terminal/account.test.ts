@@ -204,6 +204,11 @@ describe('the closing summary', () => {
     expect(text).not.toMatch(/digest|reproducible|evaluate|resume|model\.json/);
   });
 
+  test('of one whose gradients were compressed names the form', () => {
+    const text = summaryText(report({ gradientCompression: 'fp16' }), remains, at(80));
+    expect(text).toContain('over shared memory\n  compression    fp16 with error feedback\n');
+  });
+
   test('a model is promised by no run that failed, whatever else is known', () => {
     expect(summaryText(report({ state: 'failed' }), remains, at(80))).not.toContain('model.json');
   });
