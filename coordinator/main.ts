@@ -165,7 +165,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     });
     kept?.record?.add(timed);
     if (timed.kind !== 'generation') return;
-    const members = run.members().map(({ id, rank, host }) => ({ worker: id, rank: rank ?? 0, host }));
+    const members = run
+      .members()
+      .map(({ id, rank, host }) => ({ worker: id, rank: rank ?? 0, host }))
+      .toSorted((a, b) => a.rank - b.rank);
     kept?.record?.setMembership({ t: timed.t, generation: timed.generation, because: timed.because, members });
   };
 

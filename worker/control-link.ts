@@ -75,7 +75,7 @@ export async function connectControl(url: string, token: string | null, tls: Tls
       });
     }
     throw new LockstepError('E_COORDINATOR_LOST', `no coordinator can be joined at ${url}: ${why}`, {
-      remedy: 'Check the address, that the coordinator runs, and --token-file.',
+      remedy: 'Check the address, that the coordinator runs (and not with --transport nats), and --token-file.',
       cause,
     });
   }

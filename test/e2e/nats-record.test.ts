@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { aheadOf, openNatsRecord, type NatsRecord } from '../../coordinator/nats/record.ts';
 import type { JournalInput } from '../../coordinator/record/journal.ts';
 import { connectNats, type Nats } from '../../nats/connect.ts';
+import { runConfigSchema } from '../../protocol/run-config.ts';
 import { serverAt, startNatsServer, type RunningServer } from './nats-server.ts';
 
 const RUN = 'a run';
@@ -29,7 +30,7 @@ const begun = (resumedFromStep: number | null): JournalInput => ({
   kind: 'run',
   lockstep: '0.1.0',
   resumedFromStep,
-  config: {
+  config: runConfigSchema.parse({
     run: RUN,
     job: { kind: 'built-in', name: 'j', sha256: 'e'.repeat(64) },
     jobName: 'j',
@@ -48,7 +49,7 @@ const begun = (resumedFromStep: number | null): JournalInput => ({
     transport: 'nats',
     bucketBytes: 1024,
     checkpointEverySteps: 0,
-  },
+  }),
 });
 const membership = {
   t: T,

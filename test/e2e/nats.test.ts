@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Kvm } from '@nats-io/kv';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { connectNats } from '../../nats/connect.ts';
+import { makeAuthority, makeCertificate } from '../certificates.ts';
 import type { RunReport } from '../../protocol/report.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 import { lockstep, processesNaming, reportIn, Scratch, type Ended } from './lockstep.ts';
@@ -137,7 +138,7 @@ describe('on two machines that reach nothing but the server', () => {
       ...train('guarded', '--workers', '1', '--max-steps', '2', ...overNats(server)).slice(1),
     ]);
     const [line = ''] = await coordinator.wrote(/^npx lockstep worker .*$/m);
-    writeFileSync(scratch.dir('guess'), 'a guess\n');
+    writeFileSync(scratch.dir('guess'), 'a-guess\n');
     const worker = (at: string, token: string): Promise<Ended> =>
       lockstep(['worker', '--coordinator', at, '--token-file', token]).ended;
     const guessed = await worker(`${server.url}/guarded`, scratch.dir('guess'));
@@ -151,6 +152,31 @@ describe('on two machines that reach nothing but the server', () => {
     expect(existsSync(elsewhere)).toBe(false);
     expect((await lockstep(line.split(' ').slice(2)).ended).code).toBe(0);
     expect((await coordinator.ended).code).toBe(0);
+  });
+});
+
+describe('over TLS', () => {
+  it('tls:// trains with a server whose authority Node trusts, and refuses one that it does not, or that has no TLS', async () => {
+    const authority = makeAuthority();
+    const certificate = makeCertificate(['localhost', '127.0.0.1'], authority);
+    const files = { 'ca.pem': authority.cert, 'cert.pem': certificate.cert, 'key.pem': certificate.key };
+    for (const [name, text] of Object.entries(files)) writeFileSync(scratch.dir(name), text);
+    const server = await startServer('--tls', '--tlscert', scratch.dir('cert.pem'), '--tlskey', scratch.dir('key.pem'));
+    const secure = `tls://localhost:${new URL(server.url).port}`;
+    const plain = await startServer();
+    const flags = ['--workers', '2', '--max-steps', '2', '--transport', 'nats', '--nats-url'];
+    const env = { NODE_EXTRA_CA_CERTS: scratch.dir('ca.pem') };
+    const ended = await lockstep(train('secure', ...flags, secure), { env }).ended;
+    expect([ended.code, ended.stderr]).toEqual([0, '']);
+    expect(reportIn(scratch.dir('secure'))).toMatchObject({ steps: 2, nats: { server: secure } });
+    for (const [url, refusal] of [
+      [secure, /E_NATS_UNREACHABLE: .*certificate/],
+      [plain.url.replace('nats:', 'tls:'), /E_NATS_UNREACHABLE: .*does not support 'tls'/],
+    ] as const) {
+      const refused = await lockstep(train('insecure', ...flags, url)).ended;
+      expect(refused.stderr).toMatch(refusal);
+      expect(refused.code).toBe(2);
+    }
   });
 });
 
