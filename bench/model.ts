@@ -21,7 +21,7 @@ import {
 } from './cost-model.ts';
 import { interleaved, median, startMeasuring } from './measure.ts';
 import type { BenchOptions } from './run.ts';
-import type { Row } from './table.ts';
+import { threeDigits, type Row } from './table.ts';
 import { trained } from './throughput.ts';
 
 const WINDOW_SECONDS = 0.25;
@@ -150,12 +150,17 @@ interface Prediction {
   readonly published?: { readonly efficiency: number; readonly by: string };
 }
 
-function predict(prediction: Prediction, local: Costs, bucketBytes: number): StepTime {
-  const { compute, after, overlapShare } = prediction;
+function predict(
+  prediction: Prediction,
+  local: Costs,
+  bucketBytes = BUCKET_BYTES,
+  compute = prediction.compute,
+): StepTime & { readonly allReduce: number } {
+  const { after, overlapShare } = prediction;
   const layout = { ...prediction.layout, bucketBytes };
   // A core to each worker.
   const exchange = allReduceSeconds(layout, prediction.workersPerHost, local, prediction.wire);
-  return stepTime({
+  const time = stepTime({
     compute,
     workers: layout.ranks,
     workersPerCore: 1,
@@ -164,6 +169,7 @@ function predict(prediction: Prediction, local: Costs, bucketBytes: number): Ste
     overlap: overlapShare * mean(compute),
     lastPart: overlapShare === 0 ? 1 : Math.min(1, layout.bucketBytes / layout.bytes),
   });
+  return { ...time, allReduce: exchange };
 }
 
 /** The size of buckets, twice the usual again and again, with which a step is shortest: many ranks cut one into many small frames. */
@@ -292,12 +298,15 @@ export async function model(options: BenchOptions): Promise<Row[]> {
   }
 
   for (const prediction of predictions(compute, after, tcp)) {
-    const { efficiency, seconds, wait, exchange } = predict(prediction, shm, BUCKET_BYTES);
+    const { efficiency, seconds, wait, exchange, allReduce } = predict(prediction, shm);
     const share = (part: number): string => `${(100 * (part / seconds)).toFixed(0)} %`;
+    const ms = (time: number): string => `${threeDigits(1000 * time)} ms`;
+    const even = predict(prediction, shm, BUCKET_BYTES, [mean(prediction.compute)]).efficiency;
     const best = bestBucket(prediction, shm);
     const otherwise = predict(prediction, shm, best).efficiency;
     const tuned = best === BUCKET_BYTES ? '' : `; ${otherwise.toFixed(2)} with --bucket-size ${best / 1024}`;
-    const where = `waits ${share(wait)}, exchanges ${share(exchange)} of ${(1000 * seconds).toPrecision(3)} ms${tuned}`;
+    const parts = `waits ${share(wait)}, exchanges ${share(exchange)} of ${ms(seconds)}`;
+    const where = `all-reduce ${ms(allReduce)}; ${parts}; at an even pace ${even.toFixed(2)}${tuned}`;
     const { published } = prediction;
     rows.push(
       row(
