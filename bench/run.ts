@@ -6,11 +6,13 @@ import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { LockstepError } from '../protocol/errors.ts';
 import { allreduce, overlap } from './allreduce.ts';
+import { compression } from './compression.ts';
 import { engine } from './engine.ts';
 import { model } from './model.ts';
 import { installPeers } from './peers.ts';
 import { pipeline } from './pipeline.ts';
 import { scaling } from './scaling.ts';
+import { overSlowLinks } from './slow-link.ts';
 import { tableOf, type Row } from './table.ts';
 import { throughput } from './throughput.ts';
 
@@ -23,11 +25,13 @@ export interface BenchOptions {
 
 const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>>> = {
   allreduce,
+  compression,
   engine,
   model,
   overlap,
   pipeline,
   scaling,
+  'slow-link': overSlowLinks,
   throughput,
 };
 
