@@ -7,7 +7,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { openNatsControl } from '../../coordinator/nats/control.ts';
 import { claimRun } from '../../coordinator/nats/rivals.ts';
 import { connectNats, type Nats } from '../../nats/connect.ts';
@@ -32,6 +32,12 @@ const opened: { close(): Promise<void> }[] = [];
 const keep = <T extends { close(): Promise<void> }>(one: T): T => {
   opened.push(one);
   return one;
+};
+/** A server of the test's own, which ends with it, also when it fails. */
+const ownServer = async (...flags: readonly string[]): Promise<RunningServer> => {
+  const own = await startNatsServer(...flags);
+  keep({ close: () => own.kill() });
+  return own;
 };
 const connection = async (): Promise<Nats> => keep(await connectNats(server, 'test'));
 
@@ -221,7 +227,7 @@ describe('on a NATS server', () => {
   });
 
   it('the end of the server is E_NATS_LOST at the worker, by the server’s name', async () => {
-    const own = await startNatsServer();
+    const own = await ownServer();
     const nats = await connectNats(serverAt(own.url), 'test');
     await openNatsControl(nats, {
       run: RUN,
@@ -241,7 +247,7 @@ describe('on a NATS server', () => {
   });
 
   it('a server that is not there is named, with what to do', async () => {
-    const gone = await startNatsServer();
+    const gone = await ownServer();
     await gone.kill();
     await expect(connectNats(serverAt(gone.url), 'test')).rejects.toMatchObject({
       code: 'E_NATS_UNREACHABLE',
@@ -256,7 +262,7 @@ describe('a NATS server that asks who comes', () => {
     ['a user and password', ['--user', 'ann', '--pass', 's3cret'], 'ann:s3cret'],
     ['a token', ['--auth', 's3cret'], 's3cret'],
   ])('by %s lets in who has it; a refusal does not repeat it', async (_, flags, secret) => {
-    const own = await startNatsServer(...flags);
+    const own = await ownServer(...flags);
     const withSecret = (text: string): NatsServer => serverAt(own.url.replace('//', `//${text}@`));
     await (await connectNats(withSecret(secret), 'test')).close();
     for (const wrong of [serverAt(own.url), withSecret(secret.replace('s3cret', 'guessed'))]) {
@@ -267,13 +273,12 @@ describe('a NATS server that asks who comes', () => {
       });
       expect(String(refusal)).not.toContain('guessed');
     }
-    await own.kill();
   });
 });
 
 describe('a NATS server that waits for nobody', () => {
   it('does not lose a worker whose engine holds its thread while a state is on its way', async () => {
-    const own = await startNatsServer('--config', new URL('nats-impatient.conf', import.meta.url).pathname);
+    const own = await ownServer('--config', new URL('nats-impatient.conf', import.meta.url).pathname);
     const nats = await connectNats(serverAt(own.url), 'test');
     const come = arrivals();
     const events = { onConnect: come.add, onRefused: () => {}, onWarning: () => {} };
@@ -281,6 +286,9 @@ describe('a NATS server that waits for nobody', () => {
     const file = fileURLToPath(new URL('held-process.ts', import.meta.url));
     // Thirty times as long as the server waits for a subscriber to read.
     const worker = spawn(process.execPath, ['--import', 'tsx', file, own.url, '3000']);
+    onTestFinished(() => {
+      worker.kill('SIGKILL');
+    });
     const said = once(worker.stdout, 'data');
     const arrival = await come.next();
     await arrival.until(1);
@@ -299,7 +307,6 @@ describe('a NATS server that waits for nobody', () => {
     expect(String((await said)[0])).toBe(`${3 * bytes.length}\n`);
     await control.close();
     await nats.close();
-    await own.kill();
   });
 });
 
@@ -307,18 +314,17 @@ describe('a NATS server with accounts', () => {
   it('lets in who shows a credentials file', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'lockstep-test-'));
     const { config, credentials } = writeAccounts(directory);
-    const own = await startNatsServer('--config', config);
+    const own = await ownServer('--config', config);
     await expect(connectNats(serverAt(own.url), 'test')).rejects.toMatchObject({ code: 'E_NATS_REFUSED' });
     const shown = { ...serverAt(own.url), credentials: readFileSync(credentials, 'utf8') };
     const nats = await connectNats(shown, 'test');
     await claimRun(nats, RUN, { host: 'red', pid: 11 });
     await nats.close();
-    await own.kill();
     rmSync(directory, { recursive: true });
   });
 
   it('that does not allow the subjects of a run is named, with what to allow', async () => {
-    const own = await startNatsServer('--config', new URL('nats-closed.conf', import.meta.url).pathname);
+    const own = await ownServer('--config', new URL('nats-closed.conf', import.meta.url).pathname);
     const nats = await connectNats(serverAt(own.url.replace('//', '//ann:s3cret@')), 'test');
     await expect(claimRun(nats, RUN, { host: 'red', pid: 11 })).rejects.toMatchObject({
       code: 'E_NATS_REFUSED',
@@ -329,13 +335,12 @@ describe('a NATS server with accounts', () => {
       code: 'E_NATS_LOST',
       message: expect.stringContaining('lockstep.run-1.coordinator') as string,
     });
-    await own.kill();
   });
 });
 
 describe('a NATS server with small messages', () => {
   it('carries the control channel all the same', async () => {
-    const own = await startNatsServer('--config', new URL('nats-small.conf', import.meta.url).pathname);
+    const own = await ownServer('--config', new URL('nats-small.conf', import.meta.url).pathname);
     const nats = await connectNats(serverAt(own.url), 'test');
     expect(nats.payloadBytes).toBe(1024);
     const come = arrivals();
@@ -350,16 +355,14 @@ describe('a NATS server with small messages', () => {
     await link.close();
     await control.close();
     await nats.close();
-    await own.kill();
   });
 
   it('too small for the handshake is refused with what to change', async () => {
-    const own = await startNatsServer('--config', new URL('nats-tiny.conf', import.meta.url).pathname);
+    const own = await ownServer('--config', new URL('nats-tiny.conf', import.meta.url).pathname);
     await expect(connectNats(serverAt(own.url), 'test')).rejects.toMatchObject({
       code: 'E_NATS_REFUSED',
       message: expect.stringContaining('512 bytes a message') as string,
       remedy: expect.stringContaining('max_payload') as string,
     });
-    await own.kill();
   });
 });

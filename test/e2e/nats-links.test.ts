@@ -1,6 +1,6 @@
 // Links over a real NATS server on loopback.
 
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { connectNats, type Nats } from '../../nats/connect.ts';
 import { WINDOW_BYTES } from '../../protocol/byte-stream.ts';
 import { connectOverNats, listenOverNats } from '../../worker/collective/links/nats.ts';
@@ -99,6 +99,7 @@ describe('the handshake over NATS', () => {
 
   it('the end of the server is the end of the link', async () => {
     const own = await startNatsServer();
+    onTestFinished(() => own.kill());
     const [first, second] = [await connectNats(serverAt(own.url), 'a'), await connectNats(serverAt(own.url), 'b')];
     const listener = await listenOverNats(second, common);
     const [a, b] = await Promise.all([connectOverNats(first, listener.url, common), listener.accept(self)]);
