@@ -39,7 +39,9 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   await setUp({ dataSet: definition.data, engine: choice.engine, json: logFormat === 'json' });
   const list = choice.engine === 'tensorflow-gpu' ? await findGpus() : null;
   const gpus = list?.found === true ? list.gpus : [];
-  const secrets = nats === null ? {} : natsEnvironment(options.flags);
+  // Over NATS the certificate is the page's alone: nor is a worker to find it in the environment.
+  const noTls = { LOCKSTEP_TLS_CERT: '', LOCKSTEP_TLS_KEY: '', LOCKSTEP_TLS_CA: '' };
+  const secrets = nats === null ? {} : { ...natsEnvironment(options.flags), ...noTls };
   const { job } = options;
   return supervise({ args, job, flags: workerFlags(options), choice, adapter: adapter ?? null, gpus, secrets });
 }
@@ -47,7 +49,6 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
 /** What its workers are told as the coordinator is. */
 function workerFlags({ flags }: TrainOptions): string[] {
   const { localTransport, transport, tlsCert, tlsKey, tlsCa } = flags;
-  // Over NATS the certificate is the page's alone.
   const tls = transport === 'nats' ? {} : { '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa };
   const all = { '--local-transport': localTransport, ...tls };
   return Object.entries(all).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
