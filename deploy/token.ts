@@ -17,8 +17,8 @@ export function readToken(file: string): string {
   if (token === '')
     throw new LockstepError('E_USAGE', `the token file ${file} is empty`, { remedy: 'Put a token into it.' });
   // It travels in a header of HTTP.
-  if (!/^[\u0021-\u007E]+$/.test(token)) {
-    throw new LockstepError('E_USAGE', `the token in ${file} is not one word of printable ASCII`, {
+  if (!/^[\u0020-\u007E]+$/.test(token)) {
+    throw new LockstepError('E_USAGE', `the token in ${file} is not one line of printable ASCII`, {
       remedy: 'Make another: openssl rand -base64 24',
     });
   }
