@@ -17,7 +17,7 @@ export interface LinkEnd {
 export interface Link {
   readonly transport: Transport;
   /**
-   * Sends one frame; `payload` holds header.count floats (none for an absent one). It returns at once, whether or not the other
+   * Sends one frame; `payload` holds header.count numbers (none for an absent one). It returns at once, whether or not the other
    * side keeps up; the payload must stay as it is until `drained`. Sending on a closed link does nothing.
    */
   send(header: FrameHeader, payload: Uint8Array): void;

@@ -7,7 +7,7 @@ import { rankMicrobatches } from '../../../protocol/batch-plan.ts';
 import { startCommunication } from '../../../worker/collective/shell/communication.ts';
 import type { Communication, OpenCollective } from '../../../worker/collective/shell/generation.ts';
 import { connectToPeer, type LocalWays } from '../../../worker/collective/links/ws.ts';
-import { canonicalSum, spreadFloats } from './canonical-sum.ts';
+import { canonicalSum, compressedSum, spreadFloats } from './canonical-sum.ts';
 import { collector, headerOf } from './links/contract.ts';
 import { proxyTo, type Fault } from './links/proxy.ts';
 
@@ -29,6 +29,8 @@ interface MeshOptions {
   readonly threaded?: boolean;
   readonly ways?: LocalWays;
   readonly hosts?: readonly string[];
+  /** All but the last three floats. */
+  readonly half?: 'bf16' | 'fp16';
   /** Puts a proxy with a fault before every listener. */
   readonly fault?: () => Fault;
 }
@@ -51,8 +53,9 @@ async function mesh(options: MeshOptions): Promise<{ ranks: OpenCollective[]; wo
     }),
   );
   const members = urls.map((peerUrl, rank) => ({ worker: `w${rank}`, rank, peerUrl, host: hosts?.[rank] ?? 'here' }));
-  const { microbatches, length, bucketFloats } = options;
-  const plan = { generation: 1, microbatches, length, firstStep: 0 };
+  const { microbatches, length, bucketFloats, half } = options;
+  const compression = half === undefined ? null : { elements: half, floats: length - 3 };
+  const plan = { generation: 1, microbatches, length, firstStep: 0, compression };
   const ranks = await Promise.all(
     workers.map(async (worker, rank) => {
       const bucket = bucketFloats === undefined ? {} : { bucketFloats };
@@ -86,14 +89,42 @@ async function stepOf(
   return out;
 }
 
-async function steps(ranks: readonly OpenCollective[], microbatches: number, length: number): Promise<void> {
+async function steps(
+  ranks: readonly OpenCollective[],
+  microbatches: number,
+  length: number,
+  half?: MeshOptions['half'],
+): Promise<void> {
+  const residuals = Array.from({ length: microbatches }, () => new Float32Array(length - 3));
+  // What a resumed run is handed.
+  for (const { residuals: own } of half === undefined ? [] : ranks) {
+    for (const [m, residual] of own) {
+      residual.fill(m / 7);
+      residuals[m]?.fill(m / 7);
+    }
+  }
+  const sumOf = (vectors: readonly (Float32Array | null)[]): Float32Array => {
+    if (half === undefined) return canonicalSum(vectors) ?? new Float32Array(length);
+    const part = (from: number, to: number): (Float32Array | null)[] =>
+      vectors.map((v) => v?.subarray(from, to) ?? null);
+    const sum = new Float32Array(length);
+    sum.set(compressedSum(half, part(0, length - 3), residuals) ?? []);
+    sum.set(canonicalSum(part(length - 3, length)) ?? [], length - 3);
+    return sum;
+  };
   for (let index = 0; index < 4; index++) {
     const vectors = Array.from({ length: microbatches }, (_, m) =>
       index === 3 && m % 3 === 1 ? null : spreadFloats(length, 10 * index + m),
     );
-    const expected = Buffer.from((canonicalSum(vectors) ?? new Float32Array(length)).buffer);
+    const expected = Buffer.from(sumOf(vectors).buffer);
     const sums = await Promise.all(ranks.map(async (rank) => stepOf(rank, index, vectors, length)));
     for (const sum of sums) if (Buffer.compare(Buffer.from(sum.buffer), expected) !== 0) throw new Error('other bits');
+  }
+  for (const { residuals: own } of ranks) {
+    for (const [m, residual] of own) {
+      const expected = Buffer.from((residuals[m] ?? new Float32Array(0)).buffer);
+      if (Buffer.compare(Buffer.from(residual.slice().buffer), expected) !== 0) throw new Error('other residuals');
+    }
   }
 }
 
@@ -107,13 +138,22 @@ describe.each([
     ['several buckets over shared memory', { worldSize: 3, microbatches: 4, length: 50_000, bucketFloats: 7000 }],
     ['TCP', { worldSize: 4, microbatches: 4, length: 100_000, bucketFloats: 30_000, ways: TCP }],
     ['a unix socket', { worldSize: 2, microbatches: 2, length: 300_000, ways: { unix: true, shm: false } }],
+    ['gradients in bf16, one rank', { worldSize: 1, microbatches: 4, length: 1003, half: 'bf16' as const }],
+    [
+      'gradients in bf16 over shared memory',
+      { worldSize: 3, microbatches: 4, length: 30_001, bucketFloats: 3000, half: 'bf16' as const },
+    ],
+    [
+      'gradients in fp16 over TCP, by two levels',
+      { worldSize: 3, microbatches: 8, length: 9999, ways: TCP, hosts: ['a', 'a', 'b'], half: 'fp16' as const },
+    ],
     [
       'two hosts, by two levels',
       { worldSize: 5, microbatches: 8, length: 20_000, bucketFloats: 3000, hosts: ['a', 'a', 'a', 'b', 'b'] },
     ],
   ])('the ranks get the canonical sum to the bit, step after step: %s', async (_what, options: MeshOptions) => {
     const { ranks } = await mesh({ ...options, threaded });
-    await expect(steps(ranks, options.microbatches, options.length)).resolves.toBeUndefined();
+    await expect(steps(ranks, options.microbatches, options.length, options.half)).resolves.toBeUndefined();
   });
 
   it('the loss of a rank fails the step of the others, by its name', async () => {

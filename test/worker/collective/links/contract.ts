@@ -89,6 +89,24 @@ export function linkContract(pair: () => Promise<LinkPair>): void {
     }
   });
 
+  it('carries numbers of two bytes, an odd number of them, between frames of floats', async () => {
+    const [a, b] = (await pair()).ends;
+    const got = collector();
+    a.receive(collector());
+    b.receive(got);
+    const sent = [1, 2, 65_537, 3, 300_001, 5].map((count, step) => {
+      const elements = (['bf16', 'float32', 'fp16'] as const)[step % 3] ?? 'bf16';
+      const payload = payloadOf(step, count).subarray(0, count * (elements === 'float32' ? 4 : 2));
+      return { header: { ...headerOf(step, count), elements }, payload };
+    });
+    for (const { header, payload } of sent) a.send(header, payload);
+    await got.until(sent.length);
+    expect(got.frames.map(({ header }) => header)).toEqual(sent.map(({ header }) => header));
+    for (const [i, { payload }] of got.frames.entries()) {
+      expect(Buffer.compare(payload, sent[i]?.payload ?? new Uint8Array(0))).toBe(0);
+    }
+  });
+
   it('sends a node without samples as a header alone', async () => {
     const [a, b] = (await pair()).ends;
     const got = collector();
