@@ -21,6 +21,7 @@ import {
   testLoad,
   verifyTensorflow,
 } from './setup/tensorflow.ts';
+import { gpuRefusal } from './engine-noise.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import { bytes } from './terminal/text.ts';
 import { nodeProblem } from './bootstrap.mjs';
@@ -110,7 +111,7 @@ async function engine(): Promise<Finding> {
   try {
     const { bindingPath } = findTensorflow();
     const version = await testLoad(bindingPath);
-    const device = await realDevice(bindingPath);
+    const { device } = await realDevice(bindingPath);
     return { mark: 'ok', what, found: `TensorFlow ${version}, ran on ${device}` };
   } catch (error) {
     return {
@@ -122,8 +123,11 @@ async function engine(): Promise<Finding> {
   }
 }
 
-/** Runs one operation of the engine in a process of its own and asks the result where it lies. */
-async function realDevice(bindingPath: string, environment: Readonly<Record<string, string>> = {}): Promise<string> {
+/** Runs one operation of the engine in a process of its own and asks the result where it lies; with what TensorFlow logged. */
+async function realDevice(
+  bindingPath: string,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<{ readonly device: string; readonly log: string }> {
   const script = `
     const b = require(process.argv[1]);
     const a = b.createTensor([2], b.TF_FLOAT, Float32Array.of(1, 2));
@@ -131,17 +135,19 @@ async function realDevice(bindingPath: string, environment: Readonly<Record<stri
     const values = b.tensorDataSync(sum.id);
     process.stdout.write(values[0] === 2 && values[1] === 4 ? (b.isUsingGpuDevice() ? 'a GPU' : 'the CPU') : 'wrong');`;
   const child = spawn(process.execPath, ['-e', script, bindingPath], {
-    stdio: ['ignore', 'pipe', 'ignore'],
+    stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, ...environment },
   });
   let out = '';
+  let log = '';
   child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
+  child.stderr.on('data', (chunk: Buffer) => (log += chunk.toString()));
   const code = await new Promise((resolve) => {
     child.on('close', resolve);
   });
   if (code !== 0 || out === 'wrong')
     throw new Error(`an operation of the engine gave ${out === '' ? `exit code ${String(code)}` : out}`);
-  return out;
+  return { device: out, log };
 }
 
 async function dataSet(definition: DataSetDefinition): Promise<Finding> {
@@ -185,14 +191,19 @@ async function otherEngines(): Promise<Finding[]> {
 
 /** Tried for real: TensorFlow goes on without a word on the CPU when a library of CUDA's does not load. */
 async function onGpu(finding: Finding): Promise<Finding> {
-  const remedy = 'npm run setup -- --engine tensorflow-gpu; TF_CPP_MIN_LOG_LEVEL=0 shows what TensorFlow misses';
+  const remedy = 'npm run setup -- --engine tensorflow-gpu; LD_DEBUG=libs shows which library is not found';
   try {
     const bindingPath =
       tensorflowDamage('gpu') === null ? findTensorflow('gpu').bindingPath : (findUserBinding() ?? '');
-    const device = await realDevice(bindingPath, { ...engineEnvironment(1), TF_FORCE_GPU_ALLOW_GROWTH: 'true' });
-    return device === 'a GPU'
-      ? { ...finding, found: `${finding.found}: ran there` }
-      : { mark: 'missing', what: finding.what, found: `${finding.found}, but it ran on ${device}`, remedy };
+    const { device, log } = await realDevice(bindingPath, {
+      ...engineEnvironment(1),
+      TF_FORCE_GPU_ALLOW_GROWTH: 'true',
+      TF_CPP_MIN_LOG_LEVEL: '0',
+    });
+    if (device === 'a GPU') return { ...finding, found: `${finding.found}: ran there` };
+    const why = gpuRefusal(log);
+    const found = `${finding.found}, but it ran on ${device}${why === null ? '' : `: ${why}`}`;
+    return { mark: 'missing', what: finding.what, found, remedy };
   } catch (error) {
     return {
       mark: 'missing',
@@ -221,14 +232,21 @@ async function nats(server: NatsServer): Promise<Finding> {
   }
 }
 
+/** Who has TensorFlow on a GPU can train without the one on the processor. */
+function unlessOnGpu(finding: Finding, others: readonly Finding[]): Finding {
+  const runsOnGpu = others.some(({ what, mark }) => what === 'tensorflow-gpu' && mark === 'ok');
+  return runsOnGpu && finding.mark === 'missing' ? { ...finding, mark: 'note' } : finding;
+}
+
 export async function examine(wish: DoctorWish): Promise<Finding[]> {
+  const others = await otherEngines();
   return [
     node(),
     machine(),
     cache(),
     ...(await tools()),
-    await engine(),
-    ...(await otherEngines()),
+    unlessOnGpu(await engine(), others),
+    ...others,
     ...(await Promise.all(wish.dataSets.map(dataSet))),
     await port(wish.listen),
     ...(wish.natsUrl === null ? [] : [await nats(wish.natsUrl)]),

@@ -16,6 +16,7 @@ import {
   rmSync,
   statfsSync,
   statSync,
+  symlinkSync,
 } from 'node:fs';
 import { chmod, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -51,6 +52,8 @@ interface Variant {
   /** Where TensorFlow's library and the binding lie. */
   readonly home: string;
   readonly wheels: readonly Wheel[];
+  /** Symbolic links by their place. */
+  readonly links: Readonly<Record<string, string>>;
 }
 
 const WANTED =
@@ -89,6 +92,7 @@ const VARIANTS: Readonly<Record<TensorflowDevice, Variant>> = {
     strip: 'tensorflow/',
     home: '',
     wheels: [tensorflowWheel('tensorflow-cpu', 'dcc8afd32930e42d5296b6ee19078b773706830af4ea97fbe503b9f5e0f820cb')],
+    links: {},
   },
   // The versions that TensorFlow's own `and-cuda` extra resolved to in November 2026.
   gpu: {
@@ -112,6 +116,8 @@ const VARIANTS: Readonly<Record<TensorflowDevice, Variant>> = {
       cudaWheel('nccl', '2.32.3', '_2_27', 'bb94b2348e4861d5e8aa00b36c3d12d9bdf9c6369b82cbb723de0b582280a21c'),
       cudaWheel('nvjitlink', '12.9.86', '2010', 'e3f1171dbdc83c5932a45f0f4c99180a70de9bd2718c1ab77d14104f6d7147f9'),
     ],
+    // TensorFlow's framework library looks for this one without looking where its wheel puts it, and without it uses no GPU.
+    links: { 'nvidia/cusparse/lib/libcusolver.so.11': '../../cusolver/lib/libcusolver.so.11' },
   },
 };
 
@@ -179,7 +185,7 @@ function readManifest(directory: string): Manifest | null {
 }
 
 /** Why what is installed can't be used; null when it can. Sizes and times only: 1 ms. */
-function damageOf(directory: string): string | null {
+function damageOf(directory: string, { links }: Variant): string | null {
   if (!existsSync(directory)) return 'it is not installed';
   const manifest = readManifest(directory);
   if (manifest === null) return 'its manifest is missing or unreadable';
@@ -191,14 +197,15 @@ function damageOf(directory: string): string | null {
     if (size !== file.bytes) return `${file.name} has ${size} bytes instead of ${file.bytes}`;
     if (Math.abs(mtimeMs - file.mtimeMs) > 1) return `${file.name} was changed after it was installed`;
   }
-  return null;
+  const lost = Object.keys(links).find((path) => !existsSync(join(directory, path)));
+  return lost === undefined ? null : `the link ${lost} is missing`;
 }
 
 /** Where it is installed. Throws E_ENGINE_UNAVAILABLE when it is not, or not whole. */
 export function findTensorflow(device: TensorflowDevice = 'cpu'): Tensorflow {
   const { directory } = placeOf(device);
   const { name, home } = VARIANTS[device];
-  const damage = damageOf(directory);
+  const damage = damageOf(directory, VARIANTS[device]);
   if (damage !== null) {
     throw new LockstepError('E_ENGINE_UNAVAILABLE', `the library ${name} cannot be used: ${damage}`, {
       remedy: device === 'cpu' ? 'Run `npm run setup`.' : 'Run `npm run setup -- --engine tensorflow-gpu`.',
@@ -224,7 +231,7 @@ export function findUserBinding(directory: string = process.cwd()): string | nul
 }
 
 export function tensorflowDamage(device: TensorflowDevice = 'cpu'): string | null {
-  return damageOf(placeOf(device).directory);
+  return damageOf(placeOf(device).directory, VARIANTS[device]);
 }
 
 /** What setting it up will fetch, and take on disk meanwhile. */
@@ -251,11 +258,11 @@ export async function ensureTensorflow(
 ): Promise<Tensorflow> {
   const { directory, lock } = placeOf(device);
   const variant = VARIANTS[device];
-  if (damageOf(directory) === null) return findTensorflow(device);
+  if (damageOf(directory, variant) === null) return findTensorflow(device);
   await withLock(
     lock,
     async () => {
-      const damage = damageOf(directory);
+      const damage = damageOf(directory, variant);
       if (damage === null) return;
       if (existsSync(directory)) tell(`repairing the library ${variant.name}: ${damage}`);
       await installDirectory(directory, (staging) => build(variant, staging, tell, progress));
@@ -297,13 +304,14 @@ async function build(variant: Variant, staging: string, tell: Tell, progress: Pr
       await extract(archive.path, staging, wanted, variant.strip);
       rmSync(archive.path);
     }
+    for (const [path, target] of Object.entries(variant.links)) symlinkSync(target, join(staging, path));
     const command = compiler ?? (await fetchZig(downloads, progress, tell));
     tell(`compiling the binding with ${command.name}`);
     await compile(command.command, home);
     await testLoad(join(home, BINDING));
     const files = [];
     for (const file of readdirSync(staging, { recursive: true, encoding: 'utf8' }).toSorted()) {
-      if (!/\.(so[.\d]*|node)$/.test(file)) continue;
+      if (!/\.(so[.\d]*|node)$/.test(file) || file in variant.links) continue;
       const { size, mtimeMs } = statSync(join(staging, file));
       files.push({ name: file, bytes: size, mtimeMs, sha256: await hashOf(join(staging, file), 'sha256') });
     }

@@ -1,12 +1,15 @@
-// What nvidia-smi prints, written after the published output of drivers 470 to 560: no machine with such a GPU was at hand.
+// What nvidia-smi prints: recorded on a machine with an H100, and written after the published output of drivers 470 to 560 for what
+// was not at hand. What TensorFlow logs of a GPU that it does not use, likewise recorded.
 
-import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { gpuRefusal } from '../../deploy/engine-noise.ts';
 import { chooseEngineHere } from '../../deploy/engines.ts';
 import { findGpus, gpuOf, parseGpus, visibleGpus } from '../../deploy/setup/nvidia.ts';
-import { findUserBinding } from '../../deploy/setup/tensorflow.ts';
+import { findUserBinding, TENSORFLOW_VERSION, tensorflowDamage } from '../../deploy/setup/tensorflow.ts';
 
 const TWO = `0, GPU-4f1c0a52-7c1e-6a53-0d9b-0a1b2c3d4e5f, NVIDIA H100 80GB HBM3, 9.0, 81559, 550.90.07, Disabled
 1, GPU-9e8d7c6b-1111-2222-3333-0123456789ab, NVIDIA H100 80GB HBM3, 9.0, 81559, 550.90.07, Disabled
@@ -25,6 +28,10 @@ GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-9e8d7c6b-1111-2222-3333-0123456789ab)
 /** A consumer's GPU, without MIG. */
 const DESKTOP = '0, GPU-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee, NVIDIA GeForce RTX 4090, 8.9, 24564, 560.35.03, [N/A]\n';
 
+/** Recorded, with TensorFlow's words below. */
+const H100 = '0, GPU-19f35932-2f3d-c4ce-150d-edb709e4c922, NVIDIA H100 80GB HBM3, 9.0, 81559, 580.159.04, Disabled\n';
+const H100_LIST = 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-19f35932-2f3d-c4ce-150d-edb709e4c922)\n';
+
 /** A stand-in for nvidia-smi. */
 const printing = (csv: string, list: string): string =>
   `if [ "$1" = -L ]; then printf '%s' '${list}'; else printf '%s' '${csv}'; fi`;
@@ -42,6 +49,18 @@ describe('the GPUs of a machine', () => {
       memoryMiB: 81_559,
     });
     expect(parseGpus(DESKTOP, '').gpus.map(({ name }) => name)).toEqual(['NVIDIA GeForce RTX 4090']);
+    expect(parseGpus(H100, H100_LIST)).toEqual({
+      driver: '580.159.04',
+      gpus: [
+        {
+          index: 0,
+          uuid: 'GPU-19f35932-2f3d-c4ce-150d-edb709e4c922',
+          name: 'NVIDIA H100 80GB HBM3',
+          computeCapability: '9.0',
+          memoryMiB: 81_559,
+        },
+      ],
+    });
   });
 
   test('of one that is cut up by MIG, its instances instead of itself', () => {
@@ -131,6 +150,55 @@ describe('asking the driver', () => {
     test(`says why there is none: ${name}`, async () => {
       expect(await withTool(script, visible)).toMatchObject({ found: false, because });
     });
+  }
+});
+
+describe('why TensorFlow uses no GPU, from what it logged', () => {
+  const started = `WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+I0000 00:00:1795715301.536004    1121 cpu_feature_guard.cc:227] This TensorFlow binary is optimized to use available CPU instructions in performance-critical operations.
+`;
+
+  test('a library of CUDA did not load', () => {
+    const log = `${started}W0000 00:00:1795715301.841007    1121 gpu_device.cc:2365] Cannot dlopen some GPU libraries. Please make sure the missing libraries mentioned above are installed properly if you would like to use GPU.
+Skipping registering GPU devices...
+`;
+    expect(gpuRefusal(log)).toBe('Cannot dlopen some GPU libraries');
+  });
+
+  test('the driver answers nothing', () => {
+    const log = `${started}E0000 00:00:1795713677.800909   30597 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)\n`;
+    expect(gpuRefusal(log)).toBe(
+      'failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)',
+    );
+  });
+
+  test('nothing, where it uses one', () => {
+    const log = `${started}W0000 00:00:1795715355.761298    1340 gpu_bfc_allocator.cc:47] Overriding orig_value setting because the TF_FORCE_GPU_ALLOW_GROWTH environment variable is set. Original config value was false.
+I0000 00:00:1795715355.762340    1340 gpu_device.cc:2043] Created device /job:localhost/replica:0/task:0/device:GPU:0 with 78752 MB memory:  -> device: 0, name: NVIDIA H100 80GB HBM3, pci bus id: 0000:00:06.0, compute capability: 9.0a
+`;
+    expect(gpuRefusal(log)).toBeNull();
+  });
+});
+
+test('a library that was set up before the link to cuSOLVER was, without which TensorFlow uses no GPU, is set up anew', () => {
+  const before = process.env['LOCKSTEP_CACHE'];
+  const directory = mkdtempSync(join(tmpdir(), 'lockstep-nvidia-'));
+  process.env['LOCKSTEP_CACHE'] = directory;
+  try {
+    expect(tensorflowDamage('gpu')).toBe('it is not installed');
+    const home = join(directory, 'engine', `tensorflow-gpu-${TENSORFLOW_VERSION}-${process.platform}-${process.arch}`);
+    const place = join(home, 'nvidia', 'cusparse', 'lib');
+    mkdirSync(place, { recursive: true });
+    const { version } = createRequire(import.meta.url)('@tensorflow/tfjs-node/package.json') as { version: string };
+    writeFileSync(join(home, 'manifest.json'), JSON.stringify({ binding: `tfjs-node ${version}`, files: [] }));
+    expect(tensorflowDamage('gpu')).toBe('the link nvidia/cusparse/lib/libcusolver.so.11 is missing');
+    writeFileSync(join(home, 'nvidia', 'libcusolver.so.11'), '');
+    symlinkSync('../../libcusolver.so.11', join(place, 'libcusolver.so.11'));
+    expect(tensorflowDamage('gpu')).toBeNull();
+  } finally {
+    if (before === undefined) delete process.env['LOCKSTEP_CACHE'];
+    else process.env['LOCKSTEP_CACHE'] = before;
+    rmSync(directory, { recursive: true, force: true });
   }
 });
 
