@@ -46,9 +46,12 @@ export const variableName = (place: number): string => `variable${place}`;
 /** Constants of at least so many elements, all alike, are stored as one value. */
 const SPLAT_FROM = 16;
 
+function whereOf(layer: string | null): string {
+  return layer === null ? 'outside of the layers (a loss or a gradient)' : `in layer '${layer}'`;
+}
+
 export function refuse(layer: string | null, what: string): LockstepError {
-  const where = layer === null ? 'outside of the layers (a loss or a gradient)' : `in layer '${layer}'`;
-  return new LockstepError('E_TRACE', `the model cannot be traced into a graph: ${where}, ${what}`, {
+  return new LockstepError('E_TRACE', `the model cannot be traced into a graph: ${whereOf(layer)}, ${what}`, {
     remedy: 'Change that layer, or run the same step operation by operation with --engine-mode eager (slower).',
   });
 }
@@ -107,9 +110,23 @@ export function record(library: TensorflowLibrary, { inputs, variables, body }: 
     constant(id, valueOf(tensor.shape, nativeType(backend, tensor), binding.tensorDataSync(id)));
   };
 
+  const execute: NativeBinding['executeOp'] = (operation, ...rest) => {
+    try {
+      return binding.executeOp(operation, ...rest);
+    } catch (cause) {
+      // TensorFlow's words where only deterministic kernels are allowed, and a GPU has none.
+      if (!(cause instanceof Error && /determinis/i.test(cause.message))) throw cause;
+      throw new LockstepError(
+        'E_NOT_SUPPORTED',
+        `${whereOf(layer())}, TensorFlow has no kernel for ${operation} on a GPU that gives the same bits each time`,
+        { remedy: 'Change what the model does there, or train it with --engine tensorflow.', cause },
+      );
+    }
+  };
+
   const recorded: Pick<NativeBinding, 'executeOp' | 'createTensor' | 'tensorDataSync'> = {
     executeOp: (operation, attributes, ids, outputCount) => {
-      const outputs = binding.executeOp(operation, attributes, ids, outputCount);
+      const outputs = execute(operation, attributes, ids, outputCount);
       if (isStateful(operation) === true) throw refuse(layer(), `the operation ${operation} keeps a state of its own`);
       const given = Object.fromEntries(attributes.map((a) => [a.name, attributeOf(binding, a, layer())]));
       const complete = completeAttributes(

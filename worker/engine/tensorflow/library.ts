@@ -8,6 +8,7 @@ import { createRequire } from 'node:module';
 import type * as TensorFlow from '@tensorflow/tfjs';
 import type { Tf } from '../../../jobs/contract.ts';
 import { LockstepError } from '../../../protocol/errors.ts';
+import { useDeterministicGradients } from './deterministic-gradients.ts';
 import { useNativeGradients } from './native-gradients.ts';
 
 export type NativeArray = Float32Array | Int32Array | Uint8Array;
@@ -85,6 +86,8 @@ export interface TensorflowLibrary {
   readonly bindingPath: string;
   /** e.g. `2.21.0`, as the library itself says. */
   readonly version: string;
+  /** Whether TensorFlow found a GPU that it can use: it computes there then. */
+  readonly onGpu: boolean;
 }
 
 const require = createRequire(import.meta.url);
@@ -122,6 +125,7 @@ async function load(bindingPath: string): Promise<TensorflowLibrary> {
   }
   const library = await registerBackend(binding, bindingPath);
   useNativeGradients(library.tf, library.backend);
+  if (library.onGpu) useDeterministicGradients(library.tf);
   return library;
 }
 
@@ -136,7 +140,7 @@ export async function registerBackend(binding: NativeBinding, bindingPath: strin
   const backend = new NodeJSKernelBackend(binding, '@tensorflow/tfjs-node');
   tf.registerBackend('tensorflow', () => backend);
   if (!(await tf.setBackend('tensorflow'))) throw unavailable('TensorFlow.js did not accept the native backend');
-  return { tf, backend, bindingPath, version: binding.TF_Version };
+  return { tf, backend, bindingPath, version: binding.TF_Version, onGpu: binding.isUsingGpuDevice() };
 }
 
 /** tfjs-node calls two helpers of `node:util` that Node 23 took away. */

@@ -7,7 +7,7 @@ import type { Engine } from '../engine.ts';
 import { readEngineEnvironment } from '../environment.ts';
 import { describeEngine, type EngineMode, type GpuDevice, type Precision } from './device.ts';
 import { loadTensorflow, type TensorflowLibrary } from './library.ts';
-import { nativeCrossEntropy, statelessDraws } from './operations.ts';
+import { crossEntropyOf, statelessDraws } from './operations.ts';
 import { keepSignalsAway } from './signals.ts';
 import { createTracedEngine } from './traced-engine.ts';
 
@@ -48,16 +48,16 @@ export async function openTensorflow(options: TensorflowOptions): Promise<Engine
     );
   }
   const { tf } = library;
-  const crossEntropy = nativeCrossEntropy(library);
+  const crossEntropy = crossEntropyOf(library);
   const drawsFrom = (random: { uint32(): number }): ReturnType<typeof statelessDraws> =>
     statelessDraws(library, tf.tensor1d(Int32Array.of(random.uint32(), random.uint32()), 'int32'));
   return createEagerEngine({ tf, info, crossEntropy, drawsFrom }, job, seed);
 }
 
 /** TensorFlow goes on without a word on the CPU when a library of CUDA's is missing: here that is an error. */
-function checkGpu({ backend, version }: TensorflowLibrary, gpu: GpuDevice): void {
-  if (backend.binding.isUsingGpuDevice()) return;
+function checkGpu({ onGpu, version }: TensorflowLibrary, gpu: GpuDevice): void {
+  if (onGpu) return;
   throw new LockstepError('E_ENGINE_UNAVAILABLE', `TensorFlow ${version} finds no GPU, though there is ${gpu.name}`, {
-    remedy: 'Run with TF_CPP_MIN_LOG_LEVEL=0 to read why, and `npm run setup -- --engine tensorflow-gpu` to repair it.',
+    remedy: 'See why by `npx lockstep doctor`; repair it by `npm run setup -- --engine tensorflow-gpu`.',
   });
 }

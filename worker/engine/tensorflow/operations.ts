@@ -12,8 +12,15 @@ function typesOf({ backend }: TensorflowLibrary, types: Record<string, 'TF_FLOAT
   return Object.entries(types).map(([name, type]) => ({ name, type: binding.TF_ATTR_TYPE, value: binding[type] }));
 }
 
-/** Softmax and cross-entropy in one operation, which gives the value and the gradient at once. */
-export function nativeCrossEntropy(library: TensorflowLibrary): CrossEntropy {
+/**
+ * Softmax and cross-entropy. TensorFlow has them in one operation, which gives the value and the gradient at once; it has no
+ * deterministic kernel for a GPU, and will not run there when only such are allowed.
+ */
+export function crossEntropyOf(library: TensorflowLibrary): CrossEntropy {
+  return library.onGpu ? deterministicCrossEntropy(library) : nativeCrossEntropy(library);
+}
+
+function nativeCrossEntropy(library: TensorflowLibrary): CrossEntropy {
   const { tf, backend } = library;
   const attributes = typesOf(library, { T: 'TF_FLOAT', Tlabels: 'TF_INT32' });
   return (logits, labels) => {
@@ -27,6 +34,24 @@ export function nativeCrossEntropy(library: TensorflowLibrary): CrossEntropy {
       (save as (tensors: Tensor[]) => void)([slope]);
       return {
         value: losses,
+        gradFunc: (dy: Tensor, saved: Tensor[]) => (saved[0] as Tensor).mul(dy.expandDims(1)),
+      };
+    });
+    return op(logits) as TensorFlow.Tensor1D;
+  };
+}
+
+/** By operations whose kernels give the same bits each time on a GPU, too; value and gradient share the softmax. */
+function deterministicCrossEntropy(library: TensorflowLibrary): CrossEntropy {
+  const { tf, backend } = library;
+  const attributes = typesOf(library, { T: 'TF_FLOAT' });
+  return (logits, labels) => {
+    const op = tf.customGrad((x, save) => {
+      const right = tf.oneHot(labels, logits.shape[1] ?? 0, 1, 0, 'float32');
+      const logarithms = backend.executeSingleOutput('LogSoftmax', attributes, [x as Tensor]);
+      (save as (tensors: Tensor[]) => void)([logarithms.exp().sub(right)]);
+      return {
+        value: logarithms.mul(right).sum(1).neg(),
         gradFunc: (dy: Tensor, saved: Tensor[]) => (saved[0] as Tensor).mul(dy.expandDims(1)),
       };
     });

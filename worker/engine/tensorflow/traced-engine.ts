@@ -22,7 +22,7 @@ import { tidily } from '../model/tidy.ts';
 import { readVariables } from '../model/weights.ts';
 import type { Precision } from './device.ts';
 import type { NativeArray, OutputTensor, TensorflowLibrary } from './library.ts';
-import { nativeCrossEntropy, statelessDraws } from './operations.ts';
+import { crossEntropyOf, statelessDraws } from './operations.ts';
 
 type Tensor = TensorFlow.Tensor;
 
@@ -43,7 +43,7 @@ export async function createTracedEngine(
 ): Promise<Engine> {
   const { tf, backend } = library;
   const { binding } = backend;
-  const model = createJobModel(tf, job, seed, nativeCrossEntropy(library));
+  const model = createJobModel(tf, job, seed, crossEntropyOf(library));
   const { layout, inputShape, inputSize } = model;
   const contribution = contributionOf(layout);
   const pass: GraphPass = (nodes) => {
