@@ -6,6 +6,7 @@ import { findTensorflow } from '../../../deploy/setup/tensorflow.ts';
 import { engineEnvironment } from '../../../worker/engine/environment.ts';
 import { biasGradients } from '../../../worker/engine/graph/bias-gradients.ts';
 import { plainMatrixProducts } from '../../../worker/engine/graph/matrix-products.ts';
+import { hostFeeds } from '../../../worker/engine/graph/host-feeds.ts';
 import { mixedBfloat16 } from '../../../worker/engine/graph/mixed-bfloat16.ts';
 import type { GraphNode } from '../../../worker/engine/graph/nodes.ts';
 import { reluAfterPooling } from '../../../worker/engine/graph/relu-after-pooling.ts';
@@ -31,11 +32,12 @@ interface Run {
   readonly results: Float32Array[];
 }
 
-/** Traces `body` of float32 inputs in these shapes, changes the graph by `pass`, and runs it on `values`. */
+/** Traces `body` of float32 inputs in these shapes, changes the graph by `pass`, and runs it on `values` (or on their bits). */
 function run(
   inputs: Readonly<Record<string, { shape: number[]; values: Float32Array }>>,
   body: (tensors: Record<string, Tensor>) => Tensor[],
   pass: GraphPass,
+  feed: 'values' | 'bits' = 'values',
 ): Run {
   const { tf, backend } = library;
   const { binding } = backend;
@@ -43,7 +45,11 @@ function run(
   const traced = trace(library, { inputs: tensors, variables: [], body: () => body(tensors) });
   let loaded: readonly GraphNode[] = [];
   const program = compile(binding, traced, (nodes) => (loaded = pass(nodes)));
-  const ids = Object.values(inputs).map(({ shape, values }) => binding.createTensor(shape, binding.TF_FLOAT, values));
+  const ids = Object.values(inputs).map(({ shape, values }) =>
+    feed === 'values'
+      ? binding.createTensor(shape, binding.TF_FLOAT, values)
+      : binding.createTensor(shape, binding.TF_INT32, new Int32Array(values.buffer)),
+  );
   const outputs = program.run(ids);
   const results = outputs.map(({ id }) => Float32Array.from(binding.tensorDataSync(id)));
   for (const id of [...ids, ...outputs.map((output) => output.id)]) binding.deleteTensor(id);
@@ -228,5 +234,30 @@ describe('mixed bfloat16', () => {
       result.forEach((value, k) => expect(Math.abs(value - (expected[k] ?? 0)) / scale).toBeLessThan(0.03));
     });
     expect(mixed.results[1]).not.toEqual(plain.results[1]);
+  });
+});
+
+describe('host feeds', () => {
+  const inputs = { x: { shape: [3, 5], values: unit(3, 15) }, unused: { shape: [2], values: unit(4, 2) } };
+  /** A product, the input itself, and a sum of the two: what is read once, more than once, and handed through. */
+  const body = ({ x }: Record<string, Tensor>): Tensor[] => {
+    const { tf } = library;
+    const product = tf.matMul(x as TensorFlow.Tensor2D, x as TensorFlow.Tensor2D, false, true);
+    return [product, x as Tensor, (x as Tensor).sum().add(product.sum())];
+  };
+
+  test('take the same bits as int32, and give the same results', () => {
+    const plain = run(inputs, body, asRecorded);
+    const fed = run(inputs, body, hostFeeds, 'bits');
+    expect(fed.results).toEqual(plain.results);
+    expect(fed.operations.filter((name) => name === 'Bitcast')).toHaveLength(2);
+    expect(() => run(inputs, body, hostFeeds, 'values')).toThrow(/int32/);
+  });
+
+  test('leave other types alone', () => {
+    const { tf } = library;
+    const ids = tf.zeros([4], 'int32');
+    const traced = trace(library, { inputs: { ids }, variables: [], body: () => [ids.add(ids)] });
+    expect(hostFeeds(traced.nodes)).toEqual(traced.nodes);
   });
 });

@@ -5,7 +5,9 @@ import { describe, expect, test } from 'vitest';
 import type * as TensorFlow from '@tensorflow/tfjs';
 import type { Tf } from '../../../jobs/contract.ts';
 import { contributionOf } from '../../../worker/engine/engine.ts';
+import { loadTensorflow } from '../../../worker/engine/tensorflow/library.ts';
 import { openTensorflow as open } from '../../../worker/engine/tensorflow/open.ts';
+import { createTracedEngine } from '../../../worker/engine/tensorflow/traced-engine.ts';
 import { noise, Stream } from '../../oracles/formula.ts';
 import { describeEngineContract } from './contract.ts';
 import { jobOf, tutorialCnn } from './models.ts';
@@ -13,6 +15,14 @@ import { findTensorflow } from '../../../deploy/setup/tensorflow.ts';
 import { openTensorflow } from './native-library.ts';
 
 describeEngineContract('tensorflow', openTensorflow);
+// The weights on the device, inputs as bits, one vector back, and deterministic operations only: none of which needs a GPU.
+describeEngineContract("tensorflow, the GPU's way", async (job, seed) => {
+  await openTensorflow(job, seed).then((engine) => engine.close());
+  const { bindingPath, libraryVersion } = findTensorflow();
+  const library = await loadTensorflow(bindingPath, libraryVersion);
+  const info = { name: 'tensorflow', library: '', device: '', threads: 1, settings: {} };
+  return createTracedEngine({ ...library, onGpu: true }, info, job, seed, 'float32');
+});
 describeEngineContract('tensorflow eager', async (job, seed) => openTensorflow(job, seed, 'eager'));
 
 describe('a softmax at the end of a model is taken off for the loss, wherever it stands', () => {

@@ -9,20 +9,18 @@ import { encodeSavedModel, SERVING_TAG } from './saved-model.ts';
 
 export interface Program {
   /** Ids of native tensors in the order of the input names; returns outputs in order, which the caller deletes. */
-  run(inputs: readonly number[]): OutputTensor[];
-  close(): void;
+  readonly run: (inputs: readonly number[]) => OutputTensor[];
+  readonly close: () => void;
 }
 
-/**
- * Loads `nodes`; `inputs` names placeholders, `outputs` references (`node:output`). TensorFlow optimises the graph when it first
- * runs: the first call takes tens of milliseconds more.
- */
-export function loadProgram(
-  binding: NativeBinding,
-  nodes: readonly GraphNode[],
-  inputs: readonly string[],
-  outputs: readonly string[],
-): Program {
+export interface LoadedGraph {
+  /** What runs the graph from placeholders to the first outputs of nodes, all by name. */
+  readonly call: (inputs: readonly string[], outputs: readonly string[]) => Program['run'];
+  readonly close: () => void;
+}
+
+/** Loads `nodes`. TensorFlow optimises the graph when it first runs: the first call takes tens of milliseconds more. */
+export function loadGraph(binding: NativeBinding, nodes: readonly GraphNode[]): LoadedGraph {
   const directory = mkdtempSync(join(tmpdir(), 'lockstep-graph-'));
   let session: number;
   try {
@@ -31,10 +29,12 @@ export function loadProgram(
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
-  const inputNames = inputs.map((name) => `${name}:0`).join(',');
-  const outputNames = outputs.join(',');
+  const listed = (names: readonly string[]): string => names.map((name) => `${name}:0`).join(',');
   return {
-    run: (ids) => binding.runSavedModel(session, ids, inputNames, outputNames),
+    call: (inputs, outputs) => {
+      const [from, to] = [listed(inputs), listed(outputs)];
+      return (ids) => binding.runSavedModel(session, ids, from, to);
+    },
     close: () => binding.deleteSavedModel(session),
   };
 }

@@ -6,11 +6,12 @@
 
 import type { NativeBinding, TensorflowLibrary } from '../tensorflow/library.ts';
 import { type GraphNode, Outputs, type TensorValue } from './nodes.ts';
-import { loadProgram, type Program } from './program.ts';
+import { loadGraph, type Program } from './program.ts';
 import { type Recording, type RecordOptions, record, refuse, variableName } from './record.ts';
 
 export interface Traced extends Recording {
   readonly inputNames: readonly string[];
+  readonly variableNames: readonly string[];
 }
 
 /** Changes a graph before it is loaded: node by node, references kept. */
@@ -34,12 +35,13 @@ export function trace(library: TensorflowLibrary, options: RecordOptions): Trace
   }
   return {
     ...first,
-    inputNames: [...Object.keys(options.inputs), ...options.variables.map((_, i) => variableName(i))],
+    inputNames: Object.keys(options.inputs),
+    variableNames: options.variables.map((_, i) => variableName(i)),
   };
 }
 
-/** Loads a trace; the program takes the inputs' ids, then the variables', and gives the results, then the updates. */
-export function compile(binding: NativeBinding, traced: Traced, pass: GraphPass = (nodes) => nodes): Program {
+/** The trace's graph with its results, then its updates, as nodes of their own, by name. */
+export function withOutputs(traced: Traced): { readonly nodes: readonly GraphNode[]; readonly names: string[] } {
   const outputs = [...traced.results, ...traced.updates.map(({ result }) => result)];
   // The same tensor may be asked for twice, or be an input: each output is a node of its own.
   const infos = new Outputs(traced.nodes);
@@ -54,13 +56,14 @@ export function compile(binding: NativeBinding, traced: Traced, pass: GraphPass 
       outputs: [info],
     };
   });
-  const nodes = pass([...traced.nodes, ...named]);
-  return loadProgram(
-    binding,
-    nodes,
-    traced.inputNames,
-    named.map(({ name }) => `${name}:0`),
-  );
+  return { nodes: [...traced.nodes, ...named], names: named.map(({ name }) => name) };
+}
+
+/** Loads a trace; the program takes the inputs' ids, then the variables', and gives the results, then the updates. */
+export function compile(binding: NativeBinding, traced: Traced, pass: GraphPass = (nodes) => nodes): Program {
+  const { nodes, names } = withOutputs(traced);
+  const { call, close } = loadGraph(binding, pass(nodes));
+  return { run: call([...traced.inputNames, ...traced.variableNames], names), close };
 }
 
 function alike(a: GraphNode, b: GraphNode | undefined): boolean {

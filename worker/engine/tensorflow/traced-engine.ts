@@ -13,20 +13,20 @@ import { contributionOf, type Engine, type EngineInfo, type Evaluation, type Mic
 import { biasGradients } from '../graph/bias-gradients.ts';
 import { plainMatrixProducts } from '../graph/matrix-products.ts';
 import { mixedBfloat16 } from '../graph/mixed-bfloat16.ts';
-import type { Program } from '../graph/program.ts';
 import { reluAfterPooling } from '../graph/relu-after-pooling.ts';
-import { compile, type GraphPass, trace } from '../graph/trace.ts';
+import { type GraphPass, trace } from '../graph/trace.ts';
 import { withDraws } from '../model/chance.ts';
 import { createJobModel } from '../model/job-model.ts';
 import { tidily } from '../model/tidy.ts';
 import { readVariables } from '../model/weights.ts';
 import type { Precision } from './device.ts';
-import type { NativeArray, OutputTensor, TensorflowLibrary } from './library.ts';
+import type { NativeArray, TensorflowLibrary } from './library.ts';
 import { crossEntropyOf, statelessDraws } from './operations.ts';
+import { deviceStore, type Feed, hostStore, type WeightedProgram } from './weight-store.ts';
 
 type Tensor = TensorFlow.Tensor;
 
-interface GradientProgram extends Program {
+interface GradientProgram extends WeightedProgram {
   /** Places, in layout order, of the weights whose gradient is an output; the others' is zero. */
   readonly gradients: readonly number[];
   /** Places of the weights that the forward pass changed, whose new values are outputs. */
@@ -41,7 +41,7 @@ export async function createTracedEngine(
   seed: number,
   precision: Precision,
 ): Promise<Engine> {
-  const { tf, backend } = library;
+  const { tf, backend, onGpu } = library;
   const { binding } = backend;
   const model = createJobModel(tf, job, seed, crossEntropyOf(library));
   const { layout, inputShape, inputSize } = model;
@@ -56,21 +56,18 @@ export async function createTracedEngine(
   /** The weights as loaded: the engine's own, since native tensors may share this memory. */
   const loaded = new Float32Array(layout.size);
   const slices = layout.entries.map(({ offset, length }) => loaded.subarray(offset, offset + length));
-  let weightIds: number[] = [];
+  const store = onGpu ? deviceStore(binding, loaded) : hostStore(binding, layout, slices);
 
   function loadWeights(weights: Float32Array): void {
     checkWeights(layout, weights);
-    for (const id of weightIds) binding.deleteTensor(id);
     loaded.set(weights);
-    weightIds = layout.entries.map(({ shape }, i) =>
-      binding.createTensor(shape, binding.TF_FLOAT, slices[i] as Float32Array),
-    );
+    store.changed();
   }
 
   // ---- programs, one a shape
 
   const gradientPrograms = new Map<number, GradientProgram>();
-  const inferencePrograms = new Map<number, Program>();
+  const inferencePrograms = new Map<number, WeightedProgram>();
   const samples = (size: number): { inputs: Tensor; labels: TensorFlow.Tensor1D } => ({
     inputs: tf.zeros([size, ...inputShape]),
     labels: tf.zeros([size], 'int32'),
@@ -95,13 +92,13 @@ export async function createTracedEngine(
         },
       });
       const updates = traced.updates.map(({ variable }) => variable);
-      return { ...compile(binding, traced, pass), gradients: places, updates };
+      return { ...store.compile(traced, pass), gradients: places, updates };
     });
     gradientPrograms.set(size, program);
     return program;
   }
 
-  function inferenceProgram(size: number): Program {
+  function inferenceProgram(size: number): WeightedProgram {
     const known = inferencePrograms.get(size);
     if (known !== undefined) return known;
     const program = tidily(tf, () => {
@@ -111,34 +108,16 @@ export async function createTracedEngine(
         return [losses, predictions];
       };
       const traced = trace(library, { inputs: { inputs, labels }, variables: model.variables, body });
-      return compile(binding, traced, pass);
+      return store.compile(traced, pass);
     });
     inferencePrograms.set(size, program);
     return program;
   }
 
-  /** Runs `program` on native copies of `inputs` and the weights; `take` reads the outputs. */
-  function run(
-    program: Program,
-    inputs: readonly { shape: readonly number[]; type: number; values: NativeArray }[],
-    take: (outputs: readonly OutputTensor[]) => void,
-  ): void {
-    const ids = inputs.map(({ shape, type, values }) => binding.createTensor(shape, type, values));
-    let outputs: readonly OutputTensor[] = [];
-    try {
-      outputs = program.run([...ids, ...weightIds]);
-      take(outputs);
-    } finally {
-      for (const id of ids) binding.deleteTensor(id);
-      for (const { id } of outputs) binding.deleteTensor(id);
-    }
-  }
-  const batchOf = (size: number, inputs: Float32Array, labels: Int32Array) => [
-    { shape: [size, ...inputShape], type: binding.TF_FLOAT, values: inputs },
-    { shape: [size], type: binding.TF_INT32, values: labels },
+  const batchOf = (size: number, inputs: Float32Array, labels: Int32Array): Feed[] => [
+    { shape: [size, ...inputShape], values: inputs },
+    { shape: [size], values: labels },
   ];
-  const floats = (output?: OutputTensor): Float32Array => binding.tensorDataSync(output?.id ?? -1) as Float32Array;
-  const classesOf = (output?: OutputTensor): Int32Array => binding.tensorDataSync(output?.id ?? -1) as Int32Array;
 
   loadWeights(await readVariables(model.variables, layout));
   return {
@@ -154,22 +133,21 @@ export async function createTracedEngine(
       const program = gradientProgram(size);
       const stream = randomStream(random.seed, RandomUse.layers, random.step, random.microbatch);
       const key = Int32Array.of(stream.uint32(), stream.uint32());
-      const keyed = { shape: [2], type: binding.TF_INT32, values: key };
-      run(program, [...batchOf(size, inputs, labels), keyed], ([losses, predictions, ...rest]) => {
-        if (program.gradients.length + program.updates.length < layout.entries.length) out.fill(0);
-        program.gradients.forEach((place, i) => out.set(floats(rest[i]), layout.entries[place]?.offset));
-        program.updates.forEach((place, i) => {
-          const entry = layout.entries[place];
-          const before = slices[place];
-          if (entry === undefined || before === undefined) return;
-          const after = floats(rest[program.gradients.length + i]);
-          for (let k = 0; k < entry.length; k++) {
-            out[entry.offset + k] = ((after[k] as number) - (before[k] as number)) * size;
-          }
-        });
-        out[contribution.loss] = sum(floats(losses));
-        out[contribution.correct] = countCorrect(classesOf(predictions), labels);
+      const keyed = { shape: [2], values: key };
+      const [losses, predictions, ...rest] = program.run([...batchOf(size, inputs, labels), keyed]);
+      if (program.gradients.length + program.updates.length < layout.entries.length) out.fill(0);
+      program.gradients.forEach((place, i) => out.set(floatsOf(rest[i]), layout.entries[place]?.offset));
+      program.updates.forEach((place, i) => {
+        const entry = layout.entries[place];
+        const before = slices[place];
+        if (entry === undefined || before === undefined) return;
+        const after = floatsOf(rest[program.gradients.length + i]);
+        for (let k = 0; k < entry.length; k++) {
+          out[entry.offset + k] = ((after[k] as number) - (before[k] as number)) * size;
+        }
       });
+      out[contribution.loss] = sum(floatsOf(losses));
+      out[contribution.correct] = countCorrect(classesOf(predictions), labels);
       buckets?.list.forEach((_, index) => buckets.ready(index));
     },
 
@@ -181,12 +159,9 @@ export async function createTracedEngine(
 
     async evaluate(size, inputs, labels): Promise<Evaluation> {
       checkSamples(size, inputSize, inputs, labels);
-      let result: Evaluation | undefined;
-      run(inferenceProgram(size), batchOf(size, inputs, labels), ([losses, classes]) => {
-        const predictions = classesOf(classes);
-        result = { lossSum: sum(floats(losses)), correct: countCorrect(predictions, labels), predictions };
-      });
-      return result as Evaluation;
+      const [losses, classes] = inferenceProgram(size).run(batchOf(size, inputs, labels));
+      const predictions = classesOf(classes);
+      return { lossSum: sum(floatsOf(losses)), correct: countCorrect(predictions, labels), predictions };
     },
 
     // Counted by the library itself, so that one which nobody here remembers counts too.
@@ -196,9 +171,12 @@ export async function createTracedEngine(
     }),
     close: () => {
       for (const program of [...gradientPrograms.values(), ...inferencePrograms.values()]) program.close();
-      for (const id of weightIds) binding.deleteTensor(id);
-      weightIds = [];
+      store.close();
       model.dispose();
     },
   };
 }
+
+// A program's outputs come in the order of its trace.
+const floatsOf = (values?: NativeArray): Float32Array => values as Float32Array;
+const classesOf = (values?: NativeArray): Int32Array => values as Int32Array;
