@@ -16,6 +16,7 @@ import type { Communication } from './collective/shell/generation.ts';
 import { connectControl, type ControlLink } from './control-link.ts';
 import { dataThreadsFor } from './data/ahead.ts';
 import { BatchLoader, type Loader } from './data/batch-loader.ts';
+import { alignedFloats } from './data/shell/aligned.ts';
 import { startDataThreads, type DataSource } from './data/shell/data-threads.ts';
 import { connectControlOverNats } from './nats-control-link.ts';
 import { digestOf } from './engine/digest.ts';
@@ -367,12 +368,8 @@ async function openLoader(options: WorkerOptions, replica: Replica, generation: 
   const threads = config.dataThreads ?? dataThreadsFor(availableParallelism(), options.workersHere);
   options.log(threads === 0 ? 'data: read when it is needed' : `data: prepared ahead by ${threads} thread(s)`);
   if (threads === 0) {
-    return new BatchLoader({
-      plan,
-      split: data.train,
-      inputShape,
-      augment: config.augment ? (job.augment ?? null) : null,
-    });
+    const augment = config.augment ? (job.augment ?? null) : null;
+    return new BatchLoader({ plan, split: data.train, inputShape, augment }, alignedFloats);
   }
   return startDataThreads({
     source: options.dataSource(config.job),

@@ -97,10 +97,11 @@ export class BatchLoader implements Loader {
   private readonly reader: SampleReader;
   private readonly room: Room;
 
-  constructor(source: SampleSource) {
+  /** @param make makes zeros to read into: where the engine would copy plain ones, others */
+  constructor(source: SampleSource, make = (floats: number): Float32Array => new Float32Array(floats)) {
     this.reader = new SampleReader(source);
     const most = largestMicrobatch(source.plan);
-    this.room = { inputs: new Float32Array(most * this.reader.sampleFloats), labels: new Int32Array(most) };
+    this.room = { inputs: make(most * this.reader.sampleFloats), labels: new Int32Array(most) };
   }
 
   load(place: Place): LoadedMicrobatch {

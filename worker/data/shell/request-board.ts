@@ -3,6 +3,7 @@
 // and says how far it is.
 
 import type { Place, Room } from '../batch-loader.ts';
+import { ALIGNMENT_FLOATS, bytesToSkip } from './aligned.ts';
 
 /** One is in the engine's hands while the next is filled. */
 export const ROOMS = 2;
@@ -15,14 +16,21 @@ const WORDS = { posted: 0, ended: LINE_WORDS, failed: 2 * LINE_WORDS, places: 3 
 export interface BoardMemory {
   readonly words: SharedArrayBuffer;
   readonly inputs: SharedArrayBuffer;
+  /** Where the first room's inputs begin, and how many floats there are from room to room: all begin where TensorFlow wants them. */
+  readonly inputsAt: number;
+  readonly roomFloats: number;
   readonly labels: SharedArrayBuffer;
 }
 
 /** Memory for `threads` threads and rooms of `samples` samples of `sampleFloats` floats. */
 export function boardMemory(threads: number, samples: number, sampleFloats: number): BoardMemory {
+  const roomFloats = Math.ceil((samples * sampleFloats) / ALIGNMENT_FLOATS) * ALIGNMENT_FLOATS;
+  const inputs = new SharedArrayBuffer((ROOMS * roomFloats + ALIGNMENT_FLOATS) * Float32Array.BYTES_PER_ELEMENT);
   return {
     words: new SharedArrayBuffer((WORDS.done + threads * LINE_WORDS) * Int32Array.BYTES_PER_ELEMENT),
-    inputs: new SharedArrayBuffer(ROOMS * samples * sampleFloats * Float32Array.BYTES_PER_ELEMENT),
+    inputs,
+    inputsAt: bytesToSkip(inputs),
+    roomFloats,
     labels: new SharedArrayBuffer(ROOMS * samples * Int32Array.BYTES_PER_ELEMENT),
   };
 }
@@ -31,11 +39,11 @@ export class RequestBoard {
   private readonly words: Int32Array;
   private readonly rooms: readonly Room[];
 
-  constructor({ words, inputs, labels }: BoardMemory) {
+  constructor({ words, inputs, inputsAt, roomFloats, labels }: BoardMemory) {
     this.words = new Int32Array(words);
-    const [floats, numbers] = [new Float32Array(inputs), new Int32Array(labels)];
+    const [floats, numbers] = [new Float32Array(inputs, inputsAt), new Int32Array(labels)];
     this.rooms = Array.from({ length: ROOMS }, (_, i) => ({
-      inputs: floats.subarray((i * floats.length) / ROOMS, ((i + 1) * floats.length) / ROOMS),
+      inputs: floats.subarray(i * roomFloats, (i + 1) * roomFloats),
       labels: numbers.subarray((i * numbers.length) / ROOMS, ((i + 1) * numbers.length) / ROOMS),
     }));
   }
