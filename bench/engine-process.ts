@@ -1,6 +1,7 @@
 // A measuring process (measure.ts) of one way to train the tutorial's CNN in Node: `stock` (TensorFlow.js's own eager
 // `variableGrads` and `tf.train.adam`, on the native backend as @tensorflow/tfjs-node ships it), and Lockstep's engines:
-// `eager`, `graph`, `mixed`, `wasm`. Run by bench/engine.ts with the engine's environment set.
+// `eager`, `graph`, `mixed`, `wasm`, and on an NVIDIA GPU `stock-gpu`, `gpu`, `gpu-mixed`. Run by bench/engine.ts and bench/gpu.ts
+// with the engine's environment set.
 //
 // A step is what training does with data at hand: each microbatch's gradient, their sum, Adam. The learning rate is tiny, so that
 // the model never fits its noise: gradients of a trained-out model shrink to denormals, which are slower.
@@ -8,18 +9,21 @@
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { existsSync } from 'node:fs';
-import { findTensorflow } from '../deploy/setup/tensorflow.ts';
+import { findGpus } from '../deploy/setup/nvidia.ts';
+import { findTensorflow, type TensorflowDevice } from '../deploy/setup/tensorflow.ts';
 import cifar10Cnn from '../jobs/cifar10-cnn.ts';
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
+import { alignedFloats } from '../worker/data/shell/aligned.ts';
 import { contributionOf, type Engine } from '../worker/engine/engine.ts';
+import type { GpuDevice } from '../worker/engine/tensorflow/device.ts';
 import { loadTensorflow, registerBackend, type NativeBinding } from '../worker/engine/tensorflow/library.ts';
 import { openTensorflow } from '../worker/engine/tensorflow/open.ts';
 import { runsPerSecond, type Greeting, type WindowRequest } from './measure.ts';
 
 const LEARNING_RATE = 1e-5;
-/** Images that the steps take turns with. */
-const IMAGES = 1024;
+/** Images that the steps take turns with: enough for the largest batch, which is a GPU's. */
+const IMAGES = process.argv[2]?.includes('gpu') === true ? 8192 : 1024;
 const IMAGE_FLOATS = 32 * 32 * 3;
 const CLASSES = 10;
 const MATMUL_SIZE = 1024;
@@ -27,7 +31,9 @@ const MATMUL_SIZE = 1024;
 const BFLOAT16 = 14;
 
 const noise = (i: number): number => ((Math.imul(i + 1, 0x9e3779b1) >>> 8) % 65_536) / 65_536;
-const PIXELS = Float32Array.from({ length: IMAGES * IMAGE_FLOATS }, (_, i) => noise(i));
+// Where training has them.
+const PIXELS = alignedFloats(IMAGES * IMAGE_FLOATS);
+for (let i = 0; i < PIXELS.length; i++) PIXELS[i] = noise(i);
 const LABELS = Int32Array.from({ length: IMAGES }, (_, i) => Math.floor(noise(i + 7_777_777) * CLASSES));
 
 interface Samples {
@@ -92,9 +98,22 @@ function lockstep(engine: Engine, matmulRate?: (seconds: number) => Promise<numb
   };
 }
 
-async function openLockstep(mode: 'eager' | 'graph', precision: 'float32' | 'mixed_bfloat16'): Promise<System> {
-  const { bindingPath, libraryVersion } = findTensorflow();
-  const engine = await openTensorflow({ job: cifar10Cnn, bindingPath, libraryVersion, seed: 1, mode, precision });
+async function openLockstep(
+  mode: 'eager' | 'graph',
+  precision: 'float32' | 'mixed_bfloat16',
+  gpu?: GpuDevice,
+): Promise<System> {
+  const { bindingPath, libraryVersion } = findTensorflow(gpu === undefined ? 'cpu' : 'gpu');
+  const on = gpu === undefined ? {} : { gpu };
+  const engine = await openTensorflow({
+    job: cifar10Cnn,
+    bindingPath,
+    libraryVersion,
+    seed: 1,
+    mode,
+    precision,
+    ...on,
+  });
   const { binding } = (await loadTensorflow(bindingPath, libraryVersion)).backend;
   return lockstep(engine, async (seconds) => matmul(binding, precision === 'float32' ? null : BFLOAT16, seconds));
 }
@@ -124,8 +143,8 @@ async function matmul(binding: NativeBinding, castTo: number | null, seconds: nu
 }
 
 /** What a TensorFlow.js user writes. Its images lie in the library's memory before the clock runs, which favours it a little. */
-async function openStock(): Promise<System> {
-  const { bindingPath } = findTensorflow();
+async function openStock(device: TensorflowDevice): Promise<System> {
+  const { bindingPath } = findTensorflow(device);
   const binding = createRequire(import.meta.url)(bindingPath) as NativeBinding;
   const { tf, version } = await registerBackend(binding, bindingPath);
   const model = cifar10Cnn.model(tf);
@@ -179,10 +198,24 @@ async function openWasm(): Promise<System | null> {
   return lockstep(await room.openWasm({ job: cifar10Cnn, seed: 1 }));
 }
 
+/** The one GPU that bench/gpu.ts left visible. Throws E_ENGINE_UNAVAILABLE. */
+async function theGpu(): Promise<GpuDevice> {
+  const list = await findGpus();
+  const [gpu] = list.found ? list.gpus : [];
+  if (gpu !== undefined) return gpu;
+  throw new LockstepError('E_ENGINE_UNAVAILABLE', list.found ? 'there is no GPU' : list.because);
+}
+
 async function open(name: string): Promise<System | null> {
   switch (name) {
     case 'stock':
-      return openStock();
+      return openStock('cpu');
+    case 'stock-gpu':
+      return openStock('gpu');
+    case 'gpu':
+      return openLockstep('graph', 'float32', await theGpu());
+    case 'gpu-mixed':
+      return openLockstep('graph', 'mixed_bfloat16', await theGpu());
     case 'eager':
       return openLockstep('eager', 'float32');
     case 'graph':

@@ -8,6 +8,7 @@ import { LockstepError } from '../protocol/errors.ts';
 import { allreduce, overlap } from './allreduce.ts';
 import { compression } from './compression.ts';
 import { engine } from './engine.ts';
+import { gpu } from './gpu.ts';
 import { model } from './model.ts';
 import { installPeers } from './peers.ts';
 import { pipeline } from './pipeline.ts';
@@ -27,6 +28,7 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>
   allreduce,
   compression,
   engine,
+  gpu,
   model,
   overlap,
   pipeline,

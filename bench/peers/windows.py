@@ -9,18 +9,24 @@ def say(message):
     print(json.dumps(message), flush=True)
 
 
-def runs_per_second(step, seconds):
-    """Runs `step` for at least `seconds`, after two that do not count (tracing, cold caches)."""
+def runs_per_second(step, seconds, done=None):
+    """Runs `step` for at least `seconds`, after two that do not count (tracing, cold caches).
+
+    `done` waits for work that steps have left running, as on a GPU.
+    """
     for _ in range(2):
         step()
+    if done:
+        done()
     began = time.perf_counter()
     runs = 0
     while True:
         step()
         runs += 1
-        elapsed = time.perf_counter() - began
-        if elapsed >= seconds:
-            return runs / elapsed
+        if time.perf_counter() - began >= seconds:
+            if done:
+                done()
+            return runs / (time.perf_counter() - began)
 
 
 def serve(about, rate):
