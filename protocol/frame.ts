@@ -46,6 +46,11 @@ export interface FrameHeader {
  */
 export interface FrameSink {
   begin(header: FrameHeader): void;
+  /**
+   * Where the payload's next bytes may be read to, so that nobody has to copy them: `bytes` of them at most, whole elements, as is
+   * what is returned; null: anywhere. What was read there is handed to `data` as parts of it, in order. For float32 alone.
+   */
+  place?(bytes: number): Uint8Array | null;
   /** The payload's next bytes, whole elements, not necessarily aligned; valid only during the call. */
   data(bytes: Uint8Array): void;
   /** The payload is whole. Comes after `begin` at once where there is none. */
@@ -118,6 +123,10 @@ export class FrameReader {
   /** The bytes of an element that was cut: the first `carried` are here. */
   private readonly carry = new Uint8Array(Math.max(...Object.values(ELEMENT_BYTES)));
   private carried = 0;
+  /** Where the sink wants what comes next: the first `landedBytes` are there, the first `told` of them known to the sink. */
+  private place: Uint8Array | null = null;
+  private landedBytes = 0;
+  private told = 0;
 
   constructor(sink: FrameSink) {
     this.sink = sink;
@@ -128,13 +137,59 @@ export class FrameReader {
     return this.headerBytes === 0;
   }
 
+  /** True where a header comes next, or the rest of one. */
+  get atHeader(): boolean {
+    return this.headerBytes < FRAME_HEADER_BYTES;
+  }
+
   /** Takes the stream's next bytes. Throws LockstepError E_FRAME for a malformed header, and what the sink throws. */
   push(bytes: Uint8Array): void {
     let at = 0;
+    if (bytes.byteLength > 0) this.leavePlace();
     while (at < bytes.byteLength) {
-      if (this.headerBytes < FRAME_HEADER_BYTES) at = this.takeHeader(bytes, at);
+      if (this.atHeader) at = this.takeHeader(bytes, at);
       else at = this.takePayload(bytes, at);
     }
+  }
+
+  /**
+   * Where the stream's next bytes may be read to, instead of being pushed: never more than the present payload still misses. Null
+   * where that is of no matter. The reader must be told of what was read there by `landed`, before anything else.
+   */
+  landing(): Uint8Array | null {
+    if (this.place !== null) return this.place.subarray(this.landedBytes);
+    if (this.atHeader) return null;
+    this.place = this.sink.place?.(this.carried + this.missing) ?? null;
+    if (this.place === null) return null;
+    // The place begins with the float that was cut.
+    this.place.set(this.carry.subarray(0, this.carried));
+    this.landedBytes = this.carried;
+    this.carried = 0;
+    this.told = 0;
+    return this.place.subarray(this.landedBytes);
+  }
+
+  /** The stream's next `count` bytes have been read to the landing. Throws as `push` does. */
+  landed(count: number): void {
+    const { place } = this;
+    if (place === null) throw new Error('nothing was to be read in place');
+    this.landedBytes += count;
+    this.missing -= count;
+    const told = this.landedBytes & ~3;
+    const from = this.told;
+    this.told = told;
+    if (this.landedBytes === place.byteLength) this.place = null;
+    if (told > from) this.sink.data(place.subarray(from, told));
+    if (this.missing === 0) this.finish();
+  }
+
+  /** What comes next comes some other way. */
+  private leavePlace(): void {
+    if (this.place === null) return;
+    const cut = this.place.subarray(this.told, this.landedBytes);
+    this.carry.set(cut);
+    this.carried = cut.byteLength;
+    this.place = null;
   }
 
   private takeHeader(bytes: Uint8Array, at: number): number {

@@ -130,6 +130,65 @@ describe('a frame', () => {
     expect(read([...stream].map((byte) => Uint8Array.of(byte)))).toEqual({ frames: expected, whole: true });
   });
 
+  it('read to where its sink wants the payload comes out the same, whatever comes some other way in between', () => {
+    const payloads = [0, 1, 9, 40].map((count) => Uint8Array.from({ length: 4 * count }, (_, i) => i + count));
+    const sent = payloads.map((payload, step) => ({ header: { ...HEADER, step, count: payload.length / 4 }, payload }));
+    const stream = Buffer.concat(sent.flatMap(({ header, payload }) => [encodeFrameHeader(header), payload]));
+    fc.assert(
+      fc.property(
+        fc.infiniteStream(fc.nat({ max: 40 })),
+        fc.infiniteStream(fc.boolean()),
+        fc.integer({ min: 1, max: 12 }),
+        (sizes, directly, floats) => {
+          // Places of `floats` floats at most, in one memory; what is told must lie where it was wanted.
+          const frames: { step: number; payload: number[] }[] = [];
+          let place: Uint8Array | null = null;
+          let isDirect = false;
+          const reader = new FrameReader({
+            begin: (header) => void frames.push({ step: header.step, payload: [] }),
+            place: (bytes) => (place = new Uint8Array(Math.min(bytes, 4 * floats))),
+            data: (bytes) => {
+              if (bytes.byteLength % 4 !== 0) throw new Error('a float is cut');
+              if (isDirect !== (bytes.buffer === place?.buffer)) throw new Error('not where it was wanted');
+              frames.at(-1)?.payload.push(...bytes);
+            },
+            end: () => (place = null),
+          });
+          for (let at = 0; at < stream.length;) {
+            const landing = directly.next().value === true ? reader.landing() : null;
+            const size = Number(sizes.next().value);
+            const count = Math.min(1 + size, stream.length - at, landing?.byteLength ?? stream.length);
+            const piece = stream.subarray(at, at + count);
+            isDirect = landing !== null;
+            if (landing === null) reader.push(piece);
+            else {
+              landing.set(piece);
+              reader.landed(count);
+            }
+            at += count;
+          }
+          expect(frames).toEqual(sent.map(({ header, payload }) => ({ step: header.step, payload: [...payload] })));
+          expect(reader.atBoundary).toBe(true);
+        },
+      ),
+      { numRuns: 500 },
+    );
+  });
+
+  it('is never read beyond its payload, nor where its header is still to come', () => {
+    const reader = new FrameReader({
+      begin: () => {},
+      place: (bytes) => new Uint8Array(bytes),
+      data: () => {},
+      end: () => {},
+    });
+    expect(reader.landing()).toBeNull();
+    reader.push(BYTES.subarray(0, FRAME_HEADER_BYTES + 1));
+    expect(reader.landing()).toHaveLength(3);
+    reader.landed(3);
+    expect([reader.atBoundary, reader.landing()]).toEqual([true, null]);
+  });
+
   it('that is cut off is not whole', () => {
     expect(read([BYTES.subarray(0, 10)]).whole).toBe(false);
     expect(read([BYTES.subarray(0, FRAME_HEADER_BYTES + 2)]).whole).toBe(false);

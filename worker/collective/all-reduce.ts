@@ -9,8 +9,9 @@
 // anything else out of place is the sender's fault (E_PROTOCOL).
 //
 // Memory, in vectors of the plan's length: the microbatches being folded (a slot each, 2 + log2 of this rank's microbatches at
-// most), one more because the sum takes the place of the step's first vector and a peer may still be reading the last step's, and
-// this rank's slices once for each node that others send. Compressed: a residual for each microbatch, and this rank's slices in 16 bits.
+// most), one more because the sum takes the place of the step's first vector and a peer may still be reading the last step's,
+// this rank's slices once for each node that others send, and a landing a peer, where what is to be added is read to. Compressed: a
+// residual for each microbatch, and this rank's slices in 16 bits.
 //
 // Compression is part of the sum, not of the sending, so that the bits do not depend on who sends what. Each microbatch's gradient
 // is rounded to 16 bits with error feedback (Seide et al. 2014): what rounding took away is the microbatch's residual and is added
@@ -22,8 +23,11 @@
 //
 // When what is sent may be overwritten: whoever sends a frame of step s + 1 has all sums of step s, so all parts of step s have
 // arrived at their collectors; and whoever has everything of step s + 1 knows that all its sums of step s have arrived. No
-// send needs to be waited for. A sum in 16 bits has one place for all steps: when that of step s + 1 is there, everybody has sent his
-// part of it, and so has all sums of step s.
+// send needs to be waited for. To arrive is to be added or stored by the receiver, so it is the same where a link (shared memory) says only
+// where a payload lies and the receiver reads it there when it comes to the frame: a microbatch's vector, and the part that a relay
+// has folded, are written again in step s + 1 at the earliest, by this rank or by a frame of that step, and a sum in step s + 2. A sum in
+// 16 bits has one place for all steps: when that of step s + 1 is there, everybody has sent his part of it, and so has all sums of step s.
+// The caller reads a sum in place, too, and must not write to it.
 
 import { LockstepError } from '../../protocol/errors.ts';
 import { ELEMENT_BYTES, type FrameHeader, type FrameSink } from '../../protocol/frame.ts';
@@ -39,12 +43,16 @@ export interface MemoryPlan {
   readonly slots: readonly number[];
   /** By bucket and owner of the slice, for those that this rank collects: where the part of each node that others send lies. */
   readonly parts: readonly ReadonlyMap<number, ReadonlyMap<number, number>>[];
+  /** By peer: where what is to be added may be read to, LANDING_FLOATS of it at a time. */
+  readonly landings: ReadonlyMap<number, number>;
   /** Of each of this rank's microbatches, in order: what compression has not sent yet. As long as the compressed part. */
   readonly residuals: readonly number[];
   /** By bucket and owner: where a compressed slice's sum lies as it travels. */
   readonly packed: readonly ReadonlyMap<number, number>[];
 }
 
+/** Half a second-level cache at most, with the vector that it is added to. */
+const LANDING_FLOATS = 64 * 1024;
 /** The largest finite numbers. */
 const LARGEST = { bf16: 255 * 2 ** 120, fp16: 65_504 } as const;
 
@@ -90,6 +98,9 @@ export function planMemory(plan: CollectivePlan, rank: number): MemoryPlan {
     }
     return byOwner;
   });
+  const peers = plan.nodes.flatMap((_, peer) => (peer === rank ? [] : [peer]));
+  const longest = Math.max(0, ...plan.slices.flat().map(({ start, end }) => end - start));
+  const landings = new Map(peers.map((peer) => [peer, take(Math.min(LANDING_FLOATS, longest))]));
   const residuals = Array.from({ length: plan.compression === null ? 0 : own }, () =>
     take(plan.compression?.floats ?? 0),
   );
@@ -103,7 +114,7 @@ export function planMemory(plan: CollectivePlan, rank: number): MemoryPlan {
       }),
     );
   });
-  return { floats, slots, parts, residuals, packed };
+  return { floats, slots, parts, landings, residuals, packed };
 }
 
 export type Send = (to: number, header: FrameHeader, payload: Uint8Array) => void;
@@ -244,6 +255,8 @@ export interface AllReduceOptions {
   readonly send: Send;
   /** The vector in this slot has been added to another: the slot can be filled again. */
   readonly freed?: (slot: number) => void;
+  /** A slice of the step's sum is here. */
+  readonly gathered?: (slice: Range) => void;
 }
 
 export class AllReduce {
@@ -410,6 +423,14 @@ export class AllReduce {
       begin: (header) => {
         target = this.accept(from, header);
       },
+      place: (bytes) => {
+        // In 16 bits they are laid out first.
+        if (target === null || target.elementBytes !== Float32Array.BYTES_PER_ELEMENT) return null;
+        const { memory, places } = this.options;
+        const count = bytes / Float32Array.BYTES_PER_ELEMENT;
+        if (!target.adding) return memory.bytes(target.at, count);
+        return memory.bytes(places.landings.get(from) ?? 0, Math.min(count, LANDING_FLOATS));
+      },
       data: (bytes) => {
         if (target === null) return;
         if (target.adding) target.arithmetic.addBytes(target.at, bytes);
@@ -492,6 +513,7 @@ export class AllReduce {
       adding: false,
       finish: () => {
         this.gatheredCount++;
+        this.options.gathered?.(slice);
         if (collector === rank) this.handRound(header.bucket, header.slice, slice, step, this.groupPeers);
       },
     };
@@ -555,6 +577,7 @@ export class AllReduce {
     else if (at !== into) memory.copy(into, at, slice.end - slice.start);
     this.gathered[bucket]?.add(rank);
     this.gatheredCount++;
+    this.options.gathered?.(slice);
     const home = plan.groupOf[rank] ?? 0;
     const relays = [...plan.groups.keys()].filter((group) => group !== home).map((group) => relayOf(plan, group, rank));
     this.handRound(bucket, rank, slice, step, [...relays, ...this.groupPeers]);

@@ -6,7 +6,7 @@ import type { ElementType } from '../../protocol/frame.ts';
 export interface Arithmetic {
   /** memory[into + i] += memory[from + i], each sum rounded to what can travel. */
   add(into: number, from: number, count: number): void;
-  /** Takes numbers as they travel, little-endian, aligned or not. */
+  /** Takes numbers as they travel, little-endian, aligned or not; of this memory or from elsewhere. Nothing to do where they lie there. */
   store(into: number, bytes: Uint8Array): void;
   /** As `add`, of numbers that come as they travel. */
   addBytes(into: number, bytes: Uint8Array): void;

@@ -40,6 +40,10 @@ it.each([
     memory.addBytes(into, foreign.subarray(cut));
     memory.copy(from, into, Math.min(count, 7));
     memory.store(into + count + 1, foreign.subarray(cut, cut + 4 * Math.min(3, count)));
+    // What was read to this memory: added from there, or stored, even where it lies already.
+    memory.addBytes(into, memory.bytes(from, Math.min(count, 999)));
+    memory.store(from + 3, memory.bytes(into, Math.min(count, 5)));
+    memory.store(from, memory.bytes(from, Math.min(count, 5)));
     return bitsOf(memory.floats(0, floats));
   };
   const memory = vectorMemory(reservePages(floats, shared));

@@ -116,8 +116,15 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
   const deliver = (pipe: Pipe): void => {
     const bytes = pipe.queue[0];
     if (bytes === undefined) return;
-    const cut = Math.min(bytes.byteLength, 1 + choose(Math.max(1, 2 * bytes.byteLength)));
-    pipe.reader.push(bytes.slice(0, cut));
+    // Read to where the receiver wants it, as from a socket, or handed over.
+    const landing = choose(2) === 0 ? pipe.reader.landing() : null;
+    const most = Math.min(bytes.byteLength, landing?.byteLength ?? bytes.byteLength);
+    const cut = Math.min(most, 1 + choose(Math.max(1, 2 * bytes.byteLength)));
+    if (landing === null) pipe.reader.push(bytes.slice(0, cut));
+    else {
+      landing.set(bytes.subarray(0, cut));
+      pipe.reader.landed(cut);
+    }
     if (cut === bytes.byteLength) pipe.queue.shift();
     else pipe.queue[0] = bytes.subarray(cut);
   };

@@ -21,6 +21,12 @@ export function socketLink(channel: WebSocketChannel, transport: Transport): Lin
           messageBytes += bytes.byteLength;
           reader.push(bytes);
         },
+        atHeader: () => reader.atHeader,
+        landing: () => reader.landing(),
+        landed: (count) => {
+          messageBytes += count;
+          reader.landed(count);
+        },
         messageEnd: () => {
           if (messageBytes < FRAME_HEADER_BYTES || !reader.atBoundary) {
             throw new LockstepError('E_FRAME', `a malformed frame: it ends after ${messageBytes} bytes`);

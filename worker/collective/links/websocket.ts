@@ -9,6 +9,7 @@
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { LockstepError } from '../../../protocol/errors.ts';
+import { FRAME_HEADER_BYTES } from '../../../protocol/frame.ts';
 
 const OPCODE = { continuation: 0, text: 1, binary: 2, close: 8, ping: 9, pong: 10 } as const;
 const FIN = 0x80;
@@ -17,6 +18,8 @@ const MAX_CONTROL_BYTES = 125;
 const NORMAL_CLOSURE = 1000;
 const PROTOCOL_ERROR = 1002;
 const READ_BUFFER_BYTES = 256 * 1024;
+/** The longest head, and what the messages of a link begin with. */
+const HEAD_READ_BYTES = 14 + FRAME_HEADER_BYTES;
 
 /** The head of an unfragmented frame of `length` bytes; masked with zeros for a client. */
 export function encodeHead(opcode: number, length: number, masked: boolean): Uint8Array {
@@ -33,6 +36,9 @@ export function encodeHead(opcode: number, length: number, masked: boolean): Uin
 export interface WebSocketEvents {
   /** The next bytes of a binary message; valid only during the call. */
   data(bytes: Uint8Array): void;
+  /** Where the next bytes of the message may be read to instead; what was read there is told by `landed`. Null: anywhere. */
+  landing?(): Uint8Array | null;
+  landed?(count: number): void;
   /** The message is whole. */
   messageEnd(): void;
   ping(payload: Uint8Array): void;
@@ -75,6 +81,24 @@ export class WebSocketReader {
   push(bytes: Uint8Array): void {
     let at = 0;
     while (at < bytes.byteLength) at = this.inPayload ? this.takePayload(bytes, at) : this.takeHead(bytes, at);
+  }
+
+  /** True where a frame's head comes next, or the rest of one. */
+  get atHead(): boolean {
+    return !this.inPayload;
+  }
+
+  /** Where the stream's next bytes may be read to, instead of being pushed; never beyond the present frame. Null: anywhere. */
+  landing(): Uint8Array | null {
+    if (!this.inPayload || this.isMasked || this.opcode >= OPCODE.close) return null;
+    return this.events.landing?.()?.subarray(0, this.missing) ?? null;
+  }
+
+  /** The stream's next `count` bytes have been read to the landing. Throws as `push` does. */
+  landed(count: number): void {
+    this.missing -= count;
+    this.events.landed?.(count);
+    if (this.missing === 0) this.finishFrame();
   }
 
   private takeHead(bytes: Uint8Array, at: number): number {
@@ -161,6 +185,11 @@ export interface ChannelEnd {
 /** What comes in over a channel. Each may throw LockstepError: the channel is closed with it. */
 export interface ChannelEvents {
   data(bytes: Uint8Array): void;
+  /** See WebSocketEvents. */
+  landing?(): Uint8Array | null;
+  landed?(count: number): void;
+  /** True where the message goes on with what is read little by little, so that what follows is left for `landing`. */
+  atHeader?(): boolean;
   messageEnd(): void;
   /** The other side's ping; it is not answered by itself. */
   ping(): void;
@@ -202,6 +231,8 @@ export class WebSocketChannel {
     const reader = new WebSocketReader({
       events: {
         data: (bytes) => events.data(bytes),
+        landing: () => events.landing?.() ?? null,
+        landed: (count) => events.landed?.(count),
         messageEnd: () => events.messageEnd(),
         ping: () => events.ping(),
         goodbye: (code, reason) => this.hear(code, reason),
@@ -209,21 +240,29 @@ export class WebSocketChannel {
       expectMasked: !this.isClient,
       maxMessageBytes: this.maxMessageBytes,
     });
-    const take = (bytes: Uint8Array): void => {
-      if (this.ended || (this.reason !== null && this.reason.error !== null)) return;
-      this.bytesIn += bytes.byteLength;
+    const isOver = (): boolean => this.ended || (this.reason !== null && this.reason.error !== null);
+    const guarded = (count: number, work: () => void): void => {
+      if (isOver()) return;
+      this.bytesIn += count;
       try {
-        reader.push(bytes);
+        work();
       } catch (error) {
         this.break(error);
       }
+    };
+    const take = (bytes: Uint8Array): void => guarded(bytes.byteLength, () => reader.push(bytes));
+    const intake: Intake = {
+      take,
+      landing: () => (isOver() ? null : reader.landing()),
+      landed: (count) => guarded(count, () => reader.landed(count)),
+      atHead: () => reader.atHead || events.atHeader?.() === true,
     };
     const early = [this.head];
     this.head = new Uint8Array(0);
     for (let chunk: unknown = this.socket.read(); chunk !== null; chunk = this.socket.read()) {
       if (chunk instanceof Uint8Array) early.push(chunk);
     }
-    this.reading = readFast(this.socket, take);
+    this.reading = readFast(this.socket, intake);
     if (this.reading !== this.socket) this.watch(this.reading);
     for (const bytes of early) take(bytes);
   }
@@ -328,24 +367,39 @@ export class WebSocketChannel {
   }
 }
 
+/** What takes a socket's bytes: where they lie, or where it asked for them. */
+interface Intake {
+  take(bytes: Uint8Array): void;
+  landing(): Uint8Array | null;
+  landed(count: number): void;
+  atHead(): boolean;
+}
+
 /**
  * Reads `socket` through one buffer that is used again and again, where Node can: that is twice as fast as a new one for each
- * read. Node gives such a buffer to sockets when they are made, and those of a server are made without; so the handle moves to
- * a new socket. Returns the socket that is to be used from now on.
+ * read. Payloads go past it, straight to where they are to lie: Node asks for a buffer before each read, and where a frame's head
+ * is next the buffer is no longer than that, so that no payload comes with it. Node gives buffers to sockets when they are made,
+ * and those of a server are made without; so the handle moves to a new socket. Returns the socket that is to be used from now on.
  */
-function readFast(socket: Duplex, take: (bytes: Uint8Array) => void): Duplex {
+function readFast(socket: Duplex, intake: Intake): Duplex {
   const handle = socket instanceof Socket && socket.constructor === Socket ? handleOf(socket) : null;
   if (handle === null) {
-    socket.on('data', take);
+    socket.on('data', (bytes: Uint8Array) => intake.take(bytes));
     return socket;
   }
   const buffer = new Uint8Array(READ_BUFFER_BYTES);
+  const head = buffer.subarray(0, HEAD_READ_BYTES);
+  let landing: Uint8Array | null = null;
   const options = {
     handle,
     onread: {
-      buffer,
+      buffer: (): Uint8Array => {
+        landing = intake.landing();
+        return landing ?? (intake.atHead() ? head : buffer);
+      },
       callback: (read: number) => {
-        take(buffer.subarray(0, read));
+        if (landing === null) intake.take(buffer.subarray(0, read));
+        else intake.landed(read);
         return true;
       },
     },

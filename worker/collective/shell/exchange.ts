@@ -1,6 +1,7 @@
 // One rank's all-reduce over its links, for one generation: a shell that brings frames to all-reduce.ts and back, takes the
 // time, and turns the loss of a link into an error that names the peer. It runs on the engine's thread or on one of its own.
 
+import type { Range } from '../../../protocol/batch-plan.ts';
 import { LockstepError } from '../../../protocol/errors.ts';
 import type { Link, Transport } from '../../../protocol/link.ts';
 import { AllReduce, planMemory } from '../all-reduce.ts';
@@ -41,6 +42,8 @@ export interface ExchangeOptions {
   readonly finished: (figures: StepFigures) => void;
   /** A slot may be filled again before the step is done. */
   readonly freed: (slot: number) => void;
+  /** A slice of the step's sum is here. */
+  readonly gathered?: (slice: Range) => void;
   /** How a peer is called in errors. */
   readonly nameOf: (rank: number) => string;
   /** Called once, with what ended it before its time. */
@@ -67,7 +70,7 @@ export class Exchange {
   constructor(options: ExchangeOptions) {
     this.options = options;
     this.now = options.now ?? (() => performance.now() / 1000);
-    const { plan, links, memory, freed } = options;
+    const { plan, links, memory, freed, gathered } = options;
     const collective = planCollective(plan);
     const nodes = collective.nodes[plan.rank] ?? [];
     this.offersAStep = collective.buckets.length * nodes.reduce((sum, node) => sum + node.size, 0);
@@ -80,6 +83,7 @@ export class Exchange {
       places: planMemory(collective, plan.rank),
       send: (to, header, payload) => links.get(to)?.send(header, payload),
       freed,
+      ...(gathered === undefined ? {} : { gathered }),
     });
     this.polled = [...links.values()].filter((link) => link.poll !== undefined);
     for (const [rank, link] of links) this.join(rank, link);
@@ -97,6 +101,7 @@ export class Exchange {
     });
     link.receive({
       begin: (header) => sink.begin(header),
+      place: (bytes) => sink.place?.(bytes) ?? null,
       data: (bytes) => {
         sink.data(bytes);
         this.options.stirred();

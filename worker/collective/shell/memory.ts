@@ -125,11 +125,21 @@ export function vectorMemory(pages: Pages): VectorMemory {
       all.copyWithin(byteOf(into), byteOf(from), byteOf(from + count));
     },
     store: (into, bytes) => {
+      if (bytes.buffer === all.buffer) {
+        if (bytes.byteOffset !== byteOf(into)) {
+          all.copyWithin(byteOf(into), bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+        }
+        return;
+      }
       for (let start = 0; start < bytes.byteLength; start += BLOCK_BYTES) {
         put(byteOf(into) + start, bytes.subarray(start, start + BLOCK_BYTES));
       }
     },
     addBytes: (into, bytes) => {
+      if (bytes.buffer === all.buffer) {
+        kernels.add(byteOf(into), bytes.byteOffset, bytes.byteLength / Float32Array.BYTES_PER_ELEMENT);
+        return;
+      }
       for (let start = 0; start < bytes.byteLength; start += BLOCK_BYTES) {
         const block = bytes.subarray(start, start + BLOCK_BYTES);
         put(0, block);

@@ -277,6 +277,52 @@ describe('the handshake', () => {
   });
 });
 
+it.each([
+  ['tcp', 'memory of one thread', (bytes: number) => new Uint8Array(bytes)],
+  ['unix', 'memory of one thread', (bytes: number) => new Uint8Array(bytes)],
+  ['tcp', 'shared memory', (bytes: number) => new Uint8Array(new SharedArrayBuffer(bytes))],
+] as const)('over %s a payload is read straight into its place, in %s', async (way, _what, memoryOf) => {
+  const made = await listener({ ways: WAYS[way] });
+  const [a, b] = await Promise.all([connectToPeer(made.url, { ...common, ways: WAYS[way] }), made.accept(self)]);
+  // Both are read from: the one that called, and the one that was called.
+  for (const [from, to] of [
+    [a, b],
+    [b, a],
+  ] as const) {
+    const sizes = [70_001, 0, 1, 300_000, 50_000];
+    const places = sizes.map((count) => memoryOf(4 * count));
+    let frame = -1;
+    let at = 0;
+    let straight = 0;
+    await new Promise<void>((resolve) => {
+      to.receive({
+        begin: () => {
+          frame++;
+          at = 0;
+        },
+        place: (bytes) => places[frame]?.subarray(at, at + Math.min(bytes, 120_000)) ?? null,
+        data: (bytes) => {
+          const place = places[frame] ?? new Uint8Array(0);
+          if (bytes.buffer === place.buffer) {
+            if (bytes.byteOffset !== at) throw new Error('not where it was wanted');
+            straight += bytes.byteLength;
+          } else place.set(bytes, at);
+          at += bytes.byteLength;
+        },
+        end: () => {
+          if (frame === sizes.length - 1) resolve();
+        },
+      });
+      for (const [step, count] of sizes.entries()) from.send(headerOf(step, count), payloadOf(step, count));
+    });
+    for (const [step, count] of sizes.entries()) {
+      expect(Buffer.compare(Buffer.from(places[step] ?? []), payloadOf(step, count))).toBe(0);
+    }
+    // All but what came with a header, which is short of it by what masks take.
+    expect(4 * 420_002 - straight).toBeLessThan(5 * 16);
+  }
+});
+
 it('a payload leaves from where it lies: shared memory, unaligned, or a view', async () => {
   const made = await listener({ ways: WAYS.tcp });
   const [a, b]: Link[] = await Promise.all([connectToPeer(made.url, { ...common, ways: WAYS.tcp }), made.accept(self)]);
