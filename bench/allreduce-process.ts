@@ -2,9 +2,10 @@
 //
 //     allreduce-process.ts --processes 2 --way shm|unix|tcp|stock-ws|nats://HOST:PORT [--threaded] [--compute MS]
 //
-// Each line on stdin, {"floats": n, "seconds": s} (and "bucketFloats"), asks for one window; the answer's `rate` is the median of a call's milliseconds on
-// rank 0, calls following one another: a vector is copied in, summed over all ranks, and copied out. With `--compute` a call is a
-// step: its buckets are given one by one while the thread is blocked for so long, as an engine on a GPU would.
+// Each line on stdin, {"floats": n, "seconds": s, "copied": true} (and "bucketFloats"), asks for one window; the answer's `rate` is the median
+// of a call's milliseconds on rank 0, calls following one another, `cpu` that rank's processor time a call in milliseconds. `copied`: a
+// vector is copied in, summed over all ranks, and copied out; else it is written and read where it lies, and a call is the exchange alone. With
+// `--compute` a call is a step: its buckets are copied in one by one while the thread is blocked for so long, as an engine on a GPU would.
 
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -35,7 +36,7 @@ type Order =
       readonly bucketFloats?: number;
       readonly urls: readonly string[];
     }
-  | { readonly kind: 'run'; readonly calls: number };
+  | { readonly kind: 'run'; readonly calls: number; readonly copied: boolean };
 
 const { values } = parseArgs({
   options: {
@@ -99,10 +100,12 @@ async function openRank(): Promise<Rank> {
       if (open === null) throw new Error('no collective is open');
       for (let call = 0; call < order.calls; call++) {
         const began = performance.now();
-        await allReduceOnce(open, step++, vector, out);
+        const sum = order.copied ? await copied(open, step++, vector, out) : await whereItLies(open, step++, vector);
         times.push(performance.now() - began);
+        for (const at of [0, sum.length - 1]) {
+          if (sum[at] !== (processes * (processes + 1)) / 2) throw new Error(`the sum is ${sum[at]}`);
+        }
       }
-      if (out[0] !== (processes * (processes + 1)) / 2) throw new Error(`the sum is ${out[0]}`);
       return times;
     },
     close: async () => {
@@ -112,20 +115,30 @@ async function openRank(): Promise<Rank> {
   };
 }
 
-async function allReduceOnce(
+async function copied(
   collective: OpenCollective,
   step: number,
   vector: Float32Array,
   out: Float32Array,
-): Promise<void> {
+): Promise<Float32Array> {
+  await collective.allReduceCopied(step, rank, vector, out);
+  return out;
+}
+
+async function whereItLies(collective: OpenCollective, step: number, vector: Float32Array): Promise<Float32Array> {
   const slot = await collective.slot(rank);
   const part = computeMs / collective.buckets.length;
   for (const [bucket, { offset, length }] of collective.buckets.entries()) {
-    block(part);
-    slot.set(vector.subarray(offset, offset + length), offset);
+    if (computeMs > 0) {
+      block(part);
+      slot.set(vector.subarray(offset, offset + length), offset);
+    } else {
+      // Of what an engine would write here, enough to know the sum by.
+      slot[offset] = slot[offset + length - 1] = rank + 1;
+    }
     collective.ready(bucket);
   }
-  await collective.allReduce(step, out);
+  return (await collective.allReduce(step)).sum;
 }
 
 function powerOfTwo(n: number): number {
@@ -158,12 +171,16 @@ async function lead(): Promise<void> {
   process.stdout.write(`${JSON.stringify(greeting)}\n`);
   let generation = 0;
   for await (const line of createInterface({ input: process.stdin })) {
-    const { seconds, ...vectors } = JSON.parse(line) as VectorRequest;
+    const { seconds, copied: isCopied, ...vectors } = JSON.parse(line) as VectorRequest;
+    const run = async (calls: number): Promise<number[]> => all({ kind: 'run', calls, copied: isCopied });
     generation++;
     await all({ kind: 'open', generation, ...vectors, urls });
-    const trial = median(await all({ kind: 'run', calls: CALIBRATION_CALLS }));
+    const trial = median(await run(CALIBRATION_CALLS));
     const calls = Math.max(MIN_CALLS, Math.round((1000 * seconds) / trial));
-    process.stdout.write(`${JSON.stringify({ rate: median(await all({ kind: 'run', calls })) })}\n`);
+    const before = process.cpuUsage();
+    const rate = median(await run(calls));
+    const { user, system } = process.cpuUsage(before);
+    process.stdout.write(`${JSON.stringify({ rate, cpu: (user + system) / 1000 / calls })}\n`);
   }
   for (const child of children) child.disconnect();
   await self.close();

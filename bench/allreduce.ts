@@ -1,15 +1,17 @@
 // The all-reduce on this machine, side by side: ours over each way between two processes, PyTorch's Gloo, and the same collective over
-// the stock `ws` library. A call copies a vector in, sums it over all ranks, and copies it out. Milliseconds a call, medians of
-// interleaved windows.
+// the stock `ws` library. A call copies a vector in, sums it over all ranks, and copies it out; "where it lies": the vector is written
+// and the sum read in the collective's own memory, as the training loop does. Milliseconds a call, medians of interleaved windows, and
+// the processor time of rank 0, which a busy machine disturbs less.
 
 import { spawn } from 'node:child_process';
+import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { interleaved, median, startMeasuring, type Measuring } from './measure.ts';
+import { interleaved, median, startMeasuring, type Measuring, type WindowFigures } from './measure.ts';
 import { NOT_INSTALLED, PEERS, peersPython } from './peers.ts';
 import type { BenchOptions } from './run.ts';
-import type { Row } from './table.ts';
+import { threeDigits, type Row } from './table.ts';
 
 const WINDOW_SECONDS = 1;
 /** The tutorial's CNN, and what larger models have. */
@@ -20,6 +22,7 @@ const SIZES = [
   { title: '100 MB', floats: 25_000_000 },
 ] as const;
 const WAYS = ['tcp', 'unix', 'shm'] as const;
+const GLOO = 'PyTorch Gloo, TCP';
 const STEP_MS = 15;
 const OVERLAP_FLOATS = 1_000_000;
 
@@ -53,17 +56,43 @@ async function startServer(): Promise<{ readonly url: string; stop(): void } | n
 /** A system that is there, or why it is not. */
 type System = Measuring | { readonly missing: string };
 
-async function milliseconds(systems: ReadonlyMap<string, System>, floats: number, repeats: number) {
-  const found = new Map<string, number[]>();
-  for (const name of interleaved([...systems.keys()], repeats)) {
+/** What is asked for in turn: a system, with vectors copied in and out or written and read where they lie. */
+interface Asked {
+  readonly name: string;
+  readonly copied: boolean;
+}
+
+interface Medians {
+  readonly ms: number;
+  readonly cpuMs: number;
+}
+
+/** Medians of each one's windows, null for a system that is not there; the windows themselves go to stderr, that their spread is seen. */
+async function milliseconds(
+  systems: ReadonlyMap<string, System>,
+  asked: readonly Asked[],
+  floats: number,
+  repeats: number,
+): Promise<(name: string, copied: boolean) => Medians | null> {
+  const keyOf = (name: string, copied: boolean): string => `${name}${copied ? '' : ', where it lies'}`;
+  const found = new Map<string, WindowFigures[]>();
+  for (const { name, copied } of interleaved(asked, repeats)) {
     const system = systems.get(name);
     if (system === undefined || 'missing' in system) continue;
-    const value = await system.rate({ floats, seconds: WINDOW_SECONDS });
-    found.set(name, [...(found.get(name) ?? []), value]);
+    const figures = await system.window({ floats, seconds: WINDOW_SECONDS, copied });
+    found.set(keyOf(name, copied), [...(found.get(keyOf(name, copied)) ?? []), figures]);
   }
-  return (name: string): number | null => {
-    const values = found.get(name);
-    return values === undefined ? null : median(values);
+  const digits = (values: readonly number[]): string => values.map(threeDigits).join(' ');
+  const [load = 0] = loadavg();
+  for (const [key, windows] of found) {
+    const cpu = digits(windows.map((w) => w.cpu ?? Number.NaN));
+    process.stderr.write(`  ${key}: ${digits(windows.map((w) => w.rate))} ms, processor ${cpu}\n`);
+  }
+  process.stderr.write(`  load ${load.toFixed(1)} on ${availableParallelism()} cores\n`);
+  return (name, copied) => {
+    const windows = found.get(keyOf(name, copied));
+    if (windows === undefined) return null;
+    return { ms: median(windows.map((w) => w.rate)), cpuMs: median(windows.map((w) => w.cpu ?? Number.NaN)) };
   };
 }
 
@@ -85,19 +114,29 @@ export async function allreduce(options: BenchOptions): Promise<Row[]> {
       const command = [python, join(PEERS, 'torch_allreduce.py'), '--processes', String(processes)];
       systems.set('gloo', await startMeasuring(command, {}));
     }
+    const asked = [...systems.keys()].map((name) => ({ name, copied: true }));
+    asked.push(...WAYS.map((name) => ({ name, copied: false })));
     for (const { title, floats } of SIZES) {
-      const msOf = await milliseconds(systems, floats, repeats);
+      const of = await milliseconds(systems, asked, floats, repeats);
+      const gloo = of('gloo', true);
+      const against = (way: string, copied: boolean, about: string): void => {
+        const ours = of(way, copied);
+        if (ours === null) return;
+        rows.push(row(about, ours.ms, gloo?.ms ?? null, GLOO, repeats));
+        const cpu = row(`${about}, processor`, ours.cpuMs, gloo?.cpuMs ?? null, GLOO, repeats);
+        rows.push({ ...cpu, unit: 'ms CPU' });
+      };
       for (const way of WAYS) {
-        const ours = msOf(way) ?? Number.NaN;
         const about = `W=${processes}, ${title}, ${way}`;
-        rows.push(row(about, ours, msOf('gloo'), 'PyTorch Gloo, TCP', repeats));
+        against(way, true, about);
+        against(way, false, `${about}, where it lies`);
         if (way !== 'tcp') continue;
-        rows.push(row(about, ours, msOf('stock-ws'), 'stock ws, TCP', repeats));
+        rows.push(
+          row(about, of(way, true)?.ms ?? Number.NaN, of('stock-ws', true)?.ms ?? null, 'stock ws, TCP', repeats),
+        );
       }
-      const overNats = msOf('nats');
-      const about = `W=${processes}, ${title}, nats`;
-      if (overNats !== null) rows.push(row(about, overNats, msOf('gloo'), 'PyTorch Gloo, TCP', repeats));
-      else process.stderr.write('NATS: no nats-server on the PATH\n');
+      against('nats', true, `W=${processes}, ${title}, nats`);
+      if (nats === null) process.stderr.write('NATS: no nats-server on the PATH\n');
       process.stderr.write(`W=${processes}, ${title}: done\n`);
     }
     for (const system of systems.values()) if (!('missing' in system)) system.stop();
@@ -116,12 +155,14 @@ export async function overlap(options: BenchOptions): Promise<Row[]> {
     systems.set(`${way}, in place`, await startMeasuring(ourProcess(2, way, ...compute), {}));
   }
   systems.set('alone', await startMeasuring(ourProcess(1, 'shm', '--compute', String(STEP_MS)), {}));
-  const msOf = await milliseconds(systems, OVERLAP_FLOATS, repeats);
+  const asked = [...systems.keys()].map((name) => ({ name, copied: false }));
+  const of = await milliseconds(systems, asked, OVERLAP_FLOATS, repeats);
   for (const system of systems.values()) if (!('missing' in system)) system.stop();
-  const alone = msOf('alone');
+  const alone = of('alone', false)?.ms ?? null;
   return [...systems.keys()]
     .filter((name) => name !== 'alone')
-    .map((name) =>
-      row(`step of ${STEP_MS} ms, 4 MB, W=2, ${name}`, msOf(name) ?? Number.NaN, alone, 'the same step alone', repeats),
-    );
+    .map((name) => {
+      const ours = of(name, false)?.ms ?? Number.NaN;
+      return row(`step of ${STEP_MS} ms, 4 MB, W=2, ${name}`, ours, alone, 'the same step alone', repeats);
+    });
 }

@@ -44,6 +44,7 @@ function simulated(compressor: Compressor, engine: Engine): Collective {
   const { trainableSize } = engine.layout;
   const vectors = Array.from({ length: MICROBATCHES }, () => new Float32Array(length));
   let present: Float32Array[] = [];
+  const sum = new Float32Array(length);
   return {
     rank: 0,
     worldSize: 1,
@@ -56,13 +57,13 @@ function simulated(compressor: Compressor, engine: Engine): Collective {
     },
     ready: () => {},
     absent: async () => {},
-    allReduce: async (_step, out) => {
-      out.fill(0);
+    allReduce: async () => {
+      sum.fill(0);
       for (const vector of present)
-        for (let i = trainableSize; i < length; i++) out[i] = (out[i] ?? 0) + (vector[i] ?? 0);
-      compressor.sum(present, out);
+        for (let i = trainableSize; i < length; i++) sum[i] = (sum[i] ?? 0) + (vector[i] ?? 0);
+      compressor.sum(present, sum);
       present = [];
-      return { waitSeconds: 0, reduceSeconds: 0, traffic: [] };
+      return { sum, waitSeconds: 0, reduceSeconds: 0, traffic: [] };
     },
   };
 }

@@ -56,7 +56,16 @@ export interface WindowRequest {
 export interface VectorRequest {
   readonly floats: number;
   readonly bucketFloats?: number;
+  /** Whether vectors are copied in and sums out, or written and read where they lie. */
+  readonly copied: boolean;
   readonly seconds: number;
+}
+
+/** What a process answers of a window. */
+export interface WindowFigures {
+  readonly rate: number;
+  /** Milliseconds of processor time a call, of the process itself; where it measures calls. */
+  readonly cpu?: number;
 }
 
 export interface Measuring {
@@ -64,6 +73,8 @@ export interface Measuring {
   readonly about: string;
   /** Images a second, for `matmul` GFLOP a second, for vectors milliseconds a call. Rejects when the process dies. */
   rate(request: WindowRequest | VectorRequest): Promise<number>;
+  /** The whole answer. Rejects when the process dies. */
+  window(request: WindowRequest | VectorRequest): Promise<WindowFigures>;
   stop(): void;
 }
 
@@ -86,12 +97,14 @@ export async function startMeasuring(
     child.stdin.end();
     return greeting;
   }
+  const window = async (request: WindowRequest | VectorRequest): Promise<WindowFigures> => {
+    child.stdin.write(`${JSON.stringify(request)}\n`);
+    return (await next()) as WindowFigures;
+  };
   return {
     about: greeting.about,
-    async rate(request) {
-      child.stdin.write(`${JSON.stringify(request)}\n`);
-      return ((await next()) as { readonly rate: number }).rate;
-    },
+    window,
+    rate: async (request) => (await window(request)).rate,
     stop: () => child.kill(),
   };
 }

@@ -80,7 +80,12 @@ async function measureExchanges(way: Way, repeats: number): Promise<Measured[]> 
     const found = new Map(here.map((one) => [one, [] as number[]]));
     for (const one of interleaved(here, repeats)) {
       const floats = Math.round(one.bytes / 4);
-      const ms = await system.rate({ floats, bucketFloats: one.bucketBytes / 4, seconds: WINDOW_SECONDS });
+      const ms = await system.rate({
+        floats,
+        bucketFloats: one.bucketBytes / 4,
+        copied: false,
+        seconds: WINDOW_SECONDS,
+      });
       found.get(one)?.push(ms);
     }
     system.stop();

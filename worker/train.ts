@@ -37,8 +37,15 @@ export interface Collective {
   ready(bucket: number): void;
   /** Microbatch `index` has no samples. */
   absent(index: number): Promise<void>;
-  /** Sums everybody's vectors in the canonical tree into `out`, the same bits on every rank. Throws E_PEER_LOST. */
-  allReduce(step: number, out: Float32Array): Promise<AllReduceTiming>;
+  /**
+   * Sums everybody's vectors in the canonical tree, the same bits on every rank. The sum is to be read where it lies, and not to be
+   * written to, because peers read it there, too; it stays until the slots of the step after next are written. Throws E_PEER_LOST.
+   */
+  allReduce(step: number): Promise<AllReduced>;
+}
+
+export interface AllReduced extends AllReduceTiming {
+  readonly sum: Float32Array;
 }
 
 export interface AllReduceTiming {
@@ -89,7 +96,7 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
   const { plan, engine, collective, clock } = context;
   const place = contributionOf(engine.layout);
   const stopIndex = place.size;
-  const sum = new Float32Array(place.size + 1);
+  const mean = new Float32Array(engine.layout.trainableSize);
   const mine = rankMicrobatches(plan.microbatches, collective.worldSize, collective.rank);
   const perEpoch = stepsPerEpoch(plan);
   engine.loadWeights(state.weights);
@@ -121,12 +128,13 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       computeSeconds += clock() - t1;
     }
 
-    const timing = await collective.allReduce(state.step, sum);
+    const { sum, ...timing } = await collective.allReduce(state.step);
 
     const applyStart = clock();
     const lossSum = sum[place.loss] ?? Number.NaN;
     const gradientNorm = engine.apply({
       sum,
+      mean,
       samples,
       step: state.step + 1,
       learningRate: context.learningRate,

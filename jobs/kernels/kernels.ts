@@ -102,8 +102,8 @@ export function adamStep(
   }
 }
 
-/** Divides `values` by `divisor`, in place; returns the sum of the quotients' squares, taken in float64. */
-export function divideAndSquare(values: Float32Array, divisor: number): number {
+/** Divides `values` by `divisor`, in place or into `quotients`; returns the sum of the quotients' squares, taken in float64. */
+export function divideAndSquare(values: Float32Array, divisor: number, quotients = values): number {
   const {
     offsets: [offset = 0],
     views: [view = new Float32Array(0)],
@@ -113,7 +113,7 @@ export function divideAndSquare(values: Float32Array, divisor: number): number {
     const end = Math.min(start + BLOCK, values.length);
     view.set(values.subarray(start, end));
     squares += kernels().divide(offset, end - start, divisor);
-    values.set(view.subarray(0, end - start), start);
+    quotients.set(view.subarray(0, end - start), start);
   }
   return squares;
 }

@@ -8,8 +8,8 @@ import type { Update, WeightLayout } from './engine.ts';
 /** Updates `update.weights` and `update.slots` in place; returns the mean gradient's Euclidean norm. Throws E_NOT_FINITE. */
 export function applyOnHost({ size, trainableSize }: WeightLayout, update: Update): number {
   const { sum, samples, step, weights, slots } = update;
-  const gradient = sum.subarray(0, trainableSize);
-  const squares = divideAndSquare(gradient, samples);
+  const gradient = update.mean ?? sum.subarray(0, trainableSize);
+  const squares = divideAndSquare(sum.subarray(0, trainableSize), samples, gradient);
   const lossSum = sum[size];
   if (!Number.isFinite(squares) || !Number.isFinite(lossSum)) {
     throw new LockstepError('E_NOT_FINITE', `the gradient of step ${step} is not finite (loss sum ${lossSum})`, {

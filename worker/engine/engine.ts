@@ -109,8 +109,10 @@ export function bucketsOf(layout: WeightLayout, bytes = DEFAULT_BUCKET_BYTES): B
 
 /** The mean gradient's way into the weights; all vectors are the caller's. */
 export interface Update {
-  /** The step's sums, at least `contributionOf(layout).size` floats; its gradient part is left holding the mean. */
+  /** The step's sums, at least `contributionOf(layout).size` floats. */
   readonly sum: Float32Array;
+  /** As long as the trainable weights: left holding the mean gradient. Without it, the gradient part of `sum` is. */
+  readonly mean?: Float32Array;
   /** Samples in the global batch. */
   readonly samples: number;
   /** Counts from 1. */

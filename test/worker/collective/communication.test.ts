@@ -67,12 +67,16 @@ async function mesh(options: MeshOptions): Promise<{ ranks: OpenCollective[]; wo
   return { ranks, workers };
 }
 
-/** One rank's step: its vectors written, its buckets offered, the sum; as the training loop does, what it got is used up. */
+/**
+ * One rank's step: its vectors written, its buckets offered, the sum. `isCopied`: its last vector lies elsewhere, and the sum is wanted
+ * there, too; both are used up at once.
+ */
 async function stepOf(
   collective: OpenCollective,
   index: number,
   vectors: readonly (Float32Array | null)[],
   length: number,
+  isCopied = false,
 ): Promise<Float32Array> {
   const mine = rankMicrobatches(vectors.length, collective.worldSize, collective.rank);
   for (let m = mine.start; m < mine.end; m++) {
@@ -81,12 +85,17 @@ async function stepOf(
       await collective.absent(m);
       continue;
     }
+    if (isCopied && m === mine.end - 1) {
+      const own = vector.slice();
+      const out = new Float32Array(length);
+      await collective.allReduceCopied(index, m, own, out);
+      own.fill(Number.NaN);
+      return out;
+    }
     (await collective.slot(m)).set(vector);
     for (const bucket of collective.buckets.keys()) collective.ready(bucket);
   }
-  const out = new Float32Array(length);
-  await collective.allReduce(index, out);
-  return out;
+  return (await collective.allReduce(index)).sum.slice(0, length);
 }
 
 async function steps(
@@ -117,7 +126,7 @@ async function steps(
       index === 3 && m % 3 === 1 ? null : spreadFloats(length, 10 * index + m),
     );
     const expected = Buffer.from(sumOf(vectors).buffer);
-    const sums = await Promise.all(ranks.map(async (rank) => stepOf(rank, index, vectors, length)));
+    const sums = await Promise.all(ranks.map(async (rank) => stepOf(rank, index, vectors, length, index === 1)));
     for (const sum of sums) if (Buffer.compare(Buffer.from(sum.buffer), expected) !== 0) throw new Error('other bits');
   }
   for (const { residuals: own } of ranks) {

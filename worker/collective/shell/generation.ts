@@ -1,7 +1,7 @@
 // What a worker's communication opens and closes: the collective of a generation, in whichever thread it runs.
 
 import { rankMicrobatches } from '../../../protocol/batch-plan.ts';
-import type { Collective } from '../../train.ts';
+import type { AllReduceTiming, Collective } from '../../train.ts';
 import type { MemoryPlan } from '../all-reduce.ts';
 import type { CollectivePlan } from '../plan.ts';
 import type { GenerationPlan } from './exchange.ts';
@@ -9,6 +9,11 @@ import type { Member } from './link-up.ts';
 import type { LinkOptions } from './meeting.ts';
 
 export interface OpenCollective extends Collective {
+  /**
+   * For who has the vector elsewhere, and wants the sum there: microbatch `index`, this rank's last of the step, is `vector`, and
+   * the sum is laid into `out`. The same as `slot`, `ready` and `allReduce`, but copies both bucket by bucket, while they are in the cache.
+   */
+  allReduceCopied(step: number, index: number, vector: Float32Array, out: Float32Array): Promise<AllReduceTiming>;
   close(): Promise<void>;
 }
 

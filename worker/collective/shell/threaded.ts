@@ -3,7 +3,7 @@
 
 import { Worker } from 'node:worker_threads';
 import { LockstepError } from '../../../protocol/errors.ts';
-import type { AllReduceTiming } from '../../train.ts';
+import type { AllReduced } from '../../train.ts';
 import { AllReduce, planMemory } from '../all-reduce.ts';
 import { inRankOrder, planFor, residualsOf, type Communication, type OpenCollective } from './generation.ts';
 import { BEGIN, ControlBlock, NO_SLOT, OFFER } from './control-block.ts';
@@ -171,42 +171,56 @@ function withThread(
     if (control.hasFailed) throw await options.failure();
   };
 
+  const slotOf = async (index: number): Promise<Float32Array> => {
+    await checkFailure();
+    begin();
+    while (free.length === 0) {
+      free = control.takeFreed();
+      if (free.length > 0) break;
+      control.waitForSlot(WAIT_SLICE_MS);
+      await nextTurn();
+      await checkFailure();
+    }
+    [microbatch, slot] = [index, free.pop() ?? 0];
+    return vectors[slot] ?? new Float32Array(0);
+  };
+  const ready = (bucket: number): void => command(OFFER, microbatch, buckets.length - 1 - bucket, slot);
+  const allReduce = async (step: number): Promise<AllReduced> => {
+    const startedAt = performance.now();
+    // Once a step at least the process listens to others than its peers.
+    await nextTurn();
+    while (control.stepsDone === stepsDone) {
+      await checkFailure();
+      control.waitForStep(stepsDone, WAIT_SLICE_MS);
+      if (control.stepsDone === stepsDone) await nextTurn();
+    }
+    stepsDone++;
+    isBegun = false;
+    const timing = meter.timing(control.stepFigures(), (performance.now() - startedAt) / 1000);
+    return { ...timing, sum: vectors[step & 1] ?? new Float32Array(0) };
+  };
+
   return {
     rank: plan.rank,
     worldSize: plan.worldSize,
     buckets: backward(buckets),
     residuals: residualsOf(collective, plan.rank, places, (at, count) => floatsOf(pages, at, count)),
-    slot: async (index) => {
-      await checkFailure();
-      begin();
-      while (free.length === 0) {
-        free = control.takeFreed();
-        if (free.length > 0) break;
-        control.waitForSlot(WAIT_SLICE_MS);
-        await nextTurn();
-        await checkFailure();
-      }
-      [microbatch, slot] = [index, free.pop() ?? 0];
-      return vectors[slot] ?? new Float32Array(0);
-    },
-    ready: (bucket) => command(OFFER, microbatch, buckets.length - 1 - bucket, slot),
+    slot: slotOf,
+    ready,
     absent: async (index) => {
       begin();
       for (const bucket of buckets.keys()) command(OFFER, index, bucket, NO_SLOT);
     },
-    allReduce: async (step, out): Promise<AllReduceTiming> => {
-      const startedAt = performance.now();
-      // Once a step at least the process listens to others than its peers.
-      await nextTurn();
-      while (control.stepsDone === stepsDone) {
-        await checkFailure();
-        control.waitForStep(stepsDone, WAIT_SLICE_MS);
-        if (control.stepsDone === stepsDone) await nextTurn();
+    allReduce,
+    allReduceCopied: async (step, index, vector, out) => {
+      const into = await slotOf(index);
+      for (const [bucket, { offset, length: count }] of backward(buckets).entries()) {
+        into.set(vector.subarray(offset, offset + count), offset);
+        ready(bucket);
       }
-      stepsDone++;
-      isBegun = false;
-      out.set(vectors[step & 1] ?? []);
-      return meter.timing(control.stepFigures(), (performance.now() - startedAt) / 1000);
+      const { sum, ...timing } = await allReduce(step);
+      out.set(sum);
+      return timing;
     },
     close,
   };
