@@ -14,6 +14,25 @@ export interface LinkEnd {
   readonly error: LockstepError | null;
 }
 
+/** What a process of the same machine must know to read another's vectors where they lie. */
+export interface VectorsAddress {
+  readonly pid: number;
+  /** The open descriptor of the file in memory that they are in, and the file's length. */
+  readonly fd: number;
+  readonly bytes: number;
+  /** Where in the file a word lies that shows that it is the right one, and the word, in hexadecimal. */
+  readonly wordAt: number;
+  readonly word: string;
+}
+
+export interface SharedVectors {
+  readonly address: VectorsAddress;
+  /** Where `bytes` lie in the file; null when they don't. */
+  placeOf(bytes: Uint8Array): number | null;
+  /** Who has not mapped it by now can't any more. */
+  close(): void;
+}
+
 export interface Link {
   readonly transport: Transport;
   /**
@@ -25,7 +44,7 @@ export interface Link {
   receive(sink: FrameSink): void;
   /** Resolves once, when the link is closed by either side or broken. Whole frames that came before have been delivered. */
   readonly closed: Promise<LinkEnd>;
-  /** Resolves when all that was sent has left this process, or the link is closed. */
+  /** Resolves when all that was sent has left this process or been read by the other, or the link is closed. */
   drained(): Promise<void>;
   close(because: string): void;
   /**
@@ -33,6 +52,11 @@ export interface Link {
    * something did. Called by turns while a step is in flight; outside of it the other side wakes the process.
    */
   poll?(): boolean;
+  /**
+   * Only where the other side can read this one's memory (shared memory): lets it read payloads that lie in `vectors` instead of
+   * sending them. Where it can't after all, they are sent.
+   */
+  share?(vectors: SharedVectors): void;
   /** Says whether polling has stopped, so that the other side must wake this process for what it sends. */
   sleep?(asleep: boolean): void;
   readonly bytesOut: number;

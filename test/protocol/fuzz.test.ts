@@ -7,9 +7,16 @@
 import { describe, expect, it } from 'vitest';
 import { ByteStream } from '../../protocol/byte-stream.ts';
 import { LockstepError } from '../../protocol/errors.ts';
-import { encodeFrameHeader, FrameReader, type FrameHeader } from '../../protocol/frame.ts';
+import { encodeFrameHeader, FrameReader, MAX_FRAME_BYTES, type FrameHeader } from '../../protocol/frame.ts';
 import type { LinkEnd } from '../../protocol/link.ts';
 import { decodeCoordinatorMessage, decodeWorkerMessage, encodeMessage } from '../../protocol/messages.ts';
+import {
+  frameRecord,
+  mappedRecord,
+  RecordReader,
+  referenceRecord,
+  vectorsRecord,
+} from '../../worker/collective/links/records.ts';
 import { encodeHead, WebSocketReader } from '../../worker/collective/links/websocket.ts';
 
 const SEED = 20_261_124;
@@ -93,7 +100,16 @@ function fuzz(options: {
   return { inputs: read + refused, read, refused };
 }
 
-/** Hands `bytes` to `reader` in pieces that end anywhere, read where it wants them now and then, as from a socket. */
+/** Hands `bytes` to `push` in pieces that end anywhere. */
+function inPieces(bytes: Uint8Array, random: (below: number) => number, push: (piece: Uint8Array) => void): void {
+  for (let at = 0; at < bytes.length;) {
+    const end = at + 1 + random(bytes.length - at);
+    push(bytes.slice(at, end));
+    at = end;
+  }
+}
+
+/** As `inPieces`, by reading where the reader wants it now and then, as from a socket. */
 function inPlaces(
   bytes: Uint8Array,
   random: (below: number) => number,
@@ -241,6 +257,43 @@ describe('more than a million inputs', () => {
       },
     });
     expect(Math.min(verdict.read, verdict.refused)).toBeGreaterThan(20_000);
+    expect(memory() - before).toBeLessThan(200e6);
+  });
+
+  it('of the reader of records in shared memory', () => {
+    const before = memory();
+    const address = { pid: 7, fd: 9, bytes: 65_536, wordAt: 32_768, word: 'ab'.repeat(16) };
+    const [h, body] = [encodeFrameHeader(header({})), new Uint8Array(12).fill(7)];
+    const corpus = [
+      frameRecord(h, body),
+      referenceRecord(h, 4096, 12),
+      vectorsRecord(address),
+      [...vectorsRecord(address), ...mappedRecord(), ...referenceRecord(h, 0, 12)],
+    ].map((pieces) => Buffer.concat(pieces));
+    const verdict = fuzz({
+      corpus,
+      inputs: 150_000,
+      code: 'E_FRAME',
+      decode: (bytes, random) => {
+        let came = 0;
+        const reader = new RecordReader({
+          bytes: (piece) => (came += piece.byteLength),
+          reference: (place, count) => {
+            // As shm.ts has it checked: against what is there.
+            if (count < 1 || count > MAX_FRAME_BYTES) throw new Error(`${place}+${count}`);
+          },
+          frameEnd: () => {},
+          vectors: (found) => {
+            if (!Number.isSafeInteger(found.bytes) || found.word.length !== 32) throw new Error('no address');
+          },
+          mapped: () => {},
+        });
+        inPieces(bytes, random, (piece) => reader.push(piece));
+        if (came > bytes.length) throw new Error('more came out than went in');
+      },
+    });
+    expect(verdict.inputs).toBe(150_000);
+    expect(Math.min(verdict.read, verdict.refused)).toBeGreaterThan(15_000);
     expect(memory() - before).toBeLessThan(200e6);
   });
 

@@ -67,11 +67,16 @@ export class RingWriter {
     }
   }
 
-  /** Says that it waits for room; false when there is some by now. */
+  /** Asks to be told what the reader takes; true when the ring is full. */
   wait(): boolean {
     const { head, bytes } = this.parts;
     Atomics.store(head, WRITER_WAITS, 1);
     return used(this.parts) === bytes.byteLength;
+  }
+
+  /** True when the reader has taken all that was written. */
+  get isRead(): boolean {
+    return used(this.parts) === 0;
   }
 
   /** True, once, when the reader has gone to sleep and must be woken for what was written. */
@@ -119,7 +124,7 @@ export class RingReader {
     Atomics.store(this.parts.head, READER_ASLEEP, asleep ? 1 : 0);
   }
 
-  /** True, once, when the writer waits for the room that was made. */
+  /** True, once, when the writer has asked to be told of what was taken. */
   mustWake(): boolean {
     return Atomics.compareExchange(this.parts.head, WRITER_WAITS, 1, 0) === 1;
   }

@@ -3,17 +3,13 @@
 
 import { randomBytes } from 'node:crypto';
 import { closeSync, constants, fstatSync, openSync, readdirSync, unlinkSync, writeSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { LockstepError } from '../../../protocol/errors.ts';
+import { system } from './mapping.ts';
 
 /** Where Linux keeps files in memory. */
 const DIRECTORY = '/dev/shm';
 const NAME = /^lockstep-(\d+)-[0-9a-f]{16}$/;
-
-const PROT_READ_WRITE = 3;
-const MAP_SHARED = 1;
-const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 export interface Segment {
   readonly name: string;
@@ -24,46 +20,8 @@ export interface Segment {
   close(): void;
 }
 
-interface Koffi {
-  load(library: string | null): { func(signature: string): (...args: unknown[]) => unknown };
-  view(pointer: unknown, length: number): ArrayBuffer;
-  address(pointer: unknown): bigint;
-}
-
-interface Calls {
-  readonly map: (fd: number, bytes: number) => { readonly pointer: unknown; readonly buffer: ArrayBuffer };
-  readonly unmap: (pointer: unknown, bytes: number) => void;
-}
-
-let calls: Calls | null = null;
-
-/** The system's calls. Throws E_NOT_SUPPORTED where there are none. */
-function system(): Calls {
-  if (calls !== null) return calls;
-  if (process.platform !== 'linux') {
-    throw new LockstepError('E_NOT_SUPPORTED', `no shared memory on ${process.platform}`);
-  }
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the part of the library that is used; its own types don't load as ES modules do
-  const koffi = createRequire(import.meta.url)('koffi') as Koffi;
-  // The process's own C library, whatever its name.
-  const library = koffi.load(null);
-  const mmap = library.func('void *mmap(void *address, size_t bytes, int prot, int flags, int fd, int64_t offset)');
-  const munmap = library.func('int munmap(void *address, size_t bytes)');
-  calls = {
-    map: (fd, bytes) => {
-      const pointer = mmap(null, bytes, PROT_READ_WRITE, MAP_SHARED, fd, 0);
-      if (pointer === null || BigInt.asUintN(64, koffi.address(pointer)) === MAP_FAILED) {
-        throw new LockstepError('E_NOT_SUPPORTED', `mapping ${bytes} bytes of shared memory failed`);
-      }
-      return { pointer, buffer: koffi.view(pointer, bytes) };
-    },
-    unmap: (pointer, bytes) => void munmap(pointer, bytes),
-  };
-  return calls;
-}
-
 function mapped(name: string, fd: number, bytes: number): Segment {
-  const { pointer, buffer } = system().map(fd, bytes);
+  const { buffer, unmap } = system().map(fd, bytes, 'write');
   let isOpen = true;
   let isNamed = true;
   return {
@@ -81,7 +39,7 @@ function mapped(name: string, fd: number, bytes: number): Segment {
     close: () => {
       if (!isOpen) return;
       isOpen = false;
-      system().unmap(pointer, bytes);
+      unmap();
     },
   };
 }

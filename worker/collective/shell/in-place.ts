@@ -8,7 +8,7 @@ import { AllReduce, planMemory } from '../all-reduce.ts';
 import { residualsOf, type OpenCollective } from './generation.ts';
 import { Exchange, type GenerationPlan, type StepFigures } from './exchange.ts';
 import { nameOf, type Member } from './link-up.ts';
-import { reservePages, vectorMemory } from './memory.ts';
+import { reservePages, shareWithPeers, vectorMemory } from './memory.ts';
 import { backward, planCollective } from '../plan.ts';
 import { TrafficMeter } from './traffic.ts';
 
@@ -29,7 +29,8 @@ export function inPlace(
 ): OpenCollective {
   const collective = planCollective(plan);
   const places = planMemory(collective, plan.rank);
-  const memory = vectorMemory(reservePages(places.floats, false));
+  const pages = reservePages(places.floats, false);
+  const memory = vectorMemory(pages);
   const { buckets, length } = collective;
   const meter = new TrafficMeter();
   const free: number[] = [];
@@ -54,6 +55,7 @@ export function inPlace(
     },
     stirred: () => wake(),
   });
+  const endSharing = shareWithPeers(pages, links.values());
   let step = plan.firstStep;
   let sumAt: number | null = null;
   let microbatch = 0;
@@ -157,7 +159,10 @@ export function inPlace(
       here = null;
       return timing;
     },
-    close: () => exchange.close('the generation is over'),
+    close: async () => {
+      await exchange.close('the generation is over');
+      endSharing();
+    },
   };
 }
 

@@ -5,6 +5,8 @@
 
 import { readFileSync } from 'node:fs';
 import { LockstepError } from '../../../protocol/errors.ts';
+import type { Link } from '../../../protocol/link.ts';
+import { shareVectors } from '../links/shared-vectors.ts';
 import type { HalfArithmetic, VectorMemory } from '../vector-memory.ts';
 
 /** Of assembly.ts, where addresses are in bytes and counts in numbers. */
@@ -41,9 +43,11 @@ const MAX_BYTES = 65_535 * PAGE_BYTES;
 /** Before the vectors: a page in which foreign bytes are laid for a kernel, a block at a time, small enough for the first cache. */
 const SCRATCH_BYTES = PAGE_BYTES;
 const BLOCK_BYTES = 16 * 1024;
-/** Where in that page a block of 16-bit numbers is laid out as float32. */
+/** Where in that page a block of 16-bit numbers is laid out as float32: twice as many bytes. */
 const UNPACKED = BLOCK_BYTES;
 const HALF_BYTES = 2;
+/** In that page, after both: where a peer that reads the vectors finds the word that they are the right ones. */
+const WORD_AT = 3 * BLOCK_BYTES;
 /** Shared memory is copied a word at a time where both sides lie alike in their words, else a byte at a time. */
 const WORD_BYTES = 8;
 
@@ -67,6 +71,23 @@ export function reservePages(floats: number, shared: boolean): Pages {
 /** The floats of `pages` from address `at`; for the thread that only writes and reads vectors. */
 export function floatsOf(pages: Pages, at: number, count: number): Float32Array {
   return new Float32Array(pages.buffer, SCRATCH_BYTES + at * Float32Array.BYTES_PER_ELEMENT, count);
+}
+
+/**
+ * Lets the peers whose links can do so read the vectors of `pages`, which nobody has written to yet, where they lie. Returns what ends
+ * it; where the system can't, frames carry all payloads.
+ */
+export function shareWithPeers(pages: Pages, links: Iterable<Link>): () => void {
+  const able = [...links].filter((link) => link.share !== undefined);
+  if (able.length === 0) return () => {};
+  try {
+    const vectors = shareVectors(new Uint8Array(pages.buffer), WORD_AT);
+    for (const link of able) link.share?.(vectors);
+    return () => vectors.close();
+  } catch (error) {
+    if (error instanceof LockstepError && error.code === 'E_NOT_SUPPORTED') return () => {};
+    throw error;
+  }
 }
 
 /** Vector memory on `pages`, which another thread may share. */

@@ -11,7 +11,7 @@ import { BEGIN, ControlBlock, NO_SLOT } from './control-block.ts';
 import { Exchange, type GenerationPlan } from './exchange.ts';
 import { nameOf, openLinks, type Member } from './link-up.ts';
 import { openMeeting, type LinkOptions } from './meeting.ts';
-import { vectorMemory, type Pages } from './memory.ts';
+import { shareWithPeers, vectorMemory, type Pages } from './memory.ts';
 
 export interface OpenRequest {
   readonly kind: 'open';
@@ -60,6 +60,7 @@ const meeting = await openMeeting(data).catch((error: unknown) => {
 
 let exchange: Exchange | null = null;
 let control: ControlBlock | null = null;
+let endSharing = (): void => {};
 let lookMs = LOOK_MS;
 let isScheduled = false;
 let isAsleep = false;
@@ -134,6 +135,7 @@ async function open(request: OpenRequest): Promise<void> {
     failed: fail,
     stirred: wake,
   });
+  endSharing = shareWithPeers(pages, links.values());
   say({ kind: 'opened' });
   wake();
 }
@@ -142,6 +144,7 @@ async function close(): Promise<void> {
   const closing = exchange;
   exchange = null;
   await closing?.close('the generation is over');
+  endSharing();
   say({ kind: 'closed' });
 }
 
