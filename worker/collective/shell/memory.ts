@@ -40,13 +40,16 @@ export interface Pages {
 const PAGE_BYTES = 65_536;
 /** What WebAssembly can address, less one page for what comes from outside. */
 const MAX_BYTES = 65_535 * PAGE_BYTES;
-/** Before the vectors: a page in which foreign bytes are laid for a kernel, a block at a time, small enough for the first cache. */
-const SCRATCH_BYTES = PAGE_BYTES;
-const BLOCK_BYTES = 16 * 1024;
-/** Where in that page a block of 16-bit numbers is laid out as float32: twice as many bytes. */
+/**
+ * Before the vectors: pages in which foreign bytes are laid for a kernel, a block at a time; small enough for the second cache, and large
+ * enough that what JavaScript takes for a block, some microseconds, does not count.
+ */
+const SCRATCH_BYTES = 4 * PAGE_BYTES;
+const BLOCK_BYTES = PAGE_BYTES;
+/** Where in those pages a block of 16-bit numbers is laid out as float32: twice as many bytes. */
 const UNPACKED = BLOCK_BYTES;
 const HALF_BYTES = 2;
-/** In that page, after both: where a peer that reads the vectors finds the word that they are the right ones. */
+/** In those pages, after both: where a peer that reads the vectors finds the word that they are the right ones. */
 const WORD_AT = 3 * BLOCK_BYTES;
 /** Shared memory is copied a word at a time where both sides lie alike in their words, else a byte at a time. */
 const WORD_BYTES = 8;
@@ -150,6 +153,10 @@ export function vectorMemory(pages: Pages): VectorMemory {
         if (bytes.byteOffset !== byteOf(into)) {
           all.copyWithin(byteOf(into), bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
         }
+        return;
+      }
+      if (!isShared) {
+        all.set(bytes, byteOf(into));
         return;
       }
       for (let start = 0; start < bytes.byteLength; start += BLOCK_BYTES) {
