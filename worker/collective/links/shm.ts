@@ -118,9 +118,12 @@ export function shmLink(segment: Segment, channel: WebSocketChannel, side: 0 | 1
         try {
           theirs = openPeerVectors(address);
         } catch (error) {
-          // They go through the ring: the sender is told nothing.
-          if (error instanceof LockstepError && error.code === 'E_NOT_SUPPORTED') return;
-          throw error;
+          if (!(error instanceof LockstepError && error.code === 'E_NOT_SUPPORTED')) throw error;
+          // The sender is told nothing, and so goes on by the ring.
+          process.emitWarning(
+            `a peer's vectors can't be read where they lie, they come through a ring: ${error.message}`,
+          );
+          return;
         }
         post(mappedRecord());
       },

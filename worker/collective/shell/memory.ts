@@ -88,8 +88,11 @@ export function shareWithPeers(pages: Pages, links: Iterable<Link>): () => void 
     for (const link of able) link.share?.(vectors);
     return () => vectors.close();
   } catch (error) {
-    if (error instanceof LockstepError && error.code === 'E_NOT_SUPPORTED') return () => {};
-    throw error;
+    if (!(error instanceof LockstepError && error.code === 'E_NOT_SUPPORTED')) throw error;
+    process.emitWarning(
+      `peers can't read this worker's vectors where they lie, they go through a ring: ${error.message}`,
+    );
+    return () => {};
   }
 }
 
