@@ -30,6 +30,8 @@ export function inPlace(
   const collective = planCollective(plan);
   const places = planMemory(collective, plan.rank);
   const pages = reservePages(places.floats, false);
+  // Before anything is written there: a peer that is ahead has sent its first part already, and receiving begins with the exchange.
+  const endSharing = shareWithPeers(pages, links.values());
   const memory = vectorMemory(pages);
   const { buckets, length } = collective;
   const meter = new TrafficMeter();
@@ -55,7 +57,6 @@ export function inPlace(
     },
     stirred: () => wake(),
   });
-  const endSharing = shareWithPeers(pages, links.values());
   let step = plan.firstStep;
   let sumAt: number | null = null;
   let microbatch = 0;

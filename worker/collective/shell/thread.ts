@@ -125,6 +125,8 @@ async function open(request: OpenRequest): Promise<void> {
   lookMs = here <= availableParallelism() ? LOOK_MS : 0;
   const block = new ControlBlock(request.control);
   control = block;
+  // Before anything is written there: a peer that is ahead has sent its first part already, and receiving begins with the exchange.
+  endSharing = shareWithPeers(pages, links.values());
   exchange = new Exchange({
     plan,
     links,
@@ -135,7 +137,6 @@ async function open(request: OpenRequest): Promise<void> {
     failed: fail,
     stirred: wake,
   });
-  endSharing = shareWithPeers(pages, links.values());
   say({ kind: 'opened' });
   wake();
 }

@@ -22,6 +22,7 @@ import type { Link, SharedVectors } from '../../../../protocol/link.ts';
 import { openPeerVectors, shareVectors } from '../../../../worker/collective/links/shared-vectors.ts';
 import { connectToPeer, listenForPeers } from '../../../../worker/collective/links/ws.ts';
 import { startCommunication } from '../../../../worker/collective/shell/communication.ts';
+import type { Communication, OpenCollective } from '../../../../worker/collective/shell/generation.ts';
 import { reservePages } from '../../../../worker/collective/shell/memory.ts';
 import { collector, headerOf, payloadOf } from './contract.ts';
 
@@ -196,6 +197,33 @@ it('what was sent before a goodbye is read after it', async () => {
   expect((await b.closed).because).toBe('over');
   expect(Buffer.compare(atB.frames[1]?.payload ?? Buffer.alloc(0), payloadOf(1, 500_000))).toBe(0);
 });
+
+it.each([false, true])(
+  'what a peer sends before this rank has opened its vectors is in the sum (on a thread: %s)',
+  async (threaded) => {
+    const workers = await Promise.all(
+      [0, 1].map(async () => startCommunication({ host: '127.0.0.1', token: null, run: 'run-1', threaded })),
+    );
+    opened.push(...workers);
+    const members = workers.map(({ url }, rank) => ({ worker: `w${rank}`, rank, peerUrl: url, host: 'here' }));
+    const plan = { generation: 1, microbatches: 2, length: 1000, firstStep: 0 };
+    const begin = async (rank: number): Promise<OpenCollective> => {
+      const collective = await (workers[rank] as Communication).open({ ...plan, rank }, members);
+      (await collective.slot(rank)).fill(rank + 1);
+      for (const bucket of collective.buckets.keys()) collective.ready(bucket);
+      return collective;
+    };
+    // The higher rank calls, and does not wait for the lower one to open.
+    const ahead = await begin(1);
+    const aheadSum = ahead.allReduce(0);
+    // Its part is in the ring by now, or at the latest when its thread has had some turns.
+    for (let turn = 0; turn < 100; turn++) await nextTurn();
+    const behind = await begin(0);
+    const sums = [(await behind.allReduce(0)).sum, (await aheadSum).sum];
+    for (const sum of sums) expect(new Set(sum)).toEqual(new Set([3]));
+    for (const one of [ahead, behind]) await one.close();
+  },
+);
 
 it('generations that come and go leave nothing: no descriptor, no mapping, no name', async () => {
   setFlagsFromString('--expose_gc');
