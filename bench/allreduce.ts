@@ -8,7 +8,7 @@ import { availableParallelism, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { interleaved, median, startMeasuring, type Measuring, type WindowFigures } from './measure.ts';
+import { interleaved, median, startMeasuring, TYPESCRIPT, type Measuring, type WindowFigures } from './measure.ts';
 import { NOT_INSTALLED, PEERS, peersPython } from './peers.ts';
 import type { BenchOptions } from './run.ts';
 import { threeDigits, type Row } from './table.ts';
@@ -30,9 +30,7 @@ const PROCESS = fileURLToPath(new URL('allreduce-process.ts', import.meta.url));
 
 /** A measuring process: rank 0 of so many. */
 export function ourProcess(processes: number, way: string, ...flags: readonly string[]): string[] {
-  const typescript =
-    'typescript' in process.features && process.features.typescript !== false ? [] : ['--import', 'tsx'];
-  return [process.execPath, ...typescript, PROCESS, '--processes', String(processes), '--way', way, ...flags];
+  return [process.execPath, ...TYPESCRIPT, PROCESS, '--processes', String(processes), '--way', way, ...flags];
 }
 
 /** A NATS server on a free port; null when there is none on the PATH. */

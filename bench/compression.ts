@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import type { Trained } from './compression-process.ts';
 import { LINKS, told } from './slow-link.ts';
+import { TYPESCRIPT } from './measure.ts';
 import type { Row } from './table.ts';
 
 const PROCESS = fileURLToPath(new URL('compression-process.ts', import.meta.url));
@@ -16,10 +17,8 @@ const EPOCHS = 4;
 const SAMPLES = 20_000;
 
 async function trained(form: string): Promise<Trained> {
-  const typescript =
-    'typescript' in process.features && process.features.typescript !== false ? [] : ['--import', 'tsx'];
   const args = [PROCESS, '--form', form, '--epochs', String(EPOCHS), '--samples', String(SAMPLES)];
-  const child = spawn(process.execPath, [...typescript, ...args], {
+  const child = spawn(process.execPath, [...TYPESCRIPT, ...args], {
     env: { ...process.env, ...engineEnvironment(1) },
     stdio: ['ignore', 'pipe', 'inherit'],
   });

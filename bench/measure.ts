@@ -9,6 +9,10 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 
+/** What a Node that does not read TypeScript by itself needs to run a script of ours. */
+export const TYPESCRIPT: readonly string[] =
+  'typescript' in process.features && process.features.typescript !== false ? [] : ['--import', 'tsx'];
+
 /** The middle value, or the mean of the two in the middle. NaN of no values. */
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);

@@ -5,14 +5,12 @@ import { spawnSync } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { engineEnvironment } from '../worker/engine/environment.ts';
-import { interleaved, median } from './measure.ts';
+import { interleaved, median, TYPESCRIPT } from './measure.ts';
 import type { BenchOptions } from './run.ts';
 import type { Row } from './table.ts';
 import { ours } from './throughput.ts';
 
 const PROCESS = fileURLToPath(new URL('step-thread-process.ts', import.meta.url));
-
-const TYPESCRIPT = 'typescript' in process.features && process.features.typescript !== false ? [] : ['--import', 'tsx'];
 
 interface Measured {
   readonly ms: number;
