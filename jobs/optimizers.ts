@@ -1,7 +1,7 @@
 // Optimizers over flat float32 vectors, with Keras 3's formulas (keras/src/optimizers/{adam,sgd}.py): every rank applies one
 // of these to the same bits and so arrives at the same bits. No tensor, no allocation.
 //
-// Adam runs in WebAssembly SIMD, in float32 like Keras's. SGD is a plain loop in float64, rounded once where a float32 vector
+// Adam runs in WebAssembly SIMD, in float32 like Keras's; a moment that would be subnormal is zero, as on TensorFlow's threads. SGD is a plain loop in float64, rounded once where a float32 vector
 // takes the result. IEEE 754 fixes +, -, *, / and sqrt, so every processor agrees on the bits.
 //
 // Cost on one core here, 122,570 / 25 M floats: adam 0.2 / 61 ms (1.2 / 240 as a plain loop), sgd 0.3 / 70 ms, with momentum

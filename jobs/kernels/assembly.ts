@@ -4,7 +4,20 @@
 // Arithmetic is float32, an operation at a time, in the order that is written: the same bits on every processor. What is left
 // over after the last four floats is done one by one by the same formula.
 
-/** Adam (Kingma and Ba 2015) over n floats; `size` is the step size with both bias corrections in it. */
+/** The smallest normal float32. */
+const SMALLEST: f32 = 1.17549435e-38;
+
+/**
+ * Subnormal numbers become zero, as on TensorFlow's own threads. A moment whose gradient stays zero (a ReLU that never fires)
+ * would fade to a subnormal and stay there, and arithmetic on those is a hundred times slower.
+ */
+// @ts-ignore: decorator
+@inline
+function flushed(value: v128): v128 {
+  return v128.andnot(value, f32x4.lt(f32x4.abs(value), f32x4.splat(SMALLEST)));
+}
+
+/** Adam (Kingma and Ba 2015) over n floats; `size` is the step size with both bias corrections in it. Subnormal moments become zero. */
 export function adam(
   weights: usize,
   gradient: usize,
@@ -26,8 +39,8 @@ export function adam(
     const g = v128.load(gradient + i);
     const mOld = v128.load(m + i);
     const vOld = v128.load(v + i);
-    const mNew = f32x4.add(mOld, f32x4.mul(f32x4.sub(g, mOld), rests1));
-    const vNew = f32x4.add(vOld, f32x4.mul(f32x4.sub(f32x4.mul(g, g), vOld), rests2));
+    const mNew = flushed(f32x4.add(mOld, f32x4.mul(f32x4.sub(g, mOld), rests1)));
+    const vNew = flushed(f32x4.add(vOld, f32x4.mul(f32x4.sub(f32x4.mul(g, g), vOld), rests2)));
     const step = f32x4.div(f32x4.mul(mNew, sizes), f32x4.add(f32x4.sqrt(vNew), epsilons));
     v128.store(m + i, mNew);
     v128.store(v + i, vNew);
@@ -37,8 +50,10 @@ export function adam(
     const g = load<f32>(gradient + i);
     const mOld = load<f32>(m + i);
     const vOld = load<f32>(v + i);
-    const mNew = mOld + (g - mOld) * rest1;
-    const vNew = vOld + (g * g - vOld) * rest2;
+    let mNew = mOld + (g - mOld) * rest1;
+    let vNew = vOld + (g * g - vOld) * rest2;
+    if (abs<f32>(mNew) < SMALLEST) mNew = 0;
+    if (abs<f32>(vNew) < SMALLEST) vNew = 0;
     store<f32>(m + i, mNew);
     store<f32>(v + i, vNew);
     store<f32>(weights + i, load<f32>(weights + i) - (mNew * size) / (sqrt<f32>(vNew) + epsilon));

@@ -49,6 +49,27 @@ for (const length of LENGTHS) {
   });
 }
 
+test('a moment fades to zero, never to a subnormal number, which would make every later step slow', () => {
+  const SMALLEST = 2 ** -126;
+  for (const length of [3, 4, 21]) {
+    const rates = { size: 0.002, rest1: 0.1, rest2: 0.001, epsilon: 1e-7 };
+    for (const sign of [1, -1]) {
+      // The next step's exact value: 0.9 of it, then 0.999 of it.
+      const m = new Float32Array(length).fill(sign * SMALLEST * 1.1);
+      const v = new Float32Array(length).fill(SMALLEST);
+      const [weights, gradient] = [new Float32Array(length), new Float32Array(length)];
+      adamStep({ weights, gradient, m, v }, rates);
+      expect({ m, v }).toEqual({ m: new Float32Array(length), v: new Float32Array(length) });
+    }
+    const m = new Float32Array(length).fill(SMALLEST * 1.2);
+    const v = new Float32Array(length).fill(SMALLEST * 1.2);
+    const [weights, gradient] = [new Float32Array(length), new Float32Array(length)];
+    adamStep({ weights, gradient, m, v }, rates);
+    expect(m.every((value) => value >= SMALLEST)).toBe(true);
+    expect(v.every((value) => value >= SMALLEST)).toBe(true);
+  }
+});
+
 test('what is not finite stays so in the sum of squares', () => {
   for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
     for (const place of [0, 5, 6]) {
