@@ -74,7 +74,6 @@ async function openRank(): Promise<Rank> {
   let collective: OpenCollective | null = null;
   let vector = new Float32Array(0);
   let out = new Float32Array(0);
-  let step = 0;
   return {
     url: communication.url,
     obey: async (order) => {
@@ -92,7 +91,6 @@ async function openRank(): Promise<Rank> {
         collective = await communication.open(plan, members);
         vector = new Float32Array(order.floats).fill(rank + 1);
         out = new Float32Array(order.floats);
-        step = 0;
         return [];
       }
       const times: number[] = [];
@@ -100,7 +98,7 @@ async function openRank(): Promise<Rank> {
       if (open === null) throw new Error('no collective is open');
       for (let call = 0; call < order.calls; call++) {
         const began = performance.now();
-        const sum = order.copied ? await copied(open, step++, vector, out) : await whereItLies(open, step++, vector);
+        const sum = order.copied ? await copied(open, vector, out) : await whereItLies(open, vector);
         times.push(performance.now() - began);
         for (const at of [0, sum.length - 1]) {
           if (sum[at] !== (processes * (processes + 1)) / 2) throw new Error(`the sum is ${sum[at]}`);
@@ -115,17 +113,12 @@ async function openRank(): Promise<Rank> {
   };
 }
 
-async function copied(
-  collective: OpenCollective,
-  step: number,
-  vector: Float32Array,
-  out: Float32Array,
-): Promise<Float32Array> {
-  await collective.allReduceCopied(step, rank, vector, out);
+async function copied(collective: OpenCollective, vector: Float32Array, out: Float32Array): Promise<Float32Array> {
+  await collective.allReduceCopied(rank, vector, out);
   return out;
 }
 
-async function whereItLies(collective: OpenCollective, step: number, vector: Float32Array): Promise<Float32Array> {
+async function whereItLies(collective: OpenCollective, vector: Float32Array): Promise<Float32Array> {
   const slot = await collective.slot(rank);
   const part = computeMs / collective.buckets.length;
   for (const [bucket, { offset, length }] of collective.buckets.entries()) {
@@ -138,7 +131,7 @@ async function whereItLies(collective: OpenCollective, step: number, vector: Flo
     }
     collective.ready(bucket);
   }
-  return (await collective.allReduce(step)).sum;
+  return (await collective.allReduce()).sum;
 }
 
 function powerOfTwo(n: number): number {

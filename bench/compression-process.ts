@@ -130,7 +130,9 @@ async function main(): Promise<Trained> {
       collective,
       clock: () => performance.now() / 1000,
       rssBytes: () => 0,
-      stopWanted: () => false,
+      wish: () => null,
+      check: () => {},
+      inFlight: { microbatches: 0 },
       report: () => {},
       tell: (message) => {
         if (message.kind !== 'evaluation') return;

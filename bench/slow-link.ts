@@ -58,7 +58,7 @@ async function pairOver(link: SlowLink, form: (typeof FORMS)[number]): Promise<P
   const sumOf = async (collective: OpenCollective, rank: number): Promise<Float32Array> => {
     (await collective.slot(rank)).fill(rank + 1);
     for (const bucket of collective.buckets.keys()) collective.ready(bucket);
-    return (await collective.allReduce(step)).sum;
+    return (await collective.allReduce()).sum;
   };
   return {
     call: async () => {

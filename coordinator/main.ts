@@ -7,7 +7,7 @@ import { hostname } from 'node:os';
 import { connectNats, type Nats } from '../nats/connect.ts';
 import type { NatsServer } from '../nats/server.ts';
 import type { BatchPlan } from '../protocol/batch-plan.ts';
-import { isResidual, MAX_STATE_PART_FLOATS } from '../protocol/messages.ts';
+import { MAX_STATE_PART_FLOATS } from '../protocol/messages.ts';
 import type { RunReport } from '../protocol/report.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
 import type { RunEvent } from '../protocol/run-event.ts';
@@ -47,6 +47,12 @@ export interface CoordinatorOptions {
   /** Workers to wait for before training starts. */
   readonly workers: number;
   readonly allowMixedEngines: boolean;
+  /** Fewer wait for more, for so many milliseconds at most; more are spares. */
+  readonly minWorkers: number;
+  readonly maxWorkers: number;
+  readonly waitLimitMs: number;
+  /** How often in a row a worker process is started anew without having done a step. */
+  readonly restartLimit: number;
   readonly listen: { readonly host: string; readonly port: number };
   /** What its port is served with over TLS; null: without. */
   readonly identity: Tls['identity'];
@@ -65,6 +71,8 @@ export interface CoordinatorOptions {
   readonly lockstepVersion: string;
   readonly dataSet: string;
   readonly augment: string;
+  /** Starts the worker process of this local rank anew; called in a supervised run only. */
+  readonly startWorker: (localRank: number) => void;
   readonly onEvent: (event: RunEvent) => void;
   readonly onView: (view: RunView) => void;
 }
@@ -106,7 +114,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     workers: options.workers,
     allowMixedEngines: options.allowMixedEngines,
     supervised: options.supervised,
-    resumeStep: resume?.checkpoint.step ?? null,
+    minWorkers: options.minWorkers,
+    maxWorkers: options.maxWorkers,
+    waitLimitMs: options.waitLimitMs,
+    restartLimit: options.restartLimit,
+    resumed: resume?.checkpoint ?? null,
     progress: resume === null ? NO_PROGRESS : resume.checkpoint.progress,
     stepsLost: resume?.stepsLost ?? 0,
   });
@@ -157,14 +169,23 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     for (const effect of run.receive(input, performance.now())) perform(effect);
   };
 
-  /** A disk that fails is an alarm, not the end of training. */
-  const record = (entry: JournalEntry | RunRecord): void => {
+  /** Resolves when it is on disk. A disk that fails is an alarm, not the end of training. */
+  const record = async (entry: JournalEntry | RunRecord): Promise<void> => {
     const timed = { t: new Date().toISOString(), ...entry };
-    journal.append(timed).catch((error: unknown) => {
+    const written = journal.append(timed).catch((error: unknown) => {
       tell({ kind: 'warning', message: `journal.jsonl could not be written: ${String(error)}` });
     });
     kept?.record?.add(timed);
-    if (timed.kind !== 'generation') return;
+    if (timed.kind === 'generation') noteMembership(timed);
+    return written;
+  };
+
+  const onRecord = async (entry: JournalEntry, afterwards: readonly Effect[]): Promise<void> => {
+    await record(entry);
+    for (const effect of afterwards) perform(effect);
+  };
+
+  const noteMembership = (timed: { t: string; generation: number; because: string }): void => {
     const members = run
       .members()
       .map(({ id, rank, host }) => ({ worker: id, rank: rank ?? 0, host }))
@@ -178,7 +199,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         connections.get(effect.worker)?.send(effect.message);
         return;
       case 'send-state':
-        sendState(effect.worker, effect.vectors);
+        sendState(effect.worker, effect.state, effect.vectors);
+        return;
+      case 'start-worker':
+        options.startWorker(effect.localRank);
         return;
       case 'disconnect':
         metrics.countRefusal(effect.code);
@@ -189,7 +213,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         tell(effect.event);
         return;
       case 'journal':
-        record(effect.record);
+        void onRecord(effect.record, effect.afterwards ?? []);
         return;
       case 'worker-step':
         metrics.observeWorkerStep(effect.worker, effect.report);
@@ -218,20 +242,17 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     phases: event.phases,
   });
 
-  const sendState = (worker: string, wanted: 'replica' | readonly string[]): void => {
-    const checkpoint = resume?.checkpoint;
+  const sendState = (worker: string, state: ReplicaState, wanted: readonly string[]): void => {
     const connection = connections.get(worker);
-    if (checkpoint === undefined || connection === undefined) return;
-    const vectors = checkpoint.vectors.filter(({ name }) =>
-      wanted === 'replica' ? !isResidual(name) : wanted.includes(name),
-    );
+    if (connection === undefined) return;
+    const vectors = state.vectors.filter(({ name }) => wanted.includes(name));
     for (const [vectorIndex, { name, data }] of vectors.entries()) {
       for (let offset = 0; offset < Math.max(1, data.length); offset += MAX_STATE_PART_FLOATS) {
         const floats = Math.min(MAX_STATE_PART_FLOATS, data.length - offset);
         connection.send({
           kind: 'state',
-          step: checkpoint.step,
-          digest: checkpoint.digest,
+          step: state.step,
+          digest: state.digest,
           vector: name,
           vectorIndex,
           vectors: vectors.length,
@@ -330,7 +351,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       });
   });
 
-  record({
+  void record({
     kind: 'run',
     lockstep: options.lockstepVersion,
     config,

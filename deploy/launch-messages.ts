@@ -14,6 +14,14 @@ export interface Listening {
   readonly workers: number;
 }
 
+/** A worker process is to be started anew. */
+export interface StartWorker {
+  readonly kind: 'start-worker';
+  readonly localRank: number;
+}
+
+export type FromCoordinator = Listening | StartWorker;
+
 export type ToCoordinator =
   | { readonly kind: 'stop'; readonly because: string }
   | { readonly kind: 'worker-ended'; readonly end: WorkerEnd };
@@ -22,8 +30,9 @@ function kindOf(raw: unknown): unknown {
   return typeof raw === 'object' && raw !== null && 'kind' in raw ? raw.kind : undefined;
 }
 
-export function fromCoordinator(raw: unknown): Listening | null {
-  return kindOf(raw) === 'listening' ? (raw as Listening) : null;
+export function fromCoordinator(raw: unknown): FromCoordinator | null {
+  const kind = kindOf(raw);
+  return kind === 'listening' || kind === 'start-worker' ? (raw as FromCoordinator) : null;
 }
 
 export function fromLauncher(raw: unknown): ToCoordinator | null {

@@ -23,7 +23,7 @@ import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { joinLine } from './join-line.ts';
-import { fromLauncher, type Listening } from './launch-messages.ts';
+import { fromLauncher, type Listening, type StartWorker } from './launch-messages.ts';
 import { joinUrl, natsServerOf } from './nats.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { isLoopback } from './options/values.ts';
@@ -128,6 +128,10 @@ async function coordinate(
     config,
     workers,
     allowMixedEngines: flags.allowMixedEngines,
+    minWorkers: flags.minWorkers,
+    maxWorkers: flags.maxWorkers ?? config.microbatches,
+    waitLimitMs: 1000 * flags.waitLimit,
+    restartLimit: flags.restartLimit,
     listen: flags.listen,
     identity: tls?.identity ?? null,
     token,
@@ -140,6 +144,7 @@ async function coordinate(
     lockstepVersion: LOCKSTEP_VERSION,
     dataSet: definition.data.name,
     augment: config.augment ? (definition.augment?.name ?? 'on') : 'off',
+    startWorker: (localRank) => process.send?.({ kind: 'start-worker', localRank } satisfies StartWorker),
     onEvent: (event) => display.event(event),
     onView: (view) => display.view(view),
   });

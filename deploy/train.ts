@@ -15,7 +15,7 @@ import { findGpus, type Gpu, gpuOf } from './setup/nvidia.ts';
 import { setUp } from './setup/steps.ts';
 import { readTls } from './tls-files.ts';
 import { readToken } from './token.ts';
-import { WorkerProcesses } from './worker-processes.ts';
+import { WorkerProcesses, type WorkerLaunch } from './worker-processes.ts';
 
 const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
 
@@ -89,33 +89,36 @@ async function supervise(launch: {
   process.on('SIGTERM', onSignal);
   process.on('SIGHUP', onSignal);
 
+  let workerLaunch: WorkerLaunch | null = null;
+  const startWorker = (localRank: number): void => {
+    if (workerLaunch !== null) workers.start(workerLaunch, localRank, (end) => tell({ kind: 'worker-ended', end }));
+  };
   coordinator.on('message', (raw) => {
     const message = fromCoordinator(raw);
     if (message === null) return;
-    for (let localRank = 0; localRank < message.workers; localRank++) {
-      workers.start(
-        {
-          entry: ENTRY,
-          coordinatorUrl: message.url,
-          tokenFile: message.tokenFile,
-          job: launch.job,
-          flags: launch.flags,
-          logDirectory: message.logDirectory,
-          localWorldSize: message.workers,
-          environment: (rank) => {
-            const gpu = gpuOf(launch.gpus, rank);
-            return {
-              ...engineEnvironment(1),
-              ...launch.secrets,
-              ...(gpu !== null && { CUDA_VISIBLE_DEVICES: gpu.uuid }),
-              ...(launch.adapter !== null && { LOCKSTEP_ADAPTER: launch.adapter }),
-            };
-          },
-        },
-        localRank,
-        (end) => tell({ kind: 'worker-ended', end }),
-      );
+    if (message.kind === 'start-worker') {
+      startWorker(message.localRank);
+      return;
     }
+    workerLaunch = {
+      entry: ENTRY,
+      coordinatorUrl: message.url,
+      tokenFile: message.tokenFile,
+      job: launch.job,
+      flags: launch.flags,
+      logDirectory: message.logDirectory,
+      localWorldSize: message.workers,
+      environment: (rank) => {
+        const gpu = gpuOf(launch.gpus, rank);
+        return {
+          ...engineEnvironment(1),
+          ...launch.secrets,
+          ...(gpu !== null && { CUDA_VISIBLE_DEVICES: gpu.uuid }),
+          ...(launch.adapter !== null && { LOCKSTEP_ADAPTER: launch.adapter }),
+        };
+      },
+    };
+    for (let localRank = 0; localRank < message.workers; localRank++) startWorker(localRank);
   });
 
   try {

@@ -42,6 +42,7 @@ export type ErrorCode =
   | 'E_COORDINATOR_LOST'
   | 'E_NATS_LOST' // the connection to the NATS server ended
   // in running
+  | 'E_TOO_FEW_WORKERS' // fewer than --min-workers for longer than --wait-limit
   | 'E_WORKER_FAILED'
   | 'E_NOT_FINITE' // a loss or gradient that is not finite
   | 'E_TRAINING';

@@ -1,8 +1,8 @@
 // Control messages between the coordinator and a worker, as values. Gradients never travel here: they go from peer to peer in
 // frames (frame.ts). A message is parsed once, at the border, by `decode...`; inside it is trusted.
 //
-// Order on one control link: hello -> welcome [-> state parts] -> ready -> generation [-> residuals in parts] -> linked -> report ...
-// -> finished.
+// Order on one control link: hello -> welcome -> ready, then for each generation that this worker is a member of: generation -> linked ->
+// begin [-> state parts] -> report ... -> finished, or interrupted. A newer generation ends an older one at any point.
 
 import { Packr, Unpackr } from 'msgpackr';
 import { z } from 'zod';
@@ -11,7 +11,7 @@ import { TRANSPORTS } from './link.ts';
 import { runConfigSchema } from './run-config.ts';
 
 /** Refused when it differs. Raise it with every change that an older peer would misread. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** Longest control message in bytes; state travels in parts below it. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
@@ -112,9 +112,8 @@ const ready = z.strictObject({
   kind: z.literal('ready'),
   engine: engineInfoSchema,
   fingerprint: digest,
-  /** Digest of the weights it holds now, after initialization or after a state transfer. */
+  /** Digest of the initial weights of the run's seed, as this worker's engine makes them. */
   weightsDigest: digest,
-  step: count,
   /** Where peers reach it. */
   peerUrl: z.string().max(400),
   layout: z.array(weightEntry).max(100_000),
@@ -123,7 +122,21 @@ const ready = z.strictObject({
   optimizer: z.strictObject({ name, slots: z.array(name).max(MAX_SLOTS) }),
 });
 
-const linked = z.strictObject({ kind: z.literal('linked'), generation: count });
+/** All links of the generation are up. What this worker brings along: steps done, and the digest of its weights after them. */
+const linked = z.strictObject({ kind: z.literal('linked'), generation: count, step: count, digest });
+
+/** A generation is over for this worker before its time; it waits for the next one. */
+const interrupted = z.strictObject({
+  kind: z.literal('interrupted'),
+  generation: count,
+  /** Steps that it has done; and microbatches that it has computed of the one in flight, to be computed again. */
+  step: count,
+  computed: count,
+  /** The rank whose link was lost or dropped; null when it was told to give the generation up. */
+  peer: z.int().min(0).nullable(),
+  code: name,
+  because: text,
+});
 
 const stepReport = z.strictObject({
   /** Steps done with this one: the first step's report says 1. */
@@ -172,6 +185,7 @@ const evaluation = z.strictObject({
 
 const finished = z.strictObject({
   kind: z.literal('finished'),
+  generation: count,
   step: count,
   digest,
   peakRssBytes: count,
@@ -189,6 +203,7 @@ const workerMessageSchema = z.discriminatedUnion('kind', [
   hello,
   ready,
   linked,
+  interrupted,
   report,
   statePart,
   evaluation,
@@ -202,13 +217,14 @@ const welcome = z.strictObject({
   protocol: z.int(),
   worker: name,
   config: runConfigSchema,
-  /** Steps done by the state that follows in parts; null: start from the seed's initial weights. */
-  resumeStep: count.nullable(),
 });
 
+/** A new membership: its members link up. */
 const generation = z.strictObject({
   kind: z.literal('generation'),
   generation: count,
+  /** The one before is ended by an agreement on its all-reduce, after a whole step; else it is given up at once. */
+  graceful: z.boolean(),
   rank: z.int().min(0),
   worldSize: z.int().min(1),
   members: z.array(
@@ -220,6 +236,31 @@ const generation = z.strictObject({
     }),
   ),
   because: text,
+});
+
+/** All members are linked: train on from one state. */
+const begin = z.strictObject({
+  kind: z.literal('begin'),
+  generation: count,
+  /** Steps done by that state. */
+  step: count,
+  /**
+   * Where the state comes from: `held` by every member; from a rank, over the generation's own links, for those who are behind; from
+   * the coordinator, in parts that follow; or `start`: the seed's initial weights.
+   */
+  source: z.discriminatedUnion('kind', [
+    z.strictObject({ kind: z.literal('held') }),
+    z.strictObject({ kind: z.literal('start') }),
+    z.strictObject({ kind: z.literal('coordinator') }),
+    z.strictObject({ kind: z.literal('rank'), rank: z.int().min(0) }),
+  ]),
+  /** Of the weights in that state. */
+  digest,
+  /** What members have yet to do with it first: evaluate it; send it to be kept. */
+  evaluate: z.boolean(),
+  keep: z.boolean(),
+  /** Not to train with it: there are too few, and another generation will come. */
+  hold: z.boolean(),
 });
 
 /** Finish the step in flight on every rank, leave a checkpoint, end. */
@@ -234,6 +275,7 @@ const coordinatorMessageSchema = z.discriminatedUnion('kind', [
   welcome,
   statePart,
   generation,
+  begin,
   stop,
   refused,
   dismissed,

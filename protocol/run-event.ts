@@ -52,6 +52,9 @@ export type RunEvent =
       readonly spares: number;
       readonly because: string;
     }
+  /** There are too few workers to train. */
+  | { readonly kind: 'waiting'; readonly because: string }
+  | { readonly kind: 'worker-lost'; readonly cause: RootCause }
   | {
       readonly kind: 'step';
       /** Steps done. */

@@ -4,7 +4,7 @@ import type { PhaseSeconds } from './messages.ts';
 import type { WorkerState } from './metrics.ts';
 import type { EpochReport, Straggler } from './report.ts';
 
-export type RunPhase = 'gathering' | 'training' | 'evaluating' | 'stopping' | 'done' | 'stopped' | 'failed';
+export type RunPhase = 'gathering' | 'training' | 'evaluating' | 'waiting' | 'stopping' | 'done' | 'stopped' | 'failed';
 
 export interface WorkerView {
   /** Name for its life: w0, w1, ... in the order of arrival. */

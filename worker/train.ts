@@ -6,8 +6,12 @@
 // shape does not depend on the ranks, and every rank applies the same update to the same bits. The loop knows nothing of
 // sockets or files: what it needs comes in as `TrainingContext`, what it has to say goes out through `tell`.
 //
-// A step's vector is the engine's contribution (gradient sums, state changes, summed loss, correct) and one more float: a
-// wish to stop. Its sum is the same on every rank, so all stop after the same step without asking anyone.
+// A step's vector is the engine's contribution (gradient sums, state changes, summed loss, correct) and one more float: a wish to
+// stop, or to let another membership take over. Its sum is the same on every rank, so all stop after the same step without asking
+// anyone.
+//
+// When a peer is lost, the collective throws, here or there in the step, and `state` is as it was after the last whole step: the
+// next membership does the step in flight again, to the same bits.
 //
 // Where gradients are compressed on the way there is more state than the replica: each microbatch's residual (collective/all-reduce.ts),
 // which only the rank that computes the microbatch has. So every rank keeps its part, where else rank 0's is all.
@@ -41,7 +45,7 @@ export interface Collective {
    * Sums everybody's vectors in the canonical tree, the same bits on every rank. The sum is to be read where it lies, and not to be
    * written to, because peers read it there, too; it stays until the slots of the step after next are written. Throws E_PEER_LOST.
    */
-  allReduce(step: number): Promise<AllReduced>;
+  allReduce(): Promise<AllReduced>;
 }
 
 export interface AllReduced extends AllReduceTiming {
@@ -83,23 +87,48 @@ export interface TrainingContext {
   /** Seconds on a monotonic clock. */
   readonly clock: () => number;
   readonly rssBytes: () => number;
-  /** True when somebody wants training to stop. */
-  readonly stopWanted: () => boolean;
+  /** What somebody wants of training: to end, or to pause because another membership waits. */
+  readonly wish: () => 'stop' | 'pause' | null;
+  /** Throws when this membership has been given up: asked between two pieces of work in which no peer is heard. */
+  readonly check: () => void;
+  /** Counts, for who looks after an interruption, the microbatches of the step in flight that are computed. */
+  readonly inFlight: { microbatches: number };
   readonly report: (step: StepReport, traffic: readonly LinkTraffic[]) => void;
   readonly tell: (message: WorkerMessage) => void;
   /** Sends this rank's part of the run's state to be kept; resolves when it is on its way. */
   readonly keep: (state: ReplicaState) => Promise<void>;
 }
 
-/** Trains from `state.step` to the end or to an agreed stop; returns why it ended. `state` is changed in place. */
-export async function train(context: TrainingContext, state: ReplicaState): Promise<'done' | 'stopped'> {
+/** What is yet to be done with the state that a membership begins with. */
+export interface Due {
+  readonly evaluate: boolean;
+  readonly keep: boolean;
+  /** There are too few to train: pause at once. */
+  readonly hold: boolean;
+}
+
+/** A wish as its float: no number of wishes to pause makes one to stop. */
+const WISHES = { pause: 1, stop: 1024 } as const;
+
+/**
+ * Trains from `state.step` to the end, or to an agreed stop or pause; returns why it ended. `state` is changed in place, a step at a time.
+ */
+export async function train(
+  context: TrainingContext,
+  state: ReplicaState,
+  due: Due = { evaluate: false, keep: false, hold: false },
+): Promise<'done' | 'stopped' | 'paused'> {
   const { plan, engine, collective, clock } = context;
   const place = contributionOf(engine.layout);
-  const stopIndex = place.size;
+  const wishIndex = place.size;
   const mean = new Float32Array(engine.layout.trainableSize);
   const mine = rankMicrobatches(plan.microbatches, collective.worldSize, collective.rank);
   const perEpoch = stepsPerEpoch(plan);
+  const hasPart = collective.rank === 0 || collective.residuals.size > 0;
   engine.loadWeights(state.weights);
+  if (due.evaluate) await evaluateShare(context, state);
+  if (due.keep && hasPart) await context.keep(state);
+  if (due.hold) return 'paused';
 
   while (state.step < context.steps) {
     const startedAt = clock();
@@ -118,17 +147,19 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       } else {
         const random = { seed: plan.seed, step: state.step, microbatch: m };
         const vector = await collective.slot(m);
-        vector[stopIndex] = context.stopWanted() ? 1 : 0;
+        const wish = context.wish();
+        vector[wishIndex] = wish === null ? 0 : WISHES[wish];
         await engine.gradient({ ...data, random }, vector.subarray(0, place.size), {
           list: collective.buckets,
           ready: (bucket) => collective.ready(bucket),
         });
       }
+      context.inFlight.microbatches++;
       dataSeconds += t1 - t0;
       computeSeconds += clock() - t1;
     }
 
-    const { sum, ...timing } = await collective.allReduce(state.step);
+    const { sum, ...timing } = await collective.allReduce();
 
     const applyStart = clock();
     const lossSum = sum[place.loss] ?? Number.NaN;
@@ -143,6 +174,7 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       slots: state.slots,
     });
     state.step++;
+    context.inFlight.microbatches = 0;
     const applySeconds = clock() - applyStart;
 
     const phases: PhaseSeconds = {
@@ -164,14 +196,15 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
     };
     context.report(report, timing.traffic);
 
-    const stopAgreed = (sum[stopIndex] ?? 0) > 0;
+    const wished = sum[wishIndex] ?? 0;
+    const stopAgreed = wished >= WISHES.stop;
     const epochEnds = state.step % perEpoch === 0;
     const last = state.step === context.steps;
     if (epochEnds || last) await evaluateShare(context, state);
     const checkpointDue = context.checkpointEverySteps > 0 && state.step % context.checkpointEverySteps === 0;
-    const hasPart = collective.rank === 0 || collective.residuals.size > 0;
     if (hasPart && (epochEnds || last || stopAgreed || checkpointDue)) await context.keep(state);
     if (stopAgreed && !last) return 'stopped';
+    if (wished > 0 && !last) return 'paused';
   }
   return 'done';
 }
@@ -183,6 +216,7 @@ async function evaluateShare(context: TrainingContext, state: ReplicaState): Pro
   const mine = rankChunks(testSamples, collective.worldSize, collective.rank);
   const chunks: { index: number; samples: number; lossSum: number; correct: number }[] = [];
   for (let index = mine.start; index < mine.end; index++) {
+    context.check();
     const { samples, result } = await evaluateChunk(engine, context.test, context.inputShape, testSamples, index);
     chunks.push({ index, samples, lossSum: result.lossSum, correct: result.correct });
   }

@@ -7,7 +7,7 @@ export type ReadyMessage = Extract<WorkerMessage, { kind: 'ready' }>;
 
 export type Admission =
   | { readonly kind: 'admitted'; readonly mixed: string | null }
-  | { readonly kind: 'refused'; readonly code: 'E_FINGERPRINT' | 'E_DIGEST' | 'E_PROTOCOL'; readonly because: string };
+  | { readonly kind: 'refused'; readonly code: 'E_FINGERPRINT' | 'E_DIGEST'; readonly because: string };
 
 /** The lines in which two engines differ, or all of the first when they differ in nothing that they say. */
 function describeDifference(first: ReadyMessage, second: ReadyMessage): string {
@@ -43,16 +43,9 @@ function settingsOf({ engine }: ReadyMessage): string {
 export function admit(
   reference: { readonly worker: string; readonly ready: ReadyMessage } | null,
   newcomer: { readonly worker: string; readonly ready: ReadyMessage },
-  expected: { readonly step: number; readonly allowMixed: boolean },
+  expected: { readonly allowMixed: boolean },
 ): Admission {
   const { ready } = newcomer;
-  if (ready.step !== expected.step) {
-    return {
-      kind: 'refused',
-      code: 'E_PROTOCOL',
-      because: `${newcomer.worker} holds the state after step ${ready.step}; the run is at step ${expected.step}`,
-    };
-  }
   if (reference === null) return { kind: 'admitted', mixed: null };
   const model = (message: ReadyMessage): string => JSON.stringify([message.layout, message.optimizer]);
   if (model(reference.ready) !== model(ready)) {

@@ -1,6 +1,5 @@
-// Which of several failures is the root cause. When one worker dies, its peers lose their links a moment later and fail too:
-// those are consequences. The first failure that is not a consequence wins; its process's exit, reported by the launcher,
-// and its own last error are put together into one account.
+// Why a worker is gone. Its process's exit, reported by the launcher, and its own last error are put together into one account; errors
+// that only follow from another's death are consequences.
 
 import type { RootCause } from '../../protocol/run-event.ts';
 
@@ -26,6 +25,34 @@ interface Suspect {
 }
 
 const CONSEQUENCES: ReadonlySet<string> = new Set(['E_PEER_LOST', 'E_COORDINATOR_LOST']);
+
+/** Of the job, the data, the set-up or the command line: another attempt would meet the same. */
+const INHERENT: ReadonlySet<string> = new Set([
+  'E_NOT_FINITE',
+  'E_TRACE',
+  'E_JOB_NOT_FOUND',
+  'E_JOB_INVALID',
+  'E_JOB_CHANGED',
+  'E_DATA_CORRUPT',
+  'E_ENGINE_UNAVAILABLE',
+  'E_NOT_SUPPORTED',
+  'E_FINGERPRINT',
+  'E_USAGE',
+  'E_HASH',
+  'E_TLS',
+  'E_UNAUTHORIZED',
+  'E_LISTEN',
+  'E_PORT_IN_USE',
+]);
+
+export function isConsequence(code: string): boolean {
+  return CONSEQUENCES.has(code);
+}
+
+/** True where going on with other workers, or with the same one started anew, would lead to the same error. */
+export function isInherent(code: string): boolean {
+  return INHERENT.has(code);
+}
 
 export class FailureInquiry {
   private readonly suspects: Suspect[] = [];

@@ -18,7 +18,7 @@ export function reportOf(
 ): RunReport {
   const { config } = run.options;
   const { progress } = run;
-  const members = [...run.workers.values()].toSorted((a, b) => (a.rank ?? Infinity) - (b.rank ?? Infinity));
+  const members = [...run.workers.values()].toSorted((a, b) => (a.lastRank ?? Infinity) - (b.lastRank ?? Infinity));
   const engine = members.find((w) => w.ready !== null)?.ready ?? null;
   return {
     schema: 1,
@@ -48,13 +48,13 @@ export function reportOf(
     dataSet: { name: place.dataSet, trainSamples: config.trainSamples, testSamples: config.testSamples },
     epochs: config.epochs,
     steps: run.step,
-    resumedFromStep: run.options.resumeStep,
+    resumedFromStep: run.options.resumed?.step ?? null,
     samples: progress.samples,
     workersStarted: run.workers.size,
     generations: run.generation,
     workersLost: run.workersLost,
-    stepsLost: run.options.stepsLost,
-    microbatchesRecomputed: 0,
+    stepsLost: run.stepsLost,
+    microbatchesRecomputed: run.microbatchesRecomputed,
     digest: run.digest,
     finalLoss: progress.lastLoss,
     testLoss: progress.test.loss,
@@ -63,8 +63,8 @@ export function reportOf(
     seconds: place.seconds,
     imagesPerSecond: progress.steadyImagesPerSecond,
     stepSeconds: progress.stepSeconds,
-    byWorker: members.flatMap(({ id, rank, host, times }) =>
-      rank === null || times.mean === null ? [] : [{ worker: id, rank, host, stepSeconds: times.mean }],
+    byWorker: members.flatMap(({ id, lastRank, host, times }) =>
+      lastRank === null || times.mean === null ? [] : [{ worker: id, rank: lastRank, host, stepSeconds: times.mean }],
     ),
     straggler: stragglerOf(
       run.members().map(({ id, times }) => ({ worker: id, steps: times.steps, phases: times.mean })),

@@ -2,8 +2,11 @@
 // clock, socket or disk: `receive(input, nowMs)` returns the effects that the shell (main.ts) carries out, in order.
 //
 // The coordinator is not on the step's path: workers step among themselves and report. Cost: a few microseconds a report.
-// Deliberately absent in this version: going on after a lost worker. A lost member ends the run with its root cause, and
-// `--resume` goes on from the last checkpoint.
+//
+// Who is in changes by generations. A lost member ends the present one at once, and the survivors do the step in flight again in the
+// next; a newcomer's is graceful: it waits for the step in flight. A generation forms (formation.ts) and begins when all its members
+// are linked; if one of them is lost before, yet another forms. What ends the run is an error that the next attempt would meet
+// again, and that nobody is left who could make one.
 
 import { placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import { LockstepError } from '../../protocol/errors.ts';
@@ -14,7 +17,8 @@ import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
 import type { WorkerState } from '../../protocol/metrics.ts';
 import type { RunPhase } from '../../protocol/run-view.ts';
 import { admit, type ReadyMessage } from './admission.ts';
-import { FailureInquiry, type ProcessEnd } from './failure.ts';
+import { FailureInquiry, isConsequence, isInherent, type ProcessEnd } from './failure.ts';
+import { Formation, type Beginning } from './formation.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
 import { StepTimes } from './step-times.ts';
 import { StateGathering, type ReplicaState } from './state-assembly.ts';
@@ -47,11 +51,19 @@ export type Outcome = 'done' | 'stopped' | 'failed';
 
 export type Effect =
   | { readonly kind: 'send'; readonly worker: string; readonly message: CoordinatorMessage }
-  /** Send the resumed state, in parts: the replica, or the residuals of these names. */
-  | { readonly kind: 'send-state'; readonly worker: string; readonly vectors: 'replica' | readonly string[] }
+  /** Send the vectors of these names of a state, in parts. */
+  | {
+      readonly kind: 'send-state';
+      readonly worker: string;
+      readonly state: ReplicaState;
+      readonly vectors: readonly string[];
+    }
+  /** Start a worker process anew in the place of the one that ended. */
+  | { readonly kind: 'start-worker'; readonly localRank: number }
   | { readonly kind: 'disconnect'; readonly worker: string; readonly code: string; readonly because: string }
   | { readonly kind: 'tell'; readonly event: RunEvent }
-  | { readonly kind: 'journal'; readonly record: JournalEntry }
+  /** Put on record; `afterwards` is to be done once it is on disk. */
+  | { readonly kind: 'journal'; readonly record: JournalEntry; readonly afterwards?: readonly Effect[] }
   | { readonly kind: 'worker-step'; readonly worker: string; readonly report: StepReport }
   /** What its links carried since its last report; `peer` is the worker at the other end. */
   | { readonly kind: 'worker-traffic'; readonly worker: string; readonly peer: string; readonly link: LinkTraffic }
@@ -71,6 +83,9 @@ export type JournalEntry =
       readonly members: readonly string[];
       readonly because: string;
     }
+  /** All members are linked: they train on from the state after `step`. */
+  | { readonly kind: 'begin'; readonly generation: number; readonly step: number; readonly digest: string }
+  | { readonly kind: 'lost'; readonly worker: string; readonly step: number; readonly cause: RootCause }
   | {
       readonly kind: 'epoch';
       readonly step: number;
@@ -91,7 +106,13 @@ export interface Worker {
   pid: number;
   localRank: number | null;
   state: WorkerState;
+  /** In the generation that is present or forms; null for a spare, a newcomer, and who is lost. */
   rank: number | null;
+  /** The last rank that it had, for the account of the run. */
+  lastRank: number | null;
+  isConnected: boolean;
+  /** The last generation that began with it. */
+  generation: number;
   ready: ReadyMessage | null;
   /** Steps done, by its last report. */
   step: number;
@@ -109,11 +130,32 @@ export interface RunOptions {
   readonly allowMixedEngines: boolean;
   /** A launcher watches the worker processes and reports their ends. */
   readonly supervised: boolean;
-  /** Steps done by the checkpoint that is resumed; null for a fresh run. */
-  readonly resumeStep: number | null;
+  /** Fewer than these wait for more. */
+  readonly minWorkers: number;
+  /** More than these are spares; there are never more than microbatches. */
+  readonly maxWorkers: number;
+  /** How often in a row one worker process is started anew without having done a step. */
+  readonly restartLimit: number;
+  /** Milliseconds that a run with too few workers waits for more. */
+  readonly waitLimitMs: number;
+  /** The state that is resumed; null for a fresh run. */
+  readonly resumed: ReplicaState | null;
   readonly progress: ProgressRecord;
   /** Steps that were done after the resumed checkpoint and are now done again. */
   readonly stepsLost: number;
+}
+
+/** A failed link between two workers that both live: how long to wait for the news that one of them does not. */
+export const SUSPICION_MS = 200;
+/** How often in a row, without a step between, two members may fail to keep a link before one of them has to go. */
+const SUSPICIONS_MAX = 3;
+/** Steps whose loss sums are remembered, to compare later reports with. */
+const REMEMBERED_STEPS = 1024;
+
+interface Suspicion {
+  readonly sinceMs: number;
+  readonly because: string;
+  readonly accused: string[];
 }
 
 export class Run {
@@ -127,26 +169,56 @@ export class Run {
   digest: string | null = null;
   reproducible = true;
   workersLost = 0;
+  stepsLost: number;
+  microbatchesRecomputed = 0;
   checkpointStep: number | null;
   rootCause: RootCause | null = null;
 
   private reference: { worker: string; ready: ReadyMessage } | null = null;
   private gathering: StateGathering | null = null;
-  private inquiry: FailureInquiry | null = null;
+  /** The generation that forms, until it begins. */
+  private formation: Formation | null = null;
+  /** Members of the generation that began last, in rank order. */
+  private begun: readonly string[] = [];
+  private isHolding = false;
+  private suspicion: Suspicion | null = null;
+  /** Whom members lost their links to, since the last step. */
+  private readonly accusations = new Map<string, number>();
+  /** By worker id, or by pid where none has joined: what is known of each loss that is not yet told. */
+  private readonly inquiries = new Map<string, FailureInquiry>();
+  /** Those whose loss has been told. */
+  private readonly told = new Set<string>();
+  /** Those of `inquiries` that end the run. */
+  private readonly fatal = new Set<string>();
+  private firstLoss: RootCause | null = null;
+  /** Workers that failed by errors of their own since the last step. */
+  private ownErrors = 0;
+  /** Worker processes that the launcher has running. */
+  private processes: number;
+  /** By local rank: starts anew since its last step. */
+  private readonly restarts = new Map<number, number>();
+  private waitingSinceMs: number | null = null;
   private generationFirstStep = 0;
-  /** Loss sums by step, until every rank has reported the step: replicas must agree on them to the bit. */
-  private readonly agreed = new Map<number, { lossSum: number; reports: number }>();
-  private readonly evaluations = new Map<number, EvaluationReport[]>();
+  /** Loss sums by step: replicas must agree on them to the bit. */
+  private readonly agreed = new Map<number, number>();
+  private readonly evaluations = new Map<number, Map<string, EvaluationReport>>();
+  /** The newest whole state that workers sent, or that was resumed. */
+  private kept: ReplicaState | null;
   /** A state that waits for its epoch's evaluation before it is written. */
   private heldState: ReplicaState | null = null;
-  private evaluatedStep = -1;
+  private evaluatedStep: number;
   private writing = 0;
   private ended = false;
 
   constructor(options: RunOptions) {
     this.options = options;
-    this.step = options.resumeStep ?? 0;
-    this.checkpointStep = options.resumeStep;
+    const resumeStep = options.resumed?.step ?? null;
+    this.kept = options.resumed;
+    this.step = resumeStep ?? 0;
+    this.evaluatedStep = resumeStep ?? -1;
+    this.checkpointStep = resumeStep;
+    this.stepsLost = options.stepsLost;
+    this.processes = options.supervised ? options.workers : 0;
     this.progress = new Progress(options.progress);
   }
 
@@ -192,13 +264,13 @@ export class Run {
           ...this.endWhenComplete(),
         ];
       case 'tick':
-        return this.concludeInquiry(nowMs);
+        return this.tick(nowMs);
     }
   }
 
-  /** Ranks of the present generation. */
+  /** Ranks of the generation that is present or forms. */
   members(): Worker[] {
-    return [...this.workers.values()].filter((w) => w.rank !== null);
+    return [...this.workers.values()].filter((w) => w.rank !== null).toSorted((a, b) => (a.rank ?? 0) - (b.rank ?? 0));
   }
 
   private message(id: string, message: WorkerMessage, nowMs: number): Effect[] {
@@ -207,11 +279,15 @@ export class Run {
     if (worker === undefined) {
       return [{ kind: 'disconnect', worker: id, code: 'E_PROTOCOL', because: `"${message.kind}" before "hello"` }];
     }
+    // Who is lost has been told so; what it said before it heard that matters to nobody.
+    if (worker.state === 'lost') return [];
     switch (message.kind) {
       case 'ready':
         return this.ready(worker, message, nowMs);
       case 'linked':
-        return [];
+        return this.linked(worker, message, nowMs);
+      case 'interrupted':
+        return this.interrupted(worker, message, nowMs);
       case 'report':
         return this.report(worker, message, nowMs);
       case 'evaluation':
@@ -221,12 +297,14 @@ export class Run {
       case 'finished':
         return this.finished(worker, message, nowMs);
       case 'failed':
-        return this.fail(worker, nowMs, message.code, message.message);
+        return this.failed(worker, nowMs, message.code, message.message);
     }
   }
 
+  // ---- joining
+
   private hello(id: string, message: Extract<WorkerMessage, { kind: 'hello' }>): Effect[] {
-    const { config, resumeStep } = this.options;
+    const { config } = this.options;
     if (message.protocol !== PROTOCOL_VERSION) {
       const because = `worker on ${message.host} speaks protocol ${message.protocol}, this coordinator ${PROTOCOL_VERSION}: install the same Lockstep on both`;
       return [
@@ -243,6 +321,9 @@ export class Run {
       localRank: message.localRank,
       state: 'preparing',
       rank: null,
+      lastRank: null,
+      isConnected: true,
+      generation: 0,
       ready: null,
       step: 0,
       rssBytes: null,
@@ -251,21 +332,15 @@ export class Run {
       times: new StepTimes(),
     });
     this.explainGathering();
-    const effects: Effect[] = [
-      {
-        kind: 'send',
-        worker: id,
-        message: { kind: 'welcome', protocol: PROTOCOL_VERSION, worker: id, config, resumeStep },
-      },
+    return [
+      { kind: 'send', worker: id, message: { kind: 'welcome', protocol: PROTOCOL_VERSION, worker: id, config } },
       { kind: 'tell', event: { kind: 'worker-joined', worker: id, host: message.host, pid: message.pid } },
     ];
-    if (resumeStep !== null) effects.splice(1, 0, { kind: 'send-state', worker: id, vectors: 'replica' });
-    return effects;
   }
 
   private explainGathering(): void {
     if (this.phase !== 'gathering') return;
-    const readyCount = [...this.workers.values()].filter((w) => w.ready !== null).length;
+    const readyCount = [...this.workers.values()].filter((w) => w.ready !== null && w.isConnected).length;
     this.because = `${readyCount} of ${this.options.workers} workers ready`;
   }
 
@@ -274,10 +349,7 @@ export class Run {
     const decision = admit(
       this.reference,
       { worker: worker.id, ready: message },
-      {
-        step: this.options.resumeStep ?? 0,
-        allowMixed: this.options.allowMixedEngines,
-      },
+      { allowMixed: this.options.allowMixedEngines },
     );
     if (decision.kind === 'refused') {
       const { code, because } = decision;
@@ -285,7 +357,7 @@ export class Run {
         { kind: 'send', worker: worker.id, message: { kind: 'refused', code, because } },
         { kind: 'tell', event: { kind: 'worker-refused', worker: worker.id, code, because } },
       ];
-      if (this.options.supervised) return [...refusal, ...this.fail(worker, nowMs, code, because)];
+      if (this.options.supervised) return [...refusal, ...this.failed(worker, nowMs, code, because)];
       this.workers.delete(worker.id);
       return [...refusal, { kind: 'disconnect', worker: worker.id, code, because }];
     }
@@ -293,7 +365,6 @@ export class Run {
     this.reference ??= { worker: worker.id, ready: message };
     worker.ready = message;
     worker.state = 'ready';
-    worker.step = message.step;
     this.explainGathering();
     const effects: Effect[] = [
       {
@@ -310,82 +381,207 @@ export class Run {
         },
       });
     }
-    return [...effects, ...this.begin()];
+    return [...effects, ...this.takeIn(nowMs)];
   }
 
-  /** Opens the first generation when everybody expected is ready. */
-  private begin(): Effect[] {
-    if (this.phase !== 'gathering') return this.makeSpares();
-    const ready = [...this.workers.values()].filter((w) => w.ready !== null);
-    if (ready.length < this.options.workers) return [];
-    this.generation++;
-    this.phase = 'training';
-    const because = `${ready.length} of ${this.options.workers} workers ready`;
-    this.because = because;
-    // The launcher's order where there is one, so that rank r is the launcher's process r.
-    ready.sort(
-      (a, b) =>
-        (a.localRank ?? Infinity) - (b.localRank ?? Infinity) || a.id.localeCompare(b.id, 'en', { numeric: true }),
+  /** Opens the first generation when everybody expected is ready; later, another for newcomers who can be of use. */
+  private takeIn(nowMs: number): Effect[] {
+    const ready = this.newcomers();
+    if (this.phase === 'gathering') {
+      if (ready.length < this.options.workers) return [];
+      const because = `${ready.length} of ${this.options.workers} workers ready`;
+      // The launcher's order where there is one, so that rank r is the launcher's process r.
+      return this.regroup(because, nowMs, { graceful: true, newcomers: ready.toSorted(byLocalRank) });
+    }
+    const isLeaving = this.phase === 'stopping' || this.step >= this.options.config.steps;
+    const isFull = this.members().length >= this.places;
+    // A newcomer can't take over residuals: until it is needed it waits.
+    const isOfUse = this.phase === 'waiting' || this.options.config.gradientCompression === 'none';
+    if (this.formation !== null || isLeaving || isFull || !isOfUse || ready.length === 0) {
+      for (const worker of ready) worker.state = 'spare';
+      return [];
+    }
+    const because = `${ready.map((w) => w.id).join(', ')} joined`;
+    return this.regroup(because, nowMs, { graceful: true, newcomers: ready });
+  }
+
+  private newcomers(): Worker[] {
+    return [...this.workers.values()].filter(
+      (w) => w.rank === null && w.isConnected && (w.state === 'ready' || w.state === 'spare'),
     );
-    const active = ready.slice(0, this.options.config.microbatches);
-    active.forEach((worker, rank) => {
+  }
+
+  /** Members of a generation at most. */
+  private get places(): number {
+    return Math.min(this.options.config.microbatches, this.options.maxWorkers);
+  }
+
+  // ---- generations
+
+  /** Opens a generation of the survivors and of as many others as there are places. */
+  private regroup(
+    because: string,
+    nowMs: number,
+    { graceful, newcomers = this.newcomers() }: { graceful: boolean; newcomers?: readonly Worker[] },
+  ): Effect[] {
+    this.suspicion = null;
+    const survivors = this.members().filter((w) => w.isConnected && w.state !== 'lost');
+    const active = [...survivors, ...newcomers].slice(0, this.places);
+    for (const worker of this.workers.values()) {
+      worker.rank = null;
+      if (worker.state === 'ready') worker.state = 'spare';
+    }
+    this.formation = null;
+    if (active.length === 0) return this.wait(because, nowMs);
+    const inOrder = byHost(active);
+    inOrder.forEach((worker, rank) => {
       worker.rank = rank;
-      worker.state = 'training';
+      worker.lastRank = rank;
+      if (worker.state !== 'finished') worker.state = 'training';
     });
-    const members = active.map((w) => ({
+    this.generation++;
+    const { minWorkers } = this.options;
+    const hold = inOrder.length < minWorkers;
+    const members = inOrder.map((w) => ({
       worker: w.id,
       rank: w.rank ?? 0,
       peerUrl: w.ready?.peerUrl ?? '',
       host: w.host,
     }));
-    this.generationFirstStep = this.step + 1;
-    const layout = this.reference?.ready.layout ?? [];
-    const optimizer = this.reference?.ready.optimizer ?? { name: '', slots: [] };
-    const size = layout.reduce((sum, entry) => sum + entry.length, 0);
-    const trainable = layout.reduce((sum, entry) => sum + (entry.trainable ? entry.length : 0), 0);
-    const replica = ['weights', ...optimizer.slots.map((slot) => `slot:${slot}`)];
-    const residuals = active.map((_, rank) => this.residualsOf(rank, active.length));
-    this.gathering = new StateGathering(
-      new Map(
-        active
-          .map(({ id }, rank): [string, string[]] => [id, [...(rank === 0 ? replica : []), ...(residuals[rank] ?? [])]])
-          .filter(([, names]) => names.length > 0),
-      ),
-      (name) => (name === 'weights' ? size : trainable),
-    );
-    const effects: Effect[] = active.flatMap((worker, rank): Effect[] => {
-      const message = {
-        kind: 'generation' as const,
+    this.formation = new Formation({
+      generation: this.generation,
+      members: inOrder.map((w) => w.id),
+      because,
+      hold,
+    });
+    if (this.phase !== 'stopping') {
+      this.phase = hold ? 'waiting' : 'training';
+      this.because = hold ? tooFew(inOrder.length, minWorkers, because) : because;
+    }
+    if (hold) this.waitingSinceMs ??= nowMs;
+    const afterwards: Effect[] = inOrder.map((worker, rank) => ({
+      kind: 'send',
+      worker: worker.id,
+      message: {
+        kind: 'generation',
         generation: this.generation,
+        graceful,
         rank,
-        worldSize: active.length,
+        worldSize: inOrder.length,
         members,
         because,
-      };
-      const vectors = residuals[rank] ?? [];
-      const isResumed = this.options.resumeStep !== null && vectors.length > 0;
-      return [
-        { kind: 'send', worker: worker.id, message },
-        ...(isResumed ? [{ kind: 'send-state' as const, worker: worker.id, vectors }] : []),
-      ];
-    });
-    effects.push(
+      },
+    }));
+    // On record before anybody hears of it, so that no number is used twice.
+    const record = {
+      kind: 'generation' as const,
+      generation: this.generation,
+      members: inOrder.map((w) => w.id),
+      because,
+    };
+    return [{ kind: 'journal', record, afterwards }];
+  }
+
+  /** Nobody is left to train; somebody may come. */
+  private wait(because: string, nowMs: number): Effect[] {
+    this.begun = [];
+    this.gathering = null;
+    if (this.phase === 'stopping') return this.endStopped();
+    this.phase = 'waiting';
+    this.because = tooFew(0, this.options.minWorkers, because);
+    this.waitingSinceMs ??= nowMs;
+    if (this.options.supervised && this.processes === 0 && this.inquiries.size === 0 && this.firstLoss !== null) {
+      return this.failBy(this.firstLoss);
+    }
+    return [{ kind: 'tell', event: { kind: 'waiting', because: this.because } }];
+  }
+
+  private linked(worker: Worker, message: Extract<WorkerMessage, { kind: 'linked' }>, nowMs: number): Effect[] {
+    const { formation } = this;
+    if (formation?.generation !== message.generation) return [];
+    formation.linked(worker.id, message);
+    if (!formation.isComplete) return [];
+    const isCompressed = this.options.config.gradientCompression !== 'none';
+    const initialDigest = this.reference?.ready.weightsDigest ?? '';
+    const decision = formation.decide(this.kept, initialDigest, isCompressed);
+    if (decision.kind === 'begin') return this.begin(formation, decision, nowMs);
+    const named = decision.workers.join(', ');
+    const because = `after step ${decision.step} the weights of ${named} are not the others'`;
+    if (decision.kind === 'undecided') {
+      const tie = `after step ${decision.step} ${named} hold different weights, and no majority says whose are right`;
+      return this.failBy(this.causeOf(worker, 'E_DIGEST', tie));
+    }
+    const deviants = decision.workers.flatMap((id) => this.workers.get(id) ?? []);
+    const expelled = deviants.flatMap((deviant) => this.expel(deviant, nowMs, 'E_DIGEST', because));
+    return [...expelled, ...this.regroup(because, nowMs, { graceful: false })];
+  }
+
+  private begin(formation: Formation, beginning: Beginning, nowMs: number): Effect[] {
+    const { generation, because, hold } = formation;
+    const { step, source, digest } = beginning;
+    this.formation = null;
+    this.begun = formation.members;
+    this.isHolding = hold;
+    if (!hold) this.waitingSinceMs = null;
+    // Steps that are on record and whose result nobody has any more are done again.
+    this.stepsLost += Math.max(0, this.step - step);
+    this.step = Math.max(this.step, step);
+    this.generationFirstStep = step + 1;
+    this.evaluations.clear();
+    const members = this.members();
+    this.gathering = this.gatheringOf(members);
+    const isKept = (this.kept?.step ?? 0) >= step;
+    const evaluate = !hold && this.isEvaluated(step) && this.evaluatedStep < step;
+    const keep = !isKept && (hold || this.isKeptAfter(step));
+    if (this.phase !== 'stopping' && !hold) {
+      this.phase = evaluate ? 'evaluating' : 'training';
+      this.because = evaluate ? `evaluating after step ${step}` : because;
+    }
+    const spares = this.newcomers().length;
+    const effects: Effect[] = [
+      { kind: 'journal', record: { kind: 'begin', generation, step, digest } },
       {
         kind: 'tell',
-        event: {
-          kind: 'generation',
-          generation: this.generation,
-          worldSize: active.length,
-          spares: ready.length - active.length,
-          because,
-        },
+        event: hold
+          ? { kind: 'waiting', because: this.because }
+          : { kind: 'generation', generation, worldSize: members.length, spares, because },
       },
-      {
-        kind: 'journal',
-        record: { kind: 'generation', generation: this.generation, members: active.map((w) => w.id), because },
-      },
+    ];
+    const names = this.replicaVectors();
+    for (const worker of members) {
+      worker.generation = generation;
+      worker.step = step;
+      worker.state = 'training';
+      worker.finishedDigest = null;
+      const message = { kind: 'begin' as const, generation, step, source, digest, evaluate, keep, hold };
+      effects.push({ kind: 'send', worker: worker.id, message });
+      if (source.kind === 'coordinator' && this.kept !== null) {
+        const vectors = [...names, ...this.residualsOf(worker.rank ?? 0, members.length)];
+        effects.push({ kind: 'send-state', worker: worker.id, state: this.kept, vectors });
+      }
+      if (this.phase === 'stopping') {
+        effects.push({ kind: 'send', worker: worker.id, message: { kind: 'stop', because: this.because } });
+      }
+    }
+    // Who became ready while it formed.
+    return [...effects, ...this.takeIn(nowMs)];
+  }
+
+  private replicaVectors(): string[] {
+    return ['weights', ...(this.reference?.ready.optimizer.slots ?? []).map((slot) => `slot:${slot}`)];
+  }
+
+  private gatheringOf(members: readonly Worker[]): StateGathering {
+    const layout = this.reference?.ready.layout ?? [];
+    const size = layout.reduce((sum, entry) => sum + entry.length, 0);
+    const trainable = layout.reduce((sum, entry) => sum + (entry.trainable ? entry.length : 0), 0);
+    const sent = members.map(({ id }, rank): [string, string[]] => [
+      id,
+      [...(rank === 0 ? this.replicaVectors() : []), ...this.residualsOf(rank, members.length)],
+    ]);
+    return new StateGathering(new Map(sent.filter(([, names]) => names.length > 0)), (name) =>
+      name === 'weights' ? size : trainable,
     );
-    return [...effects, ...this.makeSpares()];
   }
 
   /** The residuals that a rank has, by name; none without compression. */
@@ -396,24 +592,47 @@ export class Run {
     return Array.from({ length: end - start }, (_, i) => residualName(start + i));
   }
 
-  private makeSpares(): Effect[] {
-    for (const worker of this.workers.values()) {
-      if (worker.state === 'ready' && worker.rank === null) worker.state = 'spare';
-    }
+  /** A member could not go on. If a process of the present generation has died, the news of that is under way; else a link has. */
+  private interrupted(
+    worker: Worker,
+    message: Extract<WorkerMessage, { kind: 'interrupted' }>,
+    nowMs: number,
+  ): Effect[] {
+    this.microbatchesRecomputed += message.computed;
+    if (message.generation !== this.generation) return [];
+    const accused = this.members().find((w) => w.rank === message.peer);
+    this.suspicion ??= { sinceMs: nowMs, because: `${worker.id}: ${message.because}`, accused: [] };
+    if (accused !== undefined) this.suspicion.accused.push(accused.id);
     return [];
   }
 
+  private concludeSuspicion(nowMs: number): Effect[] {
+    const { suspicion } = this;
+    if (suspicion === null || nowMs - suspicion.sinceMs < SUSPICION_MS) return [];
+    this.suspicion = null;
+    for (const id of suspicion.accused) this.accusations.set(id, (this.accusations.get(id) ?? 0) + 1);
+    const [worst] = [...this.accusations].toSorted(([, a], [, b]) => b - a);
+    const culprit = worst !== undefined && worst[1] > SUSPICIONS_MAX ? this.workers.get(worst[0]) : undefined;
+    const expelled =
+      culprit === undefined || culprit.rank === null
+        ? []
+        : this.expel(culprit, nowMs, 'E_PEER_LOST', `no peer can keep a link to it: ${suspicion.because}`);
+    return [...expelled, ...this.regroup(suspicion.because, nowMs, { graceful: false })];
+  }
+
+  // ---- steps
+
   private report(worker: Worker, message: Extract<WorkerMessage, { kind: 'report' }>, nowMs: number): Effect[] {
-    if (worker.rank === null || message.generation !== this.generation) return [];
+    // A worker's reports of a generation come before it links up in the next; later ones are of a generation that it left.
+    if (message.generation !== worker.generation) return [];
     const effects: Effect[] = [];
     for (const step of message.steps) {
       effects.push(...this.stepDone(worker, step, nowMs));
-      if (this.ended || this.inquiry !== null) return effects;
+      if (this.ended || worker.rank === null) return effects;
     }
     this.progress.traffic(message.links);
-    const members = this.members();
     for (const link of message.links) {
-      const peer = members.find((member) => member.rank === link.peer);
+      const peer = this.workers.get(this.begun[link.peer] ?? '');
       if (peer === undefined || peer === worker)
         return [...effects, ...this.accuse(worker, nowMs, `a link to rank ${link.peer} reported`)];
       effects.push({ kind: 'worker-traffic', worker: worker.id, peer: peer.id, link });
@@ -425,36 +644,34 @@ export class Run {
     if (report.step !== worker.step + 1)
       return this.accuse(worker, nowMs, `step ${report.step} reported after step ${worker.step}`);
     worker.step = report.step;
-    worker.state = 'training';
     worker.rssBytes = report.rssBytes;
     worker.peakRssBytes = Math.max(worker.peakRssBytes ?? 0, report.rssBytes);
+    if (worker.localRank !== null) this.restarts.delete(worker.localRank);
     this.progress.phases(report.phases);
     worker.times.add(report.phases);
     const effects: Effect[] = [{ kind: 'worker-step', worker: worker.id, report }];
-
     const agreed = this.agreed.get(report.step);
     if (agreed === undefined) {
-      this.agreed.set(report.step, { lossSum: report.lossSum, reports: 1 });
-      effects.push(...this.commit(report));
-    } else {
-      if (!Object.is(agreed.lossSum, report.lossSum)) {
-        return this.fail(
-          worker,
-          nowMs,
-          'E_DIGEST',
-          `${worker.id} computed the loss sum ${report.lossSum} at step ${report.step}, others ${agreed.lossSum}`,
-        );
-      }
-      agreed.reports++;
+      this.agreed.set(report.step, report.lossSum);
+      this.agreed.delete(report.step - REMEMBERED_STEPS);
+    } else if (!Object.is(agreed, report.lossSum)) {
+      const because = `${worker.id} computed the loss sum ${report.lossSum} at step ${report.step}, others ${agreed}`;
+      return [...effects, ...this.compareWeights(because, nowMs)];
     }
-    if ((this.agreed.get(report.step)?.reports ?? 0) >= this.members().length) this.agreed.delete(report.step);
-    return effects;
+    return report.step > this.step ? [...effects, ...this.commit(report)] : effects;
+  }
+
+  /** Replicas contradict each other: a new generation compares their weights, and the majority's stay. */
+  private compareWeights(because: string, nowMs: number): Effect[] {
+    const warning: Effect = { kind: 'tell', event: { kind: 'warning', message: because } };
+    return [warning, ...this.regroup(because, nowMs, { graceful: false })];
   }
 
   /** The first report of a step commits it: every rank has summed the same gradient by then. */
   private commit(report: StepReport): Effect[] {
-    const { config, plan } = this.options;
     this.step = report.step;
+    this.ownErrors = 0;
+    this.accusations.clear();
     this.progress.step(report, report.step === this.generationFirstStep);
     const loss = report.lossSum / report.samples;
     const effects: Effect[] = [
@@ -472,9 +689,9 @@ export class Run {
         },
       },
     ];
-    const epochEnds = report.step % stepsPerEpoch(plan) === 0;
-    if (epochEnds) this.progress.endEpoch(placeOfStep(plan, report.step - 1).epoch + 1);
-    if (this.phase === 'training' && (epochEnds || report.step === config.steps)) {
+    const epochEnds = report.step % stepsPerEpoch(this.options.plan) === 0;
+    if (epochEnds) this.progress.endEpoch(placeOfStep(this.options.plan, report.step - 1).epoch + 1);
+    if (this.phase === 'training' && this.isEvaluated(report.step)) {
       this.phase = 'evaluating';
       this.because = `evaluating after step ${report.step}`;
     } else if (this.phase === 'evaluating') {
@@ -484,24 +701,32 @@ export class Run {
     return effects;
   }
 
+  /** The weights after `step` are evaluated: at the end of an epoch and of the run. */
+  private isEvaluated(step: number): boolean {
+    const { config, plan } = this.options;
+    return step > 0 && (step % stepsPerEpoch(plan) === 0 || step === config.steps);
+  }
+
+  /** The state after `step` is kept. */
+  private isKeptAfter(step: number): boolean {
+    const every = this.options.config.checkpointEverySteps;
+    return this.isEvaluated(step) || (step > 0 && every > 0 && step % every === 0);
+  }
+
   private evaluation(worker: Worker, message: EvaluationReport, nowMs: number): Effect[] {
-    if (worker.rank === null || message.generation !== this.generation) return [];
-    const reports = this.evaluations.get(message.step) ?? [];
-    reports.push(message);
-    this.evaluations.set(message.step, reports);
-    const first = reports[0];
+    if (message.generation !== worker.generation || message.step <= this.evaluatedStep) return [];
+    const reports = this.evaluations.get(message.step) ?? new Map<string, EvaluationReport>();
+    const [first] = reports.values();
     if (first !== undefined && first.digest !== message.digest) {
-      return this.fail(
-        worker,
-        nowMs,
-        'E_DIGEST',
-        `${worker.id} holds the weights ${message.digest.slice(0, 16)} after step ${message.step}, others ${first.digest.slice(0, 16)}`,
-      );
+      const because = `${worker.id} holds the weights ${message.digest.slice(0, 16)} after step ${message.step}, others ${first.digest.slice(0, 16)}`;
+      return this.compareWeights(because, nowMs);
     }
-    if (reports.length < this.members().length) return [];
+    this.evaluations.set(message.step, reports.set(worker.id, message));
+    if (!this.begun.every((id) => reports.has(id))) return [];
     this.evaluations.delete(message.step);
     this.evaluatedStep = message.step;
-    const completed = this.progress.evaluated(sumEvaluation(reports.flatMap((r) => r.chunks)));
+    const chunks = [...reports.values()].flatMap((r) => r.chunks);
+    const completed = this.progress.evaluated(sumEvaluation(chunks));
     if (this.phase === 'evaluating' && message.step < this.options.config.steps) {
       this.phase = 'training';
       this.because = 'all members step';
@@ -535,8 +760,10 @@ export class Run {
       if (!(error instanceof LockstepError)) throw error;
       return [{ kind: 'disconnect', worker: worker.id, code: error.code, because: error.message }];
     }
-    if (state === null) return [];
+    // After a loss steps may be done again whose state is kept already.
+    if (state === null || state.step <= (this.kept?.step ?? -1)) return [];
     this.digest = state.digest;
+    this.kept = state;
     this.heldState = state;
     return [...this.writeHeldState(), ...this.endWhenComplete()];
   }
@@ -545,62 +772,58 @@ export class Run {
   private writeHeldState(): Effect[] {
     const state = this.heldState;
     if (state === null) return [];
-    const { plan, config } = this.options;
-    const isEvaluated = state.step % stepsPerEpoch(plan) === 0 || state.step === config.steps;
-    if (isEvaluated && this.evaluatedStep < state.step) return [];
+    const { config } = this.options;
+    if (this.isEvaluated(state.step) && this.evaluatedStep < state.step) return [];
     this.heldState = null;
     this.writing++;
     const final = state.step === config.steps || this.phase === 'stopping';
     return [{ kind: 'write-checkpoint', state, progress: this.progress.record(), final }];
   }
 
+  // ---- the end
+
   private finished(worker: Worker, message: Extract<WorkerMessage, { kind: 'finished' }>, nowMs: number): Effect[] {
+    if (message.generation !== worker.generation || this.formation !== null) return [];
     worker.state = 'finished';
     worker.finishedDigest = message.digest;
     worker.peakRssBytes = message.peakRssBytes;
     const other = this.members().find((w) => w.finishedDigest !== null && w.finishedDigest !== message.digest);
     if (other !== undefined) {
-      return this.fail(
-        worker,
-        nowMs,
-        'E_DIGEST',
-        `${worker.id} ends with the weights ${message.digest.slice(0, 16)}, ${other.id} with ${other.finishedDigest?.slice(0, 16)}`,
-      );
+      const because = `${worker.id} ends with the weights ${message.digest.slice(0, 16)}, ${other.id} with ${other.finishedDigest?.slice(0, 16)}`;
+      return this.compareWeights(because, nowMs);
     }
     this.digest = message.digest;
     return this.endWhenComplete();
   }
 
   private endWhenComplete(): Effect[] {
+    if (this.formation !== null || this.writing > 0 || this.heldState !== null) return [];
     const members = this.members();
-    if (this.inquiry !== null || members.length === 0 || this.writing > 0 || this.heldState !== null) return [];
-    if (!members.every((w) => w.state === 'finished')) return [];
-    const outcome: Outcome = this.step >= this.options.config.steps ? 'done' : 'stopped';
-    const record: JournalEntry =
-      outcome === 'done'
-        ? { kind: 'finished', step: this.step, digest: this.digest ?? '' }
-        : { kind: 'stopped', step: this.step, because: this.because };
-    return [{ kind: 'journal', record }, ...this.end(outcome, outcome === 'done' ? 'the run is done' : this.because)];
+    const areThrough = members.length > 0 && members.every((w) => w.state === 'finished');
+    if (areThrough && this.step >= this.options.config.steps) {
+      const record = { kind: 'finished' as const, step: this.step, digest: this.digest ?? '' };
+      return [{ kind: 'journal', record }, ...this.end('done', 'the run is done')];
+    }
+    const isHeldStateKept = this.isHolding && (this.kept?.step ?? 0) >= this.generationFirstStep - 1;
+    return areThrough || (isHeldStateKept && this.phase === 'stopping') ? this.endStopped() : [];
+  }
+
+  private endStopped(): Effect[] {
+    const record = { kind: 'stopped' as const, step: this.step, because: this.because };
+    return [{ kind: 'journal', record }, ...this.end('stopped', this.because)];
   }
 
   private stop(because: string): Effect[] {
-    if (this.phase === 'gathering') {
-      this.because = because;
-      return [
-        { kind: 'tell', event: { kind: 'stopping', because } },
-        { kind: 'journal', record: { kind: 'stopped', step: this.step, because } },
-        ...this.end('stopped', because),
-      ];
-    }
-    if (this.phase === 'stopping' || this.inquiry !== null) return [];
+    if (this.phase === 'stopping' || this.fatal.size > 0) return [];
+    const hasMembers = this.members().length > 0;
     this.phase = 'stopping';
     this.because = because;
-    const effects: Effect[] = this.members().map((w) => ({
-      kind: 'send',
-      worker: w.id,
-      message: { kind: 'stop', because },
-    }));
-    return [{ kind: 'tell', event: { kind: 'stopping', because } }, ...effects];
+    const told: Effect = { kind: 'tell', event: { kind: 'stopping', because } };
+    if (!hasMembers) return [told, ...this.endStopped()];
+    // Members of a generation that forms hear of it when it begins.
+    const members = this.members().filter((w) => this.begun.includes(w.id));
+    const effects = members.map((w): Effect => ({ kind: 'send', worker: w.id, message: { kind: 'stop', because } }));
+    return [told, ...effects, ...this.endWhenComplete()];
   }
 
   private end(outcome: Outcome, because: string): Effect[] {
@@ -608,55 +831,148 @@ export class Run {
     this.phase = outcome;
     this.because = because;
     const goodbyes: Effect[] = [...this.workers.values()]
-      .filter((w) => w.state !== 'lost')
+      .filter((w) => w.isConnected && w.state !== 'lost')
       .map((w) => ({ kind: 'send', worker: w.id, message: { kind: 'dismissed', because } }));
     return [...goodbyes, { kind: 'end', outcome }];
   }
 
+  // ---- losses
+
   private disconnected(id: string, because: string, nowMs: number): Effect[] {
     const worker = this.workers.get(id);
-    if (worker === undefined || worker.state === 'finished') return [];
-    const needed = worker.rank !== null || this.options.supervised;
-    const wasLost = worker.state === 'lost';
-    worker.state = 'lost';
-    if (!needed) {
+    if (worker === undefined) return [];
+    worker.isConnected = false;
+    if (worker.state === 'finished')
+      return this.formation?.members.includes(id) === true ? this.lose(worker, nowMs) : [];
+    if (worker.state === 'lost') return this.conclude(nowMs);
+    if (worker.rank === null && !this.options.supervised) {
+      // Not a loss to a run that goes on without it.
       this.workers.delete(id);
       this.explainGathering();
       return [{ kind: 'tell', event: { kind: 'warning', message: `${id} on ${worker.host} left: ${because}` } }];
     }
-    if (!wasLost) this.workersLost++;
-    this.inquiry ??= new FailureInquiry(nowMs, this.options.supervised);
-    this.inquiry.linkLost(id, worker);
-    return this.concludeInquiry(nowMs);
+    this.inquiryOf(id, nowMs).linkLost(id, worker);
+    return this.lose(worker, nowMs);
   }
 
   private processEnded(input: Extract<Input, { kind: 'process-ended' }>, nowMs: number): Effect[] {
+    this.processes--;
     const worker = [...this.workers.values()].find((w) => w.pid === input.pid && w.localRank === input.localRank);
-    if (worker?.state === 'finished') return [];
-    // The launcher may be quicker than the link: the worker is lost once, whoever tells first.
-    if (worker !== undefined && worker.state !== 'lost') {
-      worker.state = 'lost';
-      this.workersLost++;
-    }
-    this.inquiry ??= new FailureInquiry(nowMs, this.options.supervised);
+    if (worker?.state === 'finished' && this.formation === null) return [];
     const who = worker?.id ?? `worker process ${input.localRank}`;
-    this.inquiry.processEnded(who, worker ?? { rank: null, host: 'this host', pid: input.pid }, input.end);
-    return this.concludeInquiry(nowMs);
+    const key = worker?.id ?? `pid ${input.pid}`;
+    if (!this.told.has(key)) {
+      const place = worker ?? { rank: null, host: 'this host', pid: input.pid };
+      this.inquiryOf(key, nowMs).processEnded(who, place, input.end);
+    }
+    // One that ends by itself before it has begun would do so again.
+    if (this.phase === 'gathering' && input.end.exitCode !== null) this.fatal.add(key);
+    const restarted = this.restart(input.localRank, key);
+    // The launcher may be quicker than the link.
+    const lost = worker === undefined ? this.conclude(nowMs) : this.lose(worker, nowMs);
+    return [...restarted, ...lost];
+  }
+
+  private restart(localRank: number, key: string): Effect[] {
+    const restarts = this.restarts.get(localRank) ?? 0;
+    const isLeaving = this.phase === 'stopping' || this.step >= this.options.config.steps;
+    if (isLeaving || this.fatal.has(key) || restarts >= this.options.restartLimit) return [];
+    this.restarts.set(localRank, restarts + 1);
+    this.processes++;
+    return [{ kind: 'start-worker', localRank }];
+  }
+
+  /** A worker told its own error, or was refused for it. */
+  private failed(worker: Worker, nowMs: number, code: string, message: string): Effect[] {
+    this.inquiryOf(worker.id, nowMs).error(worker.id, worker, code, message);
+    const isNeeded = worker.rank !== null || this.phase === 'gathering';
+    const isOwn = !isConsequence(code);
+    if (isOwn) this.ownErrors++;
+    // The second in one step is no accident any more.
+    if (isNeeded && isOwn && (isInherent(code) || this.ownErrors > 1)) {
+      this.fatal.add(worker.id);
+      return this.conclude(nowMs);
+    }
+    return this.lose(worker, nowMs);
   }
 
   private accuse(worker: Worker, nowMs: number, what: string): Effect[] {
-    return this.fail(worker, nowMs, 'E_PROTOCOL', `${worker.id} broke the protocol: ${what}`);
+    const because = `${worker.id} broke the protocol: ${what}`;
+    const hadRank = worker.rank !== null;
+    const expelled = this.expel(worker, nowMs, 'E_PROTOCOL', because);
+    return hadRank ? [...expelled, ...this.regroup(because, nowMs, { graceful: false })] : expelled;
   }
 
-  private fail(worker: Worker, nowMs: number, code: string, message: string): Effect[] {
-    this.inquiry ??= new FailureInquiry(nowMs, this.options.supervised);
-    this.inquiry.error(worker.id, worker, code, message);
-    return this.concludeInquiry(nowMs);
+  /** Sends a worker away; the caller opens a generation without it. */
+  private expel(worker: Worker, nowMs: number, code: string, because: string): Effect[] {
+    this.inquiryOf(worker.id, nowMs).error(worker.id, worker, code, because);
+    this.markLost(worker);
+    return [
+      { kind: 'tell', event: { kind: 'worker-refused', worker: worker.id, code, because } },
+      { kind: 'send', worker: worker.id, message: { kind: 'refused', code, because } },
+      { kind: 'disconnect', worker: worker.id, code, because },
+      ...this.conclude(nowMs),
+    ];
   }
 
-  private concludeInquiry(nowMs: number): Effect[] {
-    const cause = this.inquiry?.conclude(nowMs) ?? null;
-    return cause === null ? [] : this.failBy(cause);
+  private markLost(worker: Worker): void {
+    if (worker.state === 'lost') return;
+    worker.state = 'lost';
+    this.workersLost++;
+  }
+
+  /** A worker is gone; if it was a member, the others go on in a new generation. */
+  private lose(worker: Worker, nowMs: number): Effect[] {
+    const wasMember = worker.rank !== null && worker.state !== 'lost';
+    this.markLost(worker);
+    this.explainGathering();
+    const told = this.conclude(nowMs);
+    if (this.ended || !wasMember || this.fatal.size > 0) return told;
+    return [...told, ...this.regroup(`${worker.id} on ${worker.host} is lost`, nowMs, { graceful: false })];
+  }
+
+  private inquiryOf(key: string, nowMs: number): FailureInquiry {
+    const known = this.inquiries.get(key) ?? new FailureInquiry(nowMs, this.options.supervised);
+    this.inquiries.set(key, known);
+    return known;
+  }
+
+  /** Tells of the losses whose story is known by now; ends the run if one of them must, or if nobody is left. */
+  private conclude(nowMs: number): Effect[] {
+    const effects: Effect[] = [];
+    for (const [key, inquiry] of this.inquiries) {
+      const cause = inquiry.conclude(nowMs);
+      if (cause === null) continue;
+      this.inquiries.delete(key);
+      this.told.add(key);
+      if (this.fatal.has(key)) return [...effects, ...this.failBy(cause)];
+      this.firstLoss ??= cause;
+      effects.push(
+        { kind: 'tell', event: { kind: 'worker-lost', cause } },
+        { kind: 'journal', record: { kind: 'lost', worker: cause.who, step: this.step, cause } },
+      );
+    }
+    const isAnybodyThere = [...this.workers.values()].some((w) => w.isConnected && w.state !== 'lost');
+    const isAnybodyComing = !this.options.supervised || this.processes > 0 || this.inquiries.size > 0;
+    if (isAnybodyThere || isAnybodyComing || this.firstLoss === null) return effects;
+    return [...effects, ...this.failBy(this.firstLoss)];
+  }
+
+  private tick(nowMs: number): Effect[] {
+    const effects = this.conclude(nowMs);
+    if (this.ended) return effects;
+    effects.push(...this.concludeSuspicion(nowMs));
+    const { waitingSinceMs } = this;
+    if (this.ended || waitingSinceMs === null || nowMs - waitingSinceMs < this.options.waitLimitMs) return effects;
+    const limit = `it has waited for ${Math.round(this.options.waitLimitMs / 1000)} s (--wait-limit)`;
+    const unknown = { rank: null, exitCode: null, signal: null, lastLines: [], logFile: null };
+    const cause = this.firstLoss ?? { ...unknown, who: 'coordinator', host: '', pid: null };
+    return [...effects, ...this.failBy({ ...cause, code: 'E_TOO_FEW_WORKERS', message: `${this.because}; ${limit}` })];
+  }
+
+  private causeOf(worker: Worker, code: string, message: string): RootCause {
+    const { id: who, rank, host, pid } = worker;
+    return { who, rank, host, pid, exitCode: null, signal: null, code, message, lastLines: [], logFile: null };
   }
 
   private failBy(cause: RootCause): Effect[] {
@@ -667,6 +983,21 @@ export class Run {
       ...this.end('failed', cause.message),
     ];
   }
+}
+
+function tooFew(present: number, wanted: number, because: string): string {
+  const missing = wanted - present;
+  return `waiting for ${missing} more worker${missing === 1 ? '' : 's'} (--min-workers ${wanted}): ${because}`;
+}
+
+function byLocalRank(a: Worker, b: Worker): number {
+  return (a.localRank ?? Infinity) - (b.localRank ?? Infinity) || a.id.localeCompare(b.id, 'en', { numeric: true });
+}
+
+/** Those of one host follow one another, so that each host's microbatches are one range. */
+function byHost(workers: readonly Worker[]): Worker[] {
+  const hosts = [...new Set(workers.map((w) => w.host))];
+  return hosts.flatMap((host) => workers.filter((w) => w.host === host));
 }
 
 function ownFailure({ host, pid, code, message }: Extract<Input, { kind: 'coordinator-failed' }>): RootCause {

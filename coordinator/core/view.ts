@@ -61,8 +61,8 @@ export function viewOf(
     ),
     byEpoch: progress.byEpoch,
     workersLost: run.workersLost,
-    stepsLost: run.options.stepsLost,
-    microbatchesRecomputed: 0,
+    stepsLost: run.stepsLost,
+    microbatchesRecomputed: run.microbatchesRecomputed,
     checkpointStep: run.checkpointStep,
   };
 }

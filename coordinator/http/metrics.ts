@@ -93,6 +93,10 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
         case 'failed':
           countMismatch(event.cause.who, event.cause.code);
           return;
+        case 'worker-lost':
+          countMismatch(event.cause.who, event.cause.code);
+          return;
+        case 'waiting':
         case 'listening':
         case 'resumed':
         case 'warning':

@@ -41,6 +41,9 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
     members: z.array(z.string()),
     because: z.string(),
   }),
+  /** The members of that generation train on from the state after `step`. */
+  z.object({ ...at, kind: z.literal('begin'), generation: count, step: count, digest }),
+  z.object({ ...at, kind: z.literal('lost'), worker: z.string(), step: count, cause: rootCause }),
   z.object({
     ...at,
     kind: z.literal('epoch'),

@@ -20,6 +20,10 @@ import {
 /** The values of the flags. Undefined: not given, so that the job's or the machine's value holds. */
 export interface TrainFlags {
   readonly workers: number | undefined;
+  readonly minWorkers: number;
+  readonly maxWorkers: number | undefined;
+  readonly waitLimit: number;
+  readonly restartLimit: number;
   readonly epochs: number | undefined;
   readonly maxSteps: number | undefined;
   readonly batchSize: number | undefined;
@@ -71,6 +75,8 @@ export type LocalTransport = (typeof LOCAL_TRANSPORTS)[number];
 export const MAX_WORKERS = 1024;
 export const MAX_MICROBATCHES = 64;
 export const DEFAULT_MICROBATCHES = 4;
+export const DEFAULT_WAIT_LIMIT_SECONDS = 600;
+export const DEFAULT_RESTART_LIMIT = 3;
 /** Fixed: without --seed, too, a run is reproducible. */
 export const DEFAULT_SEED = 1;
 export const DEFAULT_PORT = 29_400;
@@ -166,6 +172,34 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     help: 'worker processes; how many changes the speed, never the result (default: one a CPU core)',
     parse: wholeNumber(1, MAX_WORKERS),
     fallback: undefined,
+  },
+  minWorkers: {
+    syntax: '--min-workers <n>',
+    group: 'Workers',
+    help: 'with fewer left, training waits for more (default: 1)',
+    parse: wholeNumber(1, MAX_MICROBATCHES),
+    fallback: 1,
+  },
+  maxWorkers: {
+    syntax: '--max-workers <n>',
+    group: 'Workers',
+    help: 'more than these are spares, which take the place of a lost one (default: as many as there are microbatches)',
+    parse: wholeNumber(1, MAX_WORKERS),
+    fallback: undefined,
+  },
+  waitLimit: {
+    syntax: '--wait-limit <seconds>',
+    group: 'Workers',
+    help: `how long a run with too few workers waits for more before it fails (default: ${DEFAULT_WAIT_LIMIT_SECONDS})`,
+    parse: wholeNumber(1),
+    fallback: DEFAULT_WAIT_LIMIT_SECONDS,
+  },
+  restartLimit: {
+    syntax: '--restart-limit <n>',
+    group: 'Workers',
+    help: `how often in a row a worker that died is started anew without having done a step (default: ${DEFAULT_RESTART_LIMIT})`,
+    parse: wholeNumber(0),
+    fallback: DEFAULT_RESTART_LIMIT,
   },
   engine: {
     syntax: '--engine <name>',

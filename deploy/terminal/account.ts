@@ -65,6 +65,13 @@ export function epochText(report: EpochReport, epochs: number): string {
 /** A box wider than this is tiring to read. */
 const BOX_MOST = 110;
 
+/** A lost worker in a sentence; the others go on, so its last lines stay in its log. */
+export function lossText({ who, host, pid, code, message, logFile }: RootCause): string {
+  const place = pid === null ? host : `${host}, pid ${pid}`;
+  const error = code === null ? message : `${code}: ${message}`;
+  return `${who} (${place}): ${error}${logFile === null ? '' : ` (${logFile})`}`;
+}
+
 /** What is known of a failure, in one box at most `style.width` wide. */
 export function rootCauseText(cause: RootCause, style: Style): string {
   const worker = [

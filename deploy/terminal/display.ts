@@ -6,7 +6,15 @@
 import { createLogUpdate } from 'log-update';
 import type { RunEvent } from '../../protocol/run-event.ts';
 import type { RunView } from '../../protocol/run-view.ts';
-import { configurationText, engineText, epochHeading, epochText, rootCauseText, type Setting } from './account.ts';
+import {
+  configurationText,
+  engineText,
+  epochHeading,
+  epochText,
+  lossText,
+  rootCauseText,
+  type Setting,
+} from './account.ts';
 import { jsonDisplay } from './json-log.ts';
 import { liveLine, PlainPace, plainLine } from './live.ts';
 import { LossCurve } from './loss-curve.ts';
@@ -127,6 +135,10 @@ function prettyDisplay(options: DisplayOptions): Display {
           `generation ${event.generation}: ${counted(event.worldSize, 'worker')}${spares}; ${event.because}`,
         );
       }
+      case 'waiting':
+        return labelled('warn', 'waiting', event.because);
+      case 'worker-lost':
+        return labelled('warn', 'lost', lossText(event.cause));
       case 'step':
         return curve.add(event.loss);
       case 'epoch':

@@ -9,7 +9,8 @@ import { PlainPace, plainLine } from './live.ts';
 
 function levelOf(event: RunEvent): 'debug' | 'info' | 'warn' | 'error' {
   if (event.kind === 'step' || event.kind === 'worker-joined') return 'debug';
-  if (event.kind === 'warning' || event.kind === 'worker-refused' || event.kind === 'stopping') return 'warn';
+  const warns = ['warning', 'worker-refused', 'worker-lost', 'waiting', 'stopping'];
+  if (warns.includes(event.kind)) return 'warn';
   return event.kind === 'failed' ? 'error' : 'info';
 }
 
@@ -29,6 +30,10 @@ function sentenceOf(event: RunEvent): string {
       return `${event.worker} was refused: ${event.because}`;
     case 'generation':
       return `generation ${event.generation}: ${event.because}`;
+    case 'waiting':
+      return event.because;
+    case 'worker-lost':
+      return `${event.cause.who} is lost: ${event.cause.message}`;
     case 'step':
       return `step ${event.step}`;
     case 'epoch':

@@ -58,6 +58,7 @@ function piecesOf(view: RunView, unicode: boolean): Piece[] {
   if (view.phase === 'gathering')
     return [{ forms: [`waiting for workers: ${view.because}`, view.because], place: 0 }, workers];
   const total = String(view.epochSteps);
+  if (view.phase === 'waiting') return [{ forms: [view.because, 'waiting'], place: 0 }, workers];
   const loss = view.epochLoss ?? view.loss;
   const step = `${String(view.epochStep).padStart(total.length)}/${total}`;
   const epoch = `epoch ${String(view.epoch).padStart(String(view.epochs).length)}/${view.epochs}`;

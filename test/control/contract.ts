@@ -92,7 +92,7 @@ export const HELLO: WorkerMessage = {
   pid: 7,
   localRank: null,
 };
-const linked = (generation: number): WorkerMessage => ({ kind: 'linked', generation });
+const linked = (generation: number): WorkerMessage => ({ kind: 'linked', generation, step: 0, digest: 'a'.repeat(64) });
 const stop = (because: string): CoordinatorMessage => ({ kind: 'stop', because });
 const PART_FLOATS = 2 * 1024 * 1024;
 const part = (index: number): StatePart => ({

@@ -71,6 +71,10 @@ describe('values and where they come from', () => {
       logLevel: 'info',
       logFormat: 'pretty',
       allowMixedEngines: false,
+      minWorkers: 1,
+      maxWorkers: undefined,
+      waitLimit: 600,
+      restartLimit: 3,
     });
     expect(new Set(origins.values())).toEqual(new Set(['default']));
   });
@@ -80,7 +84,7 @@ describe('values and where they come from', () => {
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
         '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
-        '--allow-mixed-engines',
+        '--allow-mixed-engines --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0',
     );
     expect(flags).toEqual({
       workers: 3,
@@ -117,6 +121,10 @@ describe('values and where they come from', () => {
       logLevel: 'debug',
       logFormat: 'json',
       allowMixedEngines: true,
+      minWorkers: 2,
+      maxWorkers: 4,
+      waitLimit: 30,
+      restartLimit: 0,
     });
   });
 
@@ -343,8 +351,8 @@ describe('refusals name the flag or the variable, and its value', () => {
   });
 
   test('no value of any flag gets past as another type than its own', () => {
-    const numeric = Object.values(FLAGS).filter((spec) => /<(n|m|x|steps)>$/.test(spec.syntax));
-    expect(numeric.length).toBe(12);
+    const numeric = Object.values(FLAGS).filter((spec) => /<(n|m|x|steps|seconds)>$/.test(spec.syntax));
+    expect(numeric.length).toBe(16);
     fc.assert(
       fc.property(fc.constantFrom(...numeric), fc.string({ minLength: 1 }), (spec, text) => {
         fc.pre(!/^[\d.]/.test(text) && !text.includes(' '));

@@ -5,7 +5,7 @@ import { serverAt } from './nats-server.ts';
 import { connectControlOverNats } from '../../worker/nats-control-link.ts';
 
 const link = await connectControlOverNats(serverAt(process.argv[2] ?? ''), 'held', null);
-link.send({ kind: 'linked', generation: 1 });
+link.send({ kind: 'linked', generation: 1, step: 0, digest: 'a'.repeat(64) });
 // The coordinator has heard it.
 await link.next();
 Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number(process.argv[3]));

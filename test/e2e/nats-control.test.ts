@@ -16,6 +16,7 @@ import type { NatsServer } from '../../nats/server.ts';
 import type { NatsStream } from '../../nats/stream.ts';
 import { SMALL_WINDOW_BYTES } from '../../protocol/byte-stream.ts';
 import { messageHead } from '../../protocol/message-stream.ts';
+import type { WorkerMessage } from '../../protocol/messages.ts';
 import type { ControlLink } from '../../worker/control-link.ts';
 import { connectControlOverNats } from '../../worker/nats-control-link.ts';
 import { arrivals, controlContract, TOKEN, type ControlWay, type RawEnd } from '../control/contract.ts';
@@ -138,6 +139,13 @@ describe('the control channel over NATS', () => {
   controlContract(way);
 });
 
+const linked = (generation: number): WorkerMessage => ({
+  kind: 'linked',
+  generation,
+  step: 0,
+  digest: 'a'.repeat(64),
+});
+
 describe('on a NATS server', () => {
   it('two runs do not hear each other, and a run without a coordinator is named', async () => {
     const [first, second] = [await openDoor('run-1'), await openDoor('run-2')];
@@ -145,13 +153,10 @@ describe('on a NATS server', () => {
     const atFirst = await first.arrival();
     const other = await second.connect(TOKEN);
     const atSecond = await second.arrival();
-    link.send({ kind: 'linked', generation: 1 });
-    other.send({ kind: 'linked', generation: 2 });
+    link.send(linked(1));
+    other.send(linked(2));
     await Promise.all([atFirst.until(1), atSecond.until(1)]);
-    expect([atFirst.heard, atSecond.heard]).toEqual([
-      [{ kind: 'linked', generation: 1 }],
-      [{ kind: 'linked', generation: 2 }],
-    ]);
+    expect([atFirst.heard, atSecond.heard]).toEqual([[linked(1)], [linked(2)]]);
     expect(first.refused.concat(second.refused)).toEqual([]);
     await expect(joined('run 3', TOKEN)).rejects.toMatchObject({
       code: 'E_COORDINATOR_LOST',
@@ -172,7 +177,7 @@ describe('on a NATS server', () => {
     const door = await openDoor(RUN);
     const link = await door.connect(TOKEN);
     const arrival = await door.arrival();
-    link.send({ kind: 'linked', generation: 1 });
+    link.send(linked(1));
     await arrival.until(1);
     await expect(door.connect('a guess')).rejects.toMatchObject({ code: 'E_UNAUTHORIZED' });
     await ear.connection.flush();
@@ -192,7 +197,7 @@ describe('on a NATS server', () => {
     const call = { call: 'a'.repeat(32), about: '{}', proof: 'b'.repeat(64) };
     expect(await ask(JSON.stringify(call))).toBe('401 unauthorized');
     expect(door.refused).toEqual(['E_MESSAGE', 'E_MESSAGE', 'E_UNAUTHORIZED']);
-    link.send({ kind: 'linked', generation: 1 });
+    link.send(linked(1));
     await arrival.until(1);
   });
 

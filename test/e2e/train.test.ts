@@ -128,7 +128,7 @@ describe('what a run leaves', () => {
       .trim()
       .split('\n')
       .map((line) => (JSON.parse(line) as { kind: string }).kind);
-    expect(journal).toEqual(['run', 'generation', 'checkpoint', 'finished']);
+    expect(journal).toEqual(['run', 'generation', 'begin', 'checkpoint', 'finished']);
 
     const evaluated = await lockstep(['evaluate', directory]).ended;
     expect(evaluated.code).toBe(0);
@@ -173,14 +173,16 @@ describe('what a run leaves', () => {
 });
 
 describe('a failure', () => {
-  it('of a worker is shown as one root cause, ends the run with 1, and leaves no process', async () => {
+  it('of the last worker, not to be started anew, is shown as one root cause, ends the run with 1, and leaves no process', async () => {
     const directory = scratch.dir('killed');
     const run = lockstep([
       'train',
       'cifar10-cnn',
       ...SMALL,
       '--workers',
-      '2',
+      '1',
+      '--restart-limit',
+      '0',
       '--epochs',
       '50',
       '--run-dir',
@@ -189,12 +191,12 @@ describe('a failure', () => {
     const [, url = ''] = await run.wrote(/listening\s+(\S+)/);
     await run.wrote(/^\s+1\/50\s+\d/m);
     const view = (await (await fetch(`${url}/api/run`)).json()) as RunView;
-    const victim = view.workers.find((w) => w.rank === 1);
+    const victim = view.workers.find((w) => w.rank === 0);
     process.kill(victim?.pid ?? Number.NaN, 'SIGKILL');
     const ended = await run.ended;
     expect(ended.code).toBe(1);
     expect(ended.stdout.match(/Root cause/g)).toHaveLength(1);
-    expect(ended.stdout).toContain(`${victim?.id}, rank 1`);
+    expect(ended.stdout).toContain(`${victim?.id}, rank 0`);
     expect(ended.stdout).toContain('killed by SIGKILL');
     expect(reportIn(directory)).toMatchObject({ state: 'failed', workersLost: 1 });
     expect(processesNaming(directory)).toEqual([]);

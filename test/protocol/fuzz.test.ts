@@ -301,8 +301,8 @@ describe('more than a million inputs', () => {
     const before = memory();
     const digest = 'a'.repeat(64);
     const corpus = [
-      encodeMessage({ kind: 'linked', generation: 5 }),
-      encodeMessage({ kind: 'finished', step: 5, digest, peakRssBytes: 1, because: 'done' }),
+      encodeMessage({ kind: 'linked', generation: 5, step: 4, digest }),
+      encodeMessage({ kind: 'finished', generation: 5, step: 5, digest, peakRssBytes: 1, because: 'done' }),
       encodeMessage({ kind: 'failed', code: 'E_TRACE', message: 'm', stack: 's' }),
       encodeMessage({
         kind: 'evaluation',

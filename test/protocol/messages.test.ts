@@ -48,13 +48,21 @@ const WORKER_MESSAGES: WorkerMessage[] = [
     engine: { name: 'tensorflow', library: 'TensorFlow 2.21.0', device: 'CPU', threads: 1, settings: { oneDNN: '1' } },
     fingerprint: DIGEST,
     weightsDigest: DIGEST,
-    step: 0,
     peerUrl: 'ws://127.0.0.1:40001',
     layout: [{ name: 'conv/kernel', shape: [3, 3, 3, 32], offset: 0, length: 864, trainable: true }],
     topology: '{"class_name":"Sequential"}',
     optimizer: { name: 'adam', slots: ['m', 'v'] },
   },
-  { kind: 'linked', generation: 1 },
+  { kind: 'linked', generation: 1, step: 7, digest: DIGEST },
+  {
+    kind: 'interrupted',
+    generation: 1,
+    step: 7,
+    computed: 2,
+    peer: null,
+    code: 'E_PEER_LOST',
+    because: 'generation 2 takes over',
+  },
   {
     kind: 'report',
     generation: 1,
@@ -70,7 +78,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
     seconds: 1.5,
     chunks: [{ index: 3, samples: 250, lossSum: 301.25, correct: 120 }],
   },
-  { kind: 'finished', step: 7820, digest: DIGEST, peakRssBytes: 500_000_000, because: 'stopped' },
+  { kind: 'finished', generation: 1, step: 7820, digest: DIGEST, peakRssBytes: 500_000_000, because: 'stopped' },
   { kind: 'failed', code: 'E_NOT_FINITE', message: 'the loss of step 3 is NaN', stack: 'Error\n    at train' },
 ];
 
@@ -101,12 +109,12 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       gradientCompression: 'none',
       checkpointEverySteps: 0,
     },
-    resumeStep: null,
   },
   STATE,
   {
     kind: 'generation',
     generation: 2,
+    graceful: false,
     rank: 1,
     worldSize: 2,
     members: [
@@ -115,6 +123,18 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
     ],
     because: '2 of 2 workers ready',
   },
+  ...([{ kind: 'held' }, { kind: 'start' }, { kind: 'coordinator' }, { kind: 'rank', rank: 1 }] as const).map(
+    (source): CoordinatorMessage => ({
+      kind: 'begin',
+      generation: 2,
+      step: 7,
+      source,
+      digest: DIGEST,
+      evaluate: true,
+      keep: false,
+      hold: false,
+    }),
+  ),
   { kind: 'stop', because: 'Ctrl-C' },
   { kind: 'refused', code: 'E_FINGERPRINT', because: 'other bits' },
   { kind: 'dismissed', because: 'the run is done' },
@@ -160,10 +180,10 @@ describe('round trip', () => {
     );
   });
 
-  it('the bytes of a linked message are plain MessagePack', () => {
-    // fixmap of 2: "kind" -> "linked", "generation" -> 5
-    const bytes = Buffer.from('82a46b696e64a66c696e6b6564aa67656e65726174696f6e05', 'hex');
-    expect(decodeWorkerMessage(bytes)).toEqual({ kind: 'linked', generation: 5 });
+  it('the bytes of a stop message are plain MessagePack', () => {
+    // fixmap of 2: "kind" -> "stop", "because" -> "x"
+    const bytes = Buffer.from('82a46b696e64a473746f70a762656361757365a178', 'hex');
+    expect(decodeCoordinatorMessage(bytes)).toEqual({ kind: 'stop', because: 'x' });
   });
 });
 
@@ -181,16 +201,20 @@ describe('what is refused', () => {
   it.each<[string, unknown, string]>([
     ['a kind of the other side', { kind: 'stop', because: 'x' }, 'kind'],
     ['a missing field', { kind: 'linked' }, 'generation'],
-    ['a field too many', { kind: 'linked', generation: 1, more: 1 }, 'more'],
-    ['a negative count', { kind: 'linked', generation: -1 }, 'generation'],
-    ['a fraction for a count', { kind: 'linked', generation: 0.5 }, 'generation'],
-    ['a digest that is none', { kind: 'finished', step: 1, digest: 'x', peakRssBytes: 1, because: 'done' }, 'digest'],
+    ['a field too many', { kind: 'linked', generation: 1, step: 0, digest: DIGEST, more: 1 }, 'more'],
+    ['a negative count', { kind: 'linked', generation: -1, step: 0, digest: DIGEST }, 'generation'],
+    ['a fraction for a count', { kind: 'linked', generation: 0.5, step: 0, digest: DIGEST }, 'generation'],
+    [
+      'a digest that is none',
+      { kind: 'finished', generation: 1, step: 1, digest: 'x', peakRssBytes: 1, because: 'done' },
+      'digest',
+    ],
     ['a string too long', { kind: 'failed', code: 'c', message: 'x'.repeat(8193), stack: '' }, 'message'],
     ['bytes that are no bytes', { ...STATE, bytes: 'abc' }, 'bytes'],
     [
       'a nested field',
       {
-        ...WORKER_MESSAGES[4],
+        ...WORKER_MESSAGES.find((m) => m.kind === 'report'),
         steps: [{ ...STEP, phases: { data: -1, compute: 0, allreduce: 0, apply: 0, wait: 0 } }],
       },
       'steps.0.phases.data',
@@ -207,7 +231,10 @@ describe('what is refused', () => {
   });
 
   it('trailing bytes after a message', () => {
-    const bytes = Buffer.concat([encodeMessage({ kind: 'linked', generation: 1 }), Buffer.from([0])]);
+    const bytes = Buffer.concat([
+      encodeMessage({ kind: 'linked', generation: 1, step: 0, digest: DIGEST }),
+      Buffer.from([0]),
+    ]);
     expect(() => decodeWorkerMessage(bytes)).toThrow(LockstepError);
   });
 });

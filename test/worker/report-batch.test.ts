@@ -39,7 +39,7 @@ it('steps travel together, in their order, after a twentieth of a second at most
 it('another message comes after the steps that came before it', () => {
   const reports = batch();
   reports.add(step(1), []);
-  reports.before({ kind: 'linked', generation: 7 });
+  reports.before({ kind: 'linked', generation: 7, step: 1, digest: 'a'.repeat(64) });
   expect(sent.map((m) => m.kind)).toEqual(['report', 'linked']);
   vi.advanceTimersByTime(1000);
   expect(sent).toHaveLength(2);

@@ -171,7 +171,9 @@ async function trainAll(
           collective,
           clock: () => 0,
           rssBytes: () => 0,
-          stopWanted: () => false,
+          wish: () => null,
+          check: () => {},
+          inFlight: { microbatches: 0 },
           report: (step) => reports.push(step),
           tell: (message) => told.push(message),
           keep: async (kept) => {
@@ -264,7 +266,7 @@ describe('train', () => {
 
   it('stops every rank after the same step, and keeps it, when one of them wants to stop', async () => {
     let asked = 0;
-    const outcomes = await trainAll(3, (rank) => (rank === 2 ? { stopWanted: () => ++asked > 2 } : {}));
+    const outcomes = await trainAll(3, (rank) => (rank === 2 ? { wish: () => (++asked > 2 ? 'stop' : null) } : {}));
     const steps = outcomes.map((o) => o.state.step);
     expect(new Set(steps).size).toBe(1);
     expect(steps[0]).toBeLessThan(6);
@@ -308,7 +310,9 @@ describe('train', () => {
         collective: collective as Collective,
         clock: () => 0,
         rssBytes: () => 0,
-        stopWanted: () => false,
+        wish: () => null,
+        check: () => {},
+        inFlight: { microbatches: 0 },
         report: () => {},
         tell: () => {},
         keep: async () => {},

@@ -1,9 +1,8 @@
 // The coordinator's decisions, told as stories: messages in, effects out, no process, no socket, no clock.
 
 import { describe, expect, it } from 'vitest';
-import { FAILURE_GRACE_MS } from '../../../coordinator/core/failure.ts';
 import { NO_PROGRESS } from '../../../coordinator/core/progress.ts';
-import { Run, type Effect, type RunOptions } from '../../../coordinator/core/run.ts';
+import { Run, SUSPICION_MS, type Effect, type Input, type RunOptions } from '../../../coordinator/core/run.ts';
 import { viewOf } from '../../../coordinator/core/view.ts';
 import type { StepReport, WorkerMessage } from '../../../protocol/messages.ts';
 
@@ -42,7 +41,11 @@ function options(
     workers: 2,
     allowMixedEngines: false,
     supervised: true,
-    resumeStep: null,
+    minWorkers: 1,
+    maxWorkers: 64,
+    restartLimit: 0,
+    waitLimitMs: 60_000,
+    resumed: null,
     progress: NO_PROGRESS,
     stepsLost: 0,
     ...rest,
@@ -51,7 +54,7 @@ function options(
 
 const hello = (pid: number, localRank: number): WorkerMessage => ({
   kind: 'hello',
-  protocol: 3,
+  protocol: 4,
   lockstep: '0.1.0',
   node: 'v20',
   host: 'h',
@@ -64,7 +67,6 @@ const ready = (change: Partial<Extract<WorkerMessage, { kind: 'ready' }>> = {}):
   engine: { name: 'tensorflow', library: 'TensorFlow 2.21.0', device: 'CPU', threads: 1, settings: { oneDNN: '1' } },
   fingerprint: DIGEST_A,
   weightsDigest: DIGEST_B,
-  step: 0,
   peerUrl: 'ws://127.0.0.1:1',
   layout: [{ name: 'w', shape: [2], offset: 0, length: 2, trainable: true }],
   topology: '{}',
@@ -127,8 +129,16 @@ function residuals(step: number, microbatches: readonly number[], before: readon
   }));
 }
 
-const finished = (step: number, digest = DIGEST_A): WorkerMessage => ({
+const linked = (generation: number, step = 0, digest = DIGEST_B): WorkerMessage => ({
+  kind: 'linked',
+  generation,
+  step,
+  digest,
+});
+
+const finished = (step: number, digest = DIGEST_A, generation = 1): WorkerMessage => ({
   kind: 'finished',
+  generation,
   step,
   digest,
   peakRssBytes: 5000,
@@ -150,7 +160,12 @@ class Story {
     this.say('w1', hello(101, 1));
     this.say('w0', ready());
     this.say('w1', ready());
+    this.link(1, this.run.options.resumed?.step ?? 0);
     return this;
+  }
+  /** All members of the generation that forms are linked, with the state after `step`. */
+  link(generation: number, step: number, digest = DIGEST_B): Effect[] {
+    return this.run.members().flatMap((w) => this.say(w.id, linked(generation, step, digest)));
   }
   steps(from: number, to: number): void {
     for (let step = from; step <= to; step++) for (const w of ['w0', 'w1']) this.say(w, report(step));
@@ -163,8 +178,12 @@ class Story {
   }
 }
 
+/** What follows once a record is on disk comes right after it. */
+const flat = (effects: readonly Effect[]): Effect[] =>
+  effects.flatMap((e) => (e.kind === 'journal' ? [e, ...flat(e.afterwards ?? [])] : [e]));
+
 const kinds = (effects: readonly Effect[]): string[] =>
-  effects.map((e) =>
+  flat(effects).map((e) =>
     e.kind === 'tell' ? `tell ${e.event.kind}` : e.kind === 'send' ? `send ${e.message.kind} to ${e.worker}` : e.kind,
   );
 
@@ -178,14 +197,8 @@ describe('gathering', () => {
     expect(story.run.because).toBe('1 of 2 workers ready');
 
     const effects = story.say('w1', ready());
-    expect(kinds(effects)).toEqual([
-      'tell worker-ready',
-      'send generation to w1',
-      'send generation to w0',
-      'tell generation',
-      'journal',
-    ]);
-    expect(effects.find((e) => e.kind === 'send')).toMatchObject({
+    expect(kinds(effects)).toEqual(['tell worker-ready', 'journal', 'send generation to w1', 'send generation to w0']);
+    expect(flat(effects).find((e) => e.kind === 'send')).toMatchObject({
       message: {
         generation: 1,
         rank: 0,
@@ -209,7 +222,7 @@ describe('gathering', () => {
   it('refuses another protocol version by name of both', () => {
     const effects = new Story().say('w0', { ...hello(1, 0), protocol: 7 } as WorkerMessage);
     expect(effects[0]).toMatchObject({ message: { kind: 'refused', code: 'E_PROTOCOL_VERSION' } });
-    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 3');
+    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 4');
   });
 
   it('closes the link of a worker that speaks before it introduced itself', () => {
@@ -321,19 +334,25 @@ describe('training', () => {
       },
     ]);
     expect(story.run.progress.bytesSent).toEqual([{ transport: 'shm', bytes: 500 }]);
-    story.say('w1', carrying(1));
-    story.now += FAILURE_GRACE_MS;
-    expect(kinds(story.run.receive({ kind: 'tick' }, story.now))).toContain('end');
-    expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_PROTOCOL' });
+    const effects = story.say('w1', carrying(1));
+    expect(kinds(effects)).toContain('send refused to w1');
+    expect(kinds(effects)).toContain('send generation to w0');
   });
 
-  it('fails the run when two replicas report different loss sums for one step', () => {
+  it('compares the weights in a new generation when two replicas report different loss sums for one step', () => {
     const story = new Story().begun();
     story.say('w0', report(1));
-    story.say('w1', report(1, { lossSum: 8.000001 }));
-    story.now += FAILURE_GRACE_MS;
-    expect(kinds(story.run.receive({ kind: 'tick' }, story.now))).toContain('end');
-    expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_DIGEST' });
+    expect(kinds(story.say('w1', report(1, { lossSum: 8.000001 })))).toEqual([
+      'worker-step',
+      'tell warning',
+      'journal',
+      'send generation to w0',
+      'send generation to w1',
+    ]);
+    story.say('w0', linked(2, 1, DIGEST_A));
+    expect(kinds(story.say('w1', linked(2, 1, DIGEST_B)))).toContain('end');
+    expect(story.run.rootCause).toMatchObject({ code: 'E_DIGEST' });
+    expect(story.run.rootCause?.message).toContain('w0, w1 hold different weights');
   });
 
   it('ends an epoch when every rank has evaluated: pieces summed in order, mean over all test samples', () => {
@@ -362,14 +381,26 @@ describe('training', () => {
     expect(written?.kind === 'write-checkpoint' && [...(written.state.vectors[0]?.data ?? [])]).toEqual([1.5, -2]);
   });
 
-  it('fails the run when replicas hold different weights after an epoch', () => {
-    const story = new Story().begun();
-    story.steps(1, 3);
+  it('sends away the one of three that holds other weights after an epoch', () => {
+    const story = new Story({ workers: 3 });
+    for (const [i, w] of ['w0', 'w1', 'w2'].entries()) story.say(w, hello(100 + i, i));
+    for (const w of ['w0', 'w1', 'w2']) story.say(w, ready());
+    story.link(1, 0);
+    for (let step = 1; step <= 3; step++) for (const w of ['w0', 'w1', 'w2']) story.say(w, report(step));
     story.say('w0', evaluation(3, [], DIGEST_A));
-    story.say('w1', evaluation(3, [], DIGEST_B));
-    story.now += FAILURE_GRACE_MS;
-    story.run.receive({ kind: 'tick' }, story.now);
-    expect(story.run.rootCause?.code).toBe('E_DIGEST');
+    expect(kinds(story.say('w1', evaluation(3, [], DIGEST_B)))).toContain('send generation to w1');
+    story.say('w0', linked(2, 3, DIGEST_A));
+    story.say('w1', linked(2, 3, DIGEST_B));
+    const effects = story.say('w2', linked(2, 3, DIGEST_A));
+    expect(kinds(effects)).toEqual([
+      'tell worker-refused',
+      'send refused to w1',
+      'disconnect',
+      'journal',
+      'send generation to w0',
+      'send generation to w2',
+    ]);
+    expect(story.run.workersLost).toBe(1);
   });
 
   it('is whole, where gradients are compressed, when every rank has sent the residuals of its microbatches', () => {
@@ -424,25 +455,29 @@ describe('training', () => {
     ]);
   });
 
-  it('that is resumed gives each rank the residuals of its microbatches, right after its generation', () => {
-    const story = new Story({ gradientCompression: 'bf16', resumeStep: 2, workers: 3 });
-    for (const [i, w] of ['w0', 'w1', 'w2'].entries()) {
-      expect(story.say(w, hello(100 + i, i))[1]).toEqual({ kind: 'send-state', worker: w, vectors: 'replica' });
-    }
-    const effects = ['w0', 'w1', 'w2'].flatMap((w) => story.say(w, ready({ step: 2 })));
+  it('that is resumed goes to every member when all are linked, with the residuals of its microbatches', () => {
+    const resumed = { step: 2, digest: DIGEST_A, vectors: [{ name: 'weights', data: new Float32Array(2) }] };
+    const story = new Story({ gradientCompression: 'bf16', resumed, workers: 3 });
+    for (const [i, w] of ['w0', 'w1', 'w2'].entries()) story.say(w, hello(100 + i, i));
+    for (const w of ['w0', 'w1', 'w2']) story.say(w, ready());
+    const effects = story.link(1, 0);
+    const sent = { kind: 'send-state', state: resumed };
     expect(effects.filter((e) => e.kind === 'send-state')).toEqual([
-      { kind: 'send-state', worker: 'w0', vectors: ['residual:0'] },
-      { kind: 'send-state', worker: 'w1', vectors: ['residual:1'] },
-      { kind: 'send-state', worker: 'w2', vectors: ['residual:2', 'residual:3'] },
+      { ...sent, worker: 'w0', vectors: ['weights', 'residual:0'] },
+      { ...sent, worker: 'w1', vectors: ['weights', 'residual:1'] },
+      { ...sent, worker: 'w2', vectors: ['weights', 'residual:2', 'residual:3'] },
     ]);
     expect(kinds(effects).filter((k) => k.startsWith('send'))).toEqual([
-      'send generation to w0',
+      'send begin to w0',
       'send-state',
-      'send generation to w1',
+      'send begin to w1',
       'send-state',
-      'send generation to w2',
+      'send begin to w2',
       'send-state',
     ]);
+    expect(effects.find((e) => e.kind === 'send')).toMatchObject({
+      message: { step: 2, digest: DIGEST_A, source: { kind: 'coordinator' } },
+    });
   });
 
   it('disconnects a worker whose state does not fit the model', () => {
@@ -528,44 +563,225 @@ describe('ending', () => {
 
 describe('a lost worker', () => {
   const end = { exitCode: null, signal: 'SIGKILL', lastLines: ['step 1'], logFile: 'worker-1.log' };
+  const killed = { kind: 'process-ended', pid: 101, localRank: 1, end } as const;
+  const closed = (worker: string): Input => ({ kind: 'disconnected', worker, because: 'closed' });
 
-  it("is the root cause even when its peer's complaint about the lost link arrives first", () => {
+  it('is left behind at once: the survivors form a generation, and begin where the most advanced is', () => {
     const story = new Story().begun();
-    story.say('w0', { kind: 'failed', code: 'E_PEER_LOST', message: 'rank 1 is gone', stack: '' });
-    story.run.receive({ kind: 'disconnected', worker: 'w0', because: 'closed' }, story.now);
-    expect(
-      kinds(
-        story.run.receive(
-          { kind: 'process-ended', pid: 100, localRank: 0, end: { ...end, exitCode: 1, signal: null } },
-          story.now,
-        ),
-      ),
-    ).toEqual([]);
-    story.run.receive({ kind: 'disconnected', worker: 'w1', because: 'closed' }, story.now);
-    const effects = story.run.receive({ kind: 'process-ended', pid: 101, localRank: 1, end }, story.now);
-    expect(kinds(effects)).toContain('tell failed');
-    expect(story.run.rootCause).toEqual({
-      who: 'w1',
-      rank: 1,
-      host: 'h',
-      pid: 101,
-      exitCode: null,
-      signal: 'SIGKILL',
-      code: null,
-      message: 'killed by SIGKILL',
-      lastLines: ['step 1'],
-      logFile: 'worker-1.log',
+    story.steps(1, 1);
+    const effects = story.run.receive(closed('w1'), story.now);
+    expect(kinds(effects)).toEqual(['journal', 'send generation to w0']);
+    expect(flat(effects).at(-1)).toMatchObject({
+      message: { generation: 2, graceful: false, rank: 0, worldSize: 1, because: 'w1 on h is lost' },
+    });
+    expect(story.run.workersLost).toBe(1);
+    const begun = story.say('w0', linked(2, 1, DIGEST_A));
+    expect(begun.filter((e) => e.kind === 'send')).toMatchObject([
+      { message: { kind: 'begin', generation: 2, step: 1, source: { kind: 'held' }, evaluate: false, keep: false } },
+    ]);
+    expect(story.run.stepsLost).toBe(0);
+    expect(kinds(story.say('w0', { ...report(2), generation: 2 } as WorkerMessage))).toContain('tell step');
+  });
+
+  it('may have the only copy of the newest step: whoever has less takes the state from who has most', () => {
+    const story = new Story({ workers: 3 });
+    for (const [i, w] of ['w0', 'w1', 'w2'].entries()) story.say(w, hello(100 + i, i));
+    for (const w of ['w0', 'w1', 'w2']) story.say(w, ready());
+    story.link(1, 0);
+    story.say('w2', report(1));
+    story.run.receive(closed('w1'), story.now);
+    story.say('w0', linked(2, 0, DIGEST_B));
+    const effects = story.say('w2', linked(2, 1, DIGEST_A));
+    expect(effects.filter((e) => e.kind === 'send')).toMatchObject(
+      ['w0', 'w2'].map((worker) => ({
+        worker,
+        message: { kind: 'begin', step: 1, source: { kind: 'rank', rank: 1 }, digest: DIGEST_A },
+      })),
+    );
+  });
+
+  it('that took the only copy with it makes the survivors do the step again: it is not committed twice, and counted as lost', () => {
+    const story = new Story().begun();
+    story.say('w1', report(1));
+    story.run.receive(closed('w1'), story.now);
+    story.say('w0', linked(2, 0, DIGEST_B));
+    expect(story.run.stepsLost).toBe(1);
+    expect(kinds(story.say('w0', { ...report(1), generation: 2 } as WorkerMessage))).toEqual(['worker-step']);
+    expect(story.run.step).toBe(1);
+    expect(kinds(story.say('w0', { ...report(2), generation: 2 } as WorkerMessage))).toContain('tell step');
+  });
+
+  it('has no say any more: what it reports later is of a generation that is over', () => {
+    const story = new Story().begun();
+    story.run.receive(closed('w1'), story.now);
+    expect(story.say('w1', report(1))).toEqual([]);
+    expect(story.run.step).toBe(0);
+  });
+
+  it("whose survivors' reports of the old generation are still under way is not mourned for the steps in them", () => {
+    const story = new Story().begun();
+    story.run.receive(closed('w1'), story.now);
+    expect(kinds(story.say('w0', report(1)))).toContain('tell step');
+    story.say('w0', linked(2, 1, DIGEST_A));
+    expect([story.run.step, story.run.stepsLost]).toEqual([1, 0]);
+  });
+
+  it('while a generation forms: another forms without it', () => {
+    const story = new Story({ workers: 3 });
+    for (const [i, w] of ['w0', 'w1', 'w2'].entries()) story.say(w, hello(100 + i, i));
+    for (const w of ['w0', 'w1', 'w2']) story.say(w, ready());
+    story.say('w0', linked(1));
+    const effects = story.run.receive(closed('w1'), story.now);
+    expect(kinds(effects)).toEqual(['journal', 'send generation to w0', 'send generation to w2']);
+    expect(story.say('w2', linked(1))).toEqual([]);
+    story.say('w0', linked(2));
+    expect(kinds(story.say('w2', linked(2)))).toContain('send begin to w0');
+  });
+
+  it('has its place taken by a spare at once', () => {
+    const story = new Story({ workers: 3, microbatches: 2 });
+    for (const [i, w] of ['w0', 'w1', 'w2'].entries()) story.say(w, hello(100 + i, i));
+    for (const w of ['w0', 'w1', 'w2']) story.say(w, ready());
+    story.link(1, 0);
+    expect(story.run.workers.get('w2')?.state).toBe('spare');
+    story.run.receive(closed('w0'), story.now);
+    expect(story.run.members().map((w) => [w.id, w.rank])).toEqual([
+      ['w1', 0],
+      ['w2', 1],
+    ]);
+  });
+
+  it('is started anew by the launcher, as often in a row as the limit says; a step starts the count again', () => {
+    const story = new Story({ restartLimit: 1 }).begun();
+    expect(kinds(story.run.receive(killed, story.now))).toContain('start-worker');
+    story.say('w2', hello(102, 1));
+    const again = { ...killed, pid: 102 };
+    expect(kinds(story.run.receive(again, story.now))).not.toContain('start-worker');
+
+    const lucky = new Story({ restartLimit: 1 }).begun();
+    lucky.run.receive(killed, lucky.now);
+    lucky.say('w0', linked(2, 0));
+    lucky.say('w2', hello(102, 1));
+    lucky.say('w2', ready());
+    lucky.link(3, 0);
+    lucky.say('w2', { ...report(1), generation: 3 } as WorkerMessage);
+    expect(kinds(lucky.run.receive(again, lucky.now))).toContain('start-worker');
+  });
+
+  it('comes back as a newcomer, who joins after a whole step and takes the state from a member', () => {
+    const story = new Story({ restartLimit: 1 }).begun();
+    story.run.receive(killed, story.now);
+    story.say('w0', linked(2, 0));
+    story.say('w0', { ...report(1), generation: 2 } as WorkerMessage);
+    story.say('w2', hello(102, 1));
+    const effects = story.say('w2', ready());
+    expect(flat(effects).filter((e) => e.kind === 'send')).toMatchObject([
+      { worker: 'w0', message: { generation: 3, graceful: true, rank: 0 } },
+      { worker: 'w2', message: { generation: 3, graceful: true, rank: 1, because: 'w2 joined' } },
+    ]);
+    story.say('w2', linked(3, 0));
+    expect(story.say('w0', linked(3, 1, DIGEST_A)).filter((e) => e.kind === 'send')).toMatchObject([
+      { message: { kind: 'begin', step: 1, source: { kind: 'rank', rank: 0 } } },
+      { message: { kind: 'begin', step: 1, source: { kind: 'rank', rank: 0 } } },
+    ]);
+  });
+
+  it('leaves an evaluation to be done again by those who are left, and the state to be kept', () => {
+    const story = new Story().begun();
+    story.steps(1, 3);
+    story.say('w0', evaluation(3, [{ index: 0, samples: 3, lossSum: 2, correct: 3 }]));
+    story.run.receive(closed('w1'), story.now);
+    const begun = story.say('w0', linked(2, 3, DIGEST_A));
+    expect(begun.filter((e) => e.kind === 'send')).toMatchObject([{ message: { evaluate: true, keep: true } }]);
+    expect(story.run.phase).toBe('evaluating');
+    const chunks = [
+      { index: 0, samples: 3, lossSum: 2, correct: 3 },
+      { index: 1, samples: 2, lossSum: 3, correct: 0 },
+    ];
+    const effects = story.say('w0', { ...evaluation(3, chunks), generation: 2 } as WorkerMessage);
+    expect(effects.find((e) => e.kind === 'tell' && e.event.kind === 'epoch')).toMatchObject({
+      event: { report: { testAccuracy: 0.6 } },
     });
   });
 
-  it('tells its own error with the end of its process when both are known', () => {
+  it('below the minimum: those who are left keep their state and wait; with enough again they go on', () => {
+    const story = new Story({ minWorkers: 2 }).begun();
+    story.steps(1, 1);
+    story.run.receive(closed('w1'), story.now);
+    expect(story.run.phase).toBe('waiting');
+    expect(story.run.because).toBe('waiting for 1 more worker (--min-workers 2): w1 on h is lost');
+    const held = story.say('w0', linked(2, 1, DIGEST_A));
+    expect(held.filter((e) => e.kind === 'send')).toMatchObject([
+      { message: { kind: 'begin', hold: true, keep: true } },
+    ]);
+    expect(kinds(story.say('w0', state(1)))).toEqual(['write-checkpoint']);
+    story.say('w2', hello(102, 1));
+    story.say('w2', ready());
+    story.say('w0', linked(3, 1, DIGEST_A));
+    story.say('w2', linked(3, 0));
+    expect(story.run.phase).toBe('training');
+  });
+
+  it('that nobody replaces fails the run when the limit of waiting is over, saying why it waited', () => {
+    const story = new Story({ supervised: false, minWorkers: 2 }).begun();
+    story.run.receive(closed('w1'), 1000);
+    story.run.receive({ kind: 'tick' }, 60_999);
+    expect(story.run.phase).toBe('waiting');
+    story.run.receive({ kind: 'tick' }, 61_000);
+    expect(story.run.rootCause).toMatchObject({
+      who: 'w1',
+      code: 'E_TOO_FEW_WORKERS',
+      message: 'waiting for 1 more worker (--min-workers 2): w1 on h is lost; it has waited for 60 s (--wait-limit)',
+    });
+  });
+
+  it('when nobody has its state any more: newcomers get what the coordinator kept', () => {
+    const story = new Story({ restartLimit: 1 }).begun();
+    story.steps(1, 2);
+    story.say('w0', state(2));
+    story.steps(3, 3);
+    story.run.receive(killed, story.now);
+    story.run.receive({ ...killed, pid: 100, localRank: 0 }, story.now);
+    expect(story.run.phase).toBe('waiting');
+    story.say('w2', hello(102, 1));
+    story.say('w2', ready());
+    const effects = story.say('w2', linked(story.run.generation, 0));
+    expect(effects.filter((e) => e.kind === 'send' || e.kind === 'send-state')).toMatchObject([
+      { message: { kind: 'begin', step: 2, source: { kind: 'coordinator' } } },
+      { kind: 'send-state', state: { step: 2 } },
+    ]);
+    expect(story.run.stepsLost).toBe(1);
+  });
+
+  it('is told of with the end of its process when both are known', () => {
+    const story = new Story().begun();
+    story.run.receive(closed('w1'), story.now);
+    const effects = story.run.receive(killed, story.now);
+    expect(effects.find((e) => e.kind === 'tell')).toEqual({
+      kind: 'tell',
+      event: {
+        kind: 'worker-lost',
+        cause: {
+          who: 'w1',
+          rank: 1,
+          host: 'h',
+          pid: 101,
+          exitCode: null,
+          signal: 'SIGKILL',
+          code: null,
+          message: 'killed by SIGKILL',
+          lastLines: ['step 1'],
+          logFile: 'worker-1.log',
+        },
+      },
+    });
+  });
+
+  it('by an error of its own that any other would meet ends the run, with the end of its process', () => {
     const story = new Story().begun();
     story.say('w1', { kind: 'failed', code: 'E_NOT_FINITE', message: 'the gradient is not finite', stack: '' });
     expect(story.run.rootCause).toBeNull();
-    story.run.receive(
-      { kind: 'process-ended', pid: 101, localRank: 1, end: { ...end, exitCode: 1, signal: null } },
-      story.now,
-    );
+    story.run.receive({ ...killed, end: { ...end, exitCode: 1, signal: null } }, story.now);
     expect(story.run.rootCause).toMatchObject({
       code: 'E_NOT_FINITE',
       exitCode: 1,
@@ -573,39 +789,92 @@ describe('a lost worker', () => {
     });
   });
 
-  it('is concluded after a grace when nobody tells how its process ended', () => {
-    const story = new Story({ supervised: false }).begun();
-    story.run.receive({ kind: 'disconnected', worker: 'w1', because: 'closed' }, 0);
-    expect(story.run.receive({ kind: 'tick' }, FAILURE_GRACE_MS - 1)).toEqual([]);
-    expect(kinds(story.run.receive({ kind: 'tick' }, FAILURE_GRACE_MS))).toContain('end');
+  it('by another error of its own is survived once, not twice in a step', () => {
+    const failed = { kind: 'failed', code: 'E_TRAINING', message: 'out of memory', stack: '' } as const;
+    const story = new Story({ workers: 3, supervised: false });
+    for (const [i, w] of ['w0', 'w1', 'w2'].entries()) story.say(w, hello(100 + i, i));
+    for (const w of ['w0', 'w1', 'w2']) story.say(w, ready());
+    story.link(1, 0);
+    expect(kinds(story.say('w1', failed))).toContain('send generation to w0');
+    expect(kinds(story.say('w2', failed))).toContain('end');
+    expect(story.run.rootCause).toMatchObject({ who: 'w2', code: 'E_TRAINING' });
+  });
+
+  it('is the last one: a supervised run whose processes are all gone for good has failed', () => {
+    const story = new Story().begun();
+    story.run.receive(killed, story.now);
+    expect(kinds(story.run.receive({ ...killed, pid: 100, localRank: 0 }, story.now))).toContain('end');
+    expect(story.run.rootCause).toMatchObject({ who: 'w1', signal: 'SIGKILL' });
   });
 
   it('is counted once, whether its link or its process is seen to end first', () => {
-    const ended = { kind: 'process-ended', pid: 101, localRank: 1, end } as const;
-    const closed = { kind: 'disconnected', worker: 'w1', because: 'closed' } as const;
     for (const order of [
-      [ended, closed],
-      [closed, ended],
+      [killed, closed('w1')],
+      [closed('w1'), killed],
     ]) {
       const story = new Story().begun();
       for (const input of order) story.run.receive(input, story.now);
       expect(story.run.workersLost).toBe(1);
-      expect(story.run.phase).toBe('failed');
+      expect(story.run.phase).toBe('training');
     }
   });
 
   it('does not matter once it has finished', () => {
     const story = new Story({ steps: 1 }).begun();
     story.say('w1', finished(1));
-    expect(story.run.receive({ kind: 'disconnected', worker: 'w1', because: 'closed' }, 0)).toEqual([]);
-    expect(story.run.receive({ kind: 'process-ended', pid: 101, localRank: 1, end }, 0)).toEqual([]);
+    expect(story.run.receive(closed('w1'), 0)).toEqual([]);
+    expect(story.run.receive(killed, 0)).toEqual([]);
   });
 
-  it('fails the run before it has joined, when a launcher saw it die', () => {
-    const story = new Story();
-    const effects = story.run.receive({ kind: 'process-ended', pid: 55, localRank: 1, end }, 0);
-    expect(kinds(effects)).toContain('end');
+  it('fails the run when it ends by itself before it has joined; one that is killed is started anew', () => {
+    const story = new Story({ restartLimit: 1 });
+    expect(kinds(story.run.receive({ ...killed, pid: 54 }, 0))).toContain('start-worker');
+    const itself = { ...end, exitCode: 1, signal: null };
+    expect(kinds(story.run.receive({ ...killed, pid: 55, end: itself }, 0))).toContain('end');
     expect(story.run.rootCause?.who).toBe('worker process 1');
+  });
+});
+
+describe('a lost link between two workers that live', () => {
+  const interrupted = (generation: number, peer: number): WorkerMessage => ({
+    kind: 'interrupted',
+    generation,
+    step: 0,
+    computed: 2,
+    peer,
+    code: 'E_PEER_LOST',
+    because: 'the link to rank 1 is lost',
+  });
+
+  it('makes all link up again, once it is sure that nobody has died', () => {
+    const story = new Story().begun();
+    expect(story.say('w0', interrupted(1, 1))).toEqual([]);
+    expect(story.run.receive({ kind: 'tick' }, story.now + SUSPICION_MS - 1)).toEqual([]);
+    const effects = story.run.receive({ kind: 'tick' }, story.now + SUSPICION_MS);
+    expect(kinds(effects)).toEqual(['journal', 'send generation to w0', 'send generation to w1']);
+    expect(story.run.workersLost).toBe(0);
+    expect(story.run.microbatchesRecomputed).toBe(2);
+  });
+
+  it('is forgotten when the one at its other end is found dead', () => {
+    const story = new Story().begun();
+    story.say('w0', interrupted(1, 1));
+    story.run.receive({ kind: 'disconnected', worker: 'w1', because: 'closed' }, story.now);
+    expect(kinds(story.run.receive({ kind: 'tick' }, story.now + SUSPICION_MS))).not.toContain('send generation to w0');
+  });
+
+  it('sends the accused away when it happens again and again without a step', () => {
+    const story = new Story({ workers: 2 }).begun();
+    for (let generation = 1; generation <= 3; generation++) {
+      story.say('w0', interrupted(generation, 1));
+      story.now += SUSPICION_MS;
+      story.run.receive({ kind: 'tick' }, story.now);
+      story.link(generation + 1, 0);
+    }
+    story.say('w0', interrupted(4, 1));
+    const effects = story.run.receive({ kind: 'tick' }, story.now + SUSPICION_MS);
+    expect(kinds(effects)).toContain('send refused to w1');
+    expect(story.run.members().map((w) => w.id)).toEqual(['w0']);
   });
 });
 

@@ -179,12 +179,12 @@ describe('messages', () => {
     const rig = await start();
     const { socket, connection } = await join(rig);
     socket.send(pack(HELLO));
-    socket.send(pack({ kind: 'linked', generation: 3 }));
+    socket.send(pack({ kind: 'linked', generation: 3, step: 0, digest: 'a'.repeat(64) }));
     socket.close();
     await connection.closed;
     expect(rig.received).toEqual([
       ['w0', HELLO],
-      ['w0', { kind: 'linked', generation: 3 }],
+      ['w0', { kind: 'linked', generation: 3, step: 0, digest: 'a'.repeat(64) }],
     ]);
   });
 

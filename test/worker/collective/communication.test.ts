@@ -73,7 +73,6 @@ async function mesh(options: MeshOptions): Promise<{ ranks: OpenCollective[]; wo
  */
 async function stepOf(
   collective: OpenCollective,
-  index: number,
   vectors: readonly (Float32Array | null)[],
   length: number,
   isCopied = false,
@@ -88,14 +87,14 @@ async function stepOf(
     if (isCopied && m === mine.end - 1) {
       const own = vector.slice();
       const out = new Float32Array(length);
-      await collective.allReduceCopied(index, m, own, out);
+      await collective.allReduceCopied(m, own, out);
       own.fill(Number.NaN);
       return out;
     }
     (await collective.slot(m)).set(vector);
     for (const bucket of collective.buckets.keys()) collective.ready(bucket);
   }
-  return (await collective.allReduce(index)).sum.slice(0, length);
+  return (await collective.allReduce()).sum.slice(0, length);
 }
 
 async function steps(
@@ -126,7 +125,7 @@ async function steps(
       index === 3 && m % 3 === 1 ? null : spreadFloats(length, 10 * index + m),
     );
     const expected = Buffer.from(sumOf(vectors).buffer);
-    const sums = await Promise.all(ranks.map(async (rank) => stepOf(rank, index, vectors, length, index === 1)));
+    const sums = await Promise.all(ranks.map(async (rank) => stepOf(rank, vectors, length, index === 1)));
     for (const sum of sums) if (Buffer.compare(Buffer.from(sum.buffer), expected) !== 0) throw new Error('other bits');
   }
   for (const { residuals: own } of ranks) {
@@ -169,7 +168,7 @@ describe.each([
     const { ranks } = await mesh({ worldSize: 3, microbatches: 4, length: 100, threaded });
     const [first, second, third] = ranks as [OpenCollective, OpenCollective, OpenCollective];
     const vectors = Array.from({ length: 4 }, (_, m) => spreadFloats(100, m));
-    const waiting = [stepOf(first, 0, vectors, 100), stepOf(second, 0, vectors, 100)];
+    const waiting = [stepOf(first, vectors, 100), stepOf(second, vectors, 100)];
     const lost = { code: 'E_PEER_LOST', message: expect.stringContaining('rank 2 (w2 on here)') as string };
     const failing = waiting.map((one) => expect(one).rejects.toMatchObject(lost));
     await third.close();
@@ -186,7 +185,7 @@ describe.each([
     opened.push(collective);
     liar.receive(collector());
     liar.send({ ...headerOf(0, 2), rank: 1 }, new Uint8Array(8));
-    await expect(stepOf(collective, 0, [new Float32Array(4), null], 4)).rejects.toMatchObject({
+    await expect(stepOf(collective, [new Float32Array(4), null], 4)).rejects.toMatchObject({
       code: 'E_PROTOCOL',
       message: expect.stringMatching(/rank 1 \(w1 on here\) is dropped: rank 1 sent node 0\+1/) as string,
     });
@@ -262,7 +261,7 @@ describe('a network that is not kind', () => {
     const plan = { generation: 1, microbatches: 2, length: 10_000, firstStep: 0 };
     const ranks = await Promise.all([zero, one].map(async (w, rank) => w.open({ ...plan, rank }, members)));
     const vectors = [spreadFloats(10_000, 1), spreadFloats(10_000, 2)];
-    const failed = await Promise.allSettled(ranks.map(async (rank) => stepOf(rank, 0, vectors, 10_000)));
+    const failed = await Promise.allSettled(ranks.map(async (rank) => stepOf(rank, vectors, 10_000)));
     expect(failed.map((f) => (f.status === 'rejected' ? (f.reason as Error).message : ''))).toEqual([
       expect.stringContaining('the link to rank 1 (w1 on here) is lost'),
       expect.stringContaining('the link to rank 0 (w0 on here) is lost'),

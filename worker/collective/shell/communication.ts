@@ -23,10 +23,10 @@ export async function startCommunication(
   const meeting = await openMeeting(links);
   return {
     url: meeting.url,
-    open: async (partial, members) => {
+    open: async (partial, members, signal) => {
       const inOrder = inRankOrder(members);
       const plan = planFor(partial, inOrder, links);
-      return inPlace(plan, inOrder, await openLinks(plan, inOrder, meeting));
+      return inPlace(plan, inOrder, await openLinks(plan, inOrder, meeting, signal));
     },
     close: () => meeting.close(),
   };

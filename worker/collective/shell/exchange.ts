@@ -2,7 +2,7 @@
 // time, and turns the loss of a link into an error that names the peer. It runs on the engine's thread or on one of its own.
 
 import type { Range } from '../../../protocol/batch-plan.ts';
-import { LockstepError } from '../../../protocol/errors.ts';
+import { LockstepError, type ErrorCode } from '../../../protocol/errors.ts';
 import type { Link, Transport } from '../../../protocol/link.ts';
 import { AllReduce, planMemory } from '../all-reduce.ts';
 import type { VectorMemory } from '../vector-memory.ts';
@@ -32,6 +32,17 @@ export interface StepFigures {
   readonly reduceSeconds: number;
   /** By link. */
   readonly traffic: readonly Traffic[];
+}
+
+/** A link that is lost, or whose peer was dropped for what it sent. */
+export class PeerFault extends LockstepError {
+  /** The rank at its other end. */
+  readonly peer: number;
+
+  constructor(peer: number, code: ErrorCode, message: string, cause?: unknown) {
+    super(code, message, cause === undefined ? {} : { cause });
+    this.peer = peer;
+  }
 }
 
 export interface ExchangeOptions {
@@ -95,8 +106,8 @@ export class Exchange {
       const name = this.options.nameOf(rank);
       this.fail(
         error === null
-          ? new LockstepError('E_PEER_LOST', `the link to ${name} is lost: ${because}`)
-          : new LockstepError(error.code, `${name} is dropped: ${error.message}`, { cause: error }),
+          ? new PeerFault(rank, 'E_PEER_LOST', `the link to ${name} is lost: ${because}`)
+          : new PeerFault(rank, error.code, `${name} is dropped: ${error.message}`, error),
       );
     });
     link.receive({

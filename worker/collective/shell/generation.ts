@@ -13,15 +13,26 @@ export interface OpenCollective extends Collective {
    * For who has the vector elsewhere, and wants the sum there: microbatch `index`, this rank's last of the step, is `vector`, and
    * the sum is laid into `out`. The same as `slot`, `ready` and `allReduce`, but copies both bucket by bucket, while they are in the cache.
    */
-  allReduceCopied(step: number, index: number, vector: Float32Array, out: Float32Array): Promise<AllReduceTiming>;
+  allReduceCopied(index: number, vector: Float32Array, out: Float32Array): Promise<AllReduceTiming>;
+  /** Ends it for this rank: whoever waits in it, or calls it from now on, gets `error`. The links stay up until it is closed. */
+  abandon(error: Error): void;
+  /** What ended it before its time: a lost link, a peer that was dropped, or `abandon`; null while it goes on. */
+  readonly failure: Error | null;
   close(): Promise<void>;
 }
 
 export interface Communication {
   /** Where peers reach this worker. */
   readonly url: string;
-  /** Links up with the members of a generation. Throws E_PEER_LOST or E_UNAUTHORIZED. */
-  open(plan: Omit<GenerationPlan, 'worldSize' | 'hosts'>, members: readonly Member[]): Promise<OpenCollective>;
+  /**
+   * Links up with the members of a generation; the one before must be closed. Throws E_PEER_LOST or E_UNAUTHORIZED, or what `signal`
+   * is aborted with.
+   */
+  open(
+    plan: Omit<GenerationPlan, 'worldSize' | 'hosts'>,
+    members: readonly Member[],
+    signal?: AbortSignal,
+  ): Promise<OpenCollective>;
   close(): Promise<void>;
 }
 

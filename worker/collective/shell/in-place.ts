@@ -52,7 +52,7 @@ export function inPlace(
     gathered: ({ start, end }) => here?.(start, end),
     nameOf: (rank) => nameOf(members, rank),
     failed: (error) => {
-      failure = error;
+      failure ??= error;
       wake();
     },
     stirred: () => wake(),
@@ -99,7 +99,6 @@ export function inPlace(
         movedAt = performance.now();
       }
     }
-    if (failure !== null) throw failure;
   };
   const takeSlot = (index: number): Float32Array => {
     if (failure !== null) throw failure;
@@ -139,7 +138,7 @@ export function inPlace(
       const sum = memory.floats(sumAt ?? 0, length);
       return { ...(await finish(startedAt)), sum };
     },
-    allReduceCopied: async (_step, index, vector, out) => {
+    allReduceCopied: async (index, vector, out) => {
       const startedAt = performance.now();
       await nextTurn();
       const into = takeSlot(index);
@@ -159,6 +158,13 @@ export function inPlace(
       const timing = await finish(startedAt);
       here = null;
       return timing;
+    },
+    abandon: (error) => {
+      failure ??= error;
+      wake();
+    },
+    get failure() {
+      return failure;
     },
     close: async () => {
       await exchange.close('the generation is over');

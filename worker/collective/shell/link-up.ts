@@ -4,8 +4,11 @@ import { LockstepError } from '../../../protocol/errors.ts';
 import type { Link } from '../../../protocol/link.ts';
 import type { Meeting } from './meeting.ts';
 
-/** Time for all links of a generation to come up. */
-const LINK_UP_TIMEOUT_MS = 30_000;
+/**
+ * Time for all links of a generation to come up: longer than an engine may hold its thread before it hears of the generation. A member
+ * that has died is known earlier, by the coordinator, which then opens another generation.
+ */
+const LINK_UP_TIMEOUT_MS = 120_000;
 
 export interface Member {
   readonly worker: string;
@@ -19,6 +22,7 @@ export async function openLinks(
   self: { readonly generation: number; readonly rank: number },
   members: readonly Member[],
   meeting: Meeting,
+  signal?: AbortSignal,
 ): Promise<Map<number, Link>> {
   const { generation, rank } = self;
   return linkUp({
@@ -26,6 +30,7 @@ export async function openLinks(
     members,
     connect: (member) => meeting.connect(member.peerUrl, { generation, rank }, nameOf(members, member.rank)),
     accept: (member) => meeting.accept({ generation, rank: member.rank }),
+    ...(signal !== undefined && { signal }),
   });
 }
 
@@ -35,15 +40,21 @@ export function nameOf(members: readonly Member[], rank: number): string {
   return `rank ${rank}${member === undefined ? '' : ` (${member.worker} on ${member.host})`}`;
 }
 
-/** Throws E_PEER_LOST naming the ranks that are missing, or what `connect` and `accept` throw. */
+/** What a signal was aborted with. */
+export function reasonOf({ reason }: AbortSignal): Error {
+  return reason instanceof Error ? reason : new Error(String(reason));
+}
+
+/** Throws E_PEER_LOST naming the ranks that are missing, what `connect` and `accept` throw, or what `signal` is aborted with. */
 export async function linkUp(options: {
   rank: number;
   members: readonly Member[];
   connect: (member: Member) => Promise<Link>;
   accept: (member: Member) => Promise<Link>;
   timeoutMs?: number;
+  signal?: AbortSignal;
 }): Promise<Map<number, Link>> {
-  const { rank, members, timeoutMs = LINK_UP_TIMEOUT_MS } = options;
+  const { rank, members, timeoutMs = LINK_UP_TIMEOUT_MS, signal } = options;
   const links = new Map<number, Link>();
   const peers = members.filter((m) => m.rank !== rank);
   let isLate = false;
@@ -54,7 +65,18 @@ export async function linkUp(options: {
       links.set(peer.rank, link);
     }),
   );
+  // Whatever ends the waiting first, what the others say later is no error of anybody.
+  joining.catch(() => undefined);
   let timer: NodeJS.Timeout | undefined;
+  let stopListening = (): void => {};
+  const aborted = new Promise<never>((_resolve, reject) => {
+    const onAbort = (): void => {
+      if (signal !== undefined) reject(reasonOf(signal));
+    };
+    if (signal?.aborted === true) onAbort();
+    signal?.addEventListener('abort', onAbort);
+    stopListening = () => signal?.removeEventListener('abort', onAbort);
+  });
   const late = new Promise<never>((_resolve, reject) => {
     timer = setTimeout(() => {
       isLate = true;
@@ -63,7 +85,7 @@ export async function linkUp(options: {
     }, timeoutMs);
   });
   try {
-    await Promise.race([joining, late]);
+    await Promise.race([joining, late, aborted]);
     return links;
   } catch (error) {
     isLate = true;
@@ -71,5 +93,6 @@ export async function linkUp(options: {
     throw error;
   } finally {
     clearTimeout(timer);
+    stopListening();
   }
 }

@@ -8,7 +8,7 @@ import { availableParallelism } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { LockstepError, type ErrorCode } from '../../../protocol/errors.ts';
 import { BEGIN, ControlBlock, NO_SLOT } from './control-block.ts';
-import { Exchange, type GenerationPlan } from './exchange.ts';
+import { Exchange, PeerFault, type GenerationPlan } from './exchange.ts';
 import { nameOf, openLinks, type Member } from './link-up.ts';
 import { openMeeting, type LinkOptions } from './meeting.ts';
 import { shareWithPeers, vectorMemory, type Pages } from './memory.ts';
@@ -29,6 +29,8 @@ export interface PlainError {
   readonly code: ErrorCode;
   readonly message: string;
   readonly remedy?: string | undefined;
+  /** Of a PeerFault. */
+  readonly peer?: number | undefined;
 }
 
 export type FromThread =
@@ -50,7 +52,8 @@ const say = (message: FromThread): void => port.postMessage(message);
 const sayFailed = (error: unknown): void => {
   const told = error instanceof LockstepError ? error : new LockstepError('E_TRAINING', String(error));
   const { code, message, remedy } = told;
-  say({ kind: 'failed', error: { code, message, remedy } });
+  const peer = told instanceof PeerFault ? told.peer : undefined;
+  say({ kind: 'failed', error: { code, message, remedy, peer } });
 };
 
 const meeting = await openMeeting(data).catch((error: unknown) => {
@@ -61,6 +64,8 @@ const meeting = await openMeeting(data).catch((error: unknown) => {
 let exchange: Exchange | null = null;
 let control: ControlBlock | null = null;
 let endSharing = (): void => {};
+/** While links come up. */
+let opening: AbortController | null = null;
 let lookMs = LOOK_MS;
 let isScheduled = false;
 let isAsleep = false;
@@ -119,7 +124,10 @@ function fail(error: unknown): void {
 
 async function open(request: OpenRequest): Promise<void> {
   const { plan, members, pages } = request;
-  const links = await openLinks(plan, members, meeting);
+  opening = new AbortController();
+  const links = await openLinks(plan, members, meeting, opening.signal).finally(() => {
+    opening = null;
+  });
   const here = members.filter((m) => m.host === members[plan.rank]?.host).length;
   // Where ranks outnumber cores, looking would take a core from a rank that computes.
   lookMs = here <= availableParallelism() ? LOOK_MS : 0;
@@ -142,10 +150,13 @@ async function open(request: OpenRequest): Promise<void> {
 }
 
 async function close(): Promise<void> {
+  opening?.abort(new LockstepError('E_PEER_LOST', 'the generation is over before its links came up'));
   const closing = exchange;
   exchange = null;
+  control = null;
   await closing?.close('the generation is over');
   endSharing();
+  endSharing = (): void => {};
   say({ kind: 'closed' });
 }
 

@@ -7,8 +7,9 @@ import type { AllReduced } from '../../train.ts';
 import { AllReduce, planMemory } from '../all-reduce.ts';
 import { inRankOrder, planFor, residualsOf, type Communication, type OpenCollective } from './generation.ts';
 import { BEGIN, ControlBlock, NO_SLOT, OFFER } from './control-block.ts';
-import type { GenerationPlan } from './exchange.ts';
+import { PeerFault, type GenerationPlan } from './exchange.ts';
 import { inPlace } from './in-place.ts';
+import { reasonOf } from './link-up.ts';
 import type { LinkOptions } from './meeting.ts';
 import { floatsOf, reservePages, type Pages } from './memory.ts';
 import { backward, planCollective } from '../plan.ts';
@@ -28,24 +29,34 @@ export async function startThread(options: LinkOptions): Promise<Communication> 
   thread.unref();
   return {
     url,
-    open: async (partial, members) => {
+    open: async (partial, members, signal) => {
       const inOrder = inRankOrder(members);
       const plan = planFor(partial, inOrder, options);
       // Alone there is nobody to talk to.
       if (inOrder.length === 1) return inPlace(plan, inOrder, new Map());
+      signal?.throwIfAborted();
       const pages = reservePages(planMemory(planCollective(plan), plan.rank).floats, true);
       const control = new ControlBlock();
       mail.onEnd(() => control.fail());
       post({ kind: 'open', plan, members: inOrder, pages, control: control.buffer });
-      await mail.next('opened');
+      const onAbort = (): void => post({ kind: 'close' });
+      signal?.addEventListener('abort', onAbort);
+      try {
+        await mail.next('opened');
+      } catch (error) {
+        if (signal?.aborted !== true) throw error;
+      } finally {
+        signal?.removeEventListener('abort', onAbort);
+      }
+      if (signal?.aborted === true) {
+        await mail.closed();
+        throw reasonOf(signal);
+      }
       return withThread(
         { plan, pages, control, wake: () => post({ kind: 'wake' }), failure: () => mail.failure() },
         () => {
           post({ kind: 'close' });
-          return mail.next('closed').then(
-            () => undefined,
-            () => undefined,
-          );
+          return mail.closed();
         },
       );
     },
@@ -64,6 +75,8 @@ interface Mail {
   next<K extends FromThread['kind']>(kind: K): Promise<Extract<FromThread, { kind: K }>>;
   /** The failure that is there or comes. */
   failure(): Promise<Error>;
+  /** The word that a generation is closed; what failed in it until then is forgotten. Resolves at the thread's end, too. */
+  closed(): Promise<void>;
   /** Called when the thread dies. */
   onEnd(handler: () => void): void;
 }
@@ -108,6 +121,13 @@ function mailOf(thread: Worker): Mail {
         if (message.kind === 'failed') return errorOf(message.error);
       }
     },
+    closed: async () => {
+      try {
+        while ((await any()).kind !== 'closed');
+      } catch {
+        // There is no thread any more: nothing is open.
+      }
+    },
     onEnd: (handler) => {
       ended = handler;
       if (broken !== null) handler();
@@ -115,7 +135,8 @@ function mailOf(thread: Worker): Mail {
   };
 }
 
-function errorOf({ code, message, remedy }: PlainError): LockstepError {
+function errorOf({ code, message, remedy, peer }: PlainError): LockstepError {
+  if (peer !== undefined) return new PeerFault(peer, code, message);
   return new LockstepError(code, message, remedy === undefined ? {} : { remedy });
 }
 
@@ -167,8 +188,10 @@ function withThread(
     free = AllReduce.slotsOf(places, plan.firstStep + stepsDone).toReversed();
     command(BEGIN);
   };
+  let failure: Error | null = null;
   const checkFailure = async (): Promise<void> => {
-    if (control.hasFailed) throw await options.failure();
+    if (failure === null && control.hasFailed) failure = await options.failure();
+    if (failure !== null) throw failure;
   };
 
   const slotOf = async (index: number): Promise<Float32Array> => {
@@ -185,7 +208,7 @@ function withThread(
     return vectors[slot] ?? new Float32Array(0);
   };
   const ready = (bucket: number): void => command(OFFER, microbatch, buckets.length - 1 - bucket, slot);
-  const allReduce = async (step: number): Promise<AllReduced> => {
+  const allReduce = async (): Promise<AllReduced> => {
     const startedAt = performance.now();
     // Once a step at least the process listens to others than its peers.
     await nextTurn();
@@ -194,10 +217,11 @@ function withThread(
       control.waitForStep(stepsDone, WAIT_SLICE_MS);
       if (control.stepsDone === stepsDone) await nextTurn();
     }
+    const sum = vectors[(plan.firstStep + stepsDone) & 1] ?? new Float32Array(0);
     stepsDone++;
     isBegun = false;
     const timing = meter.timing(control.stepFigures(), (performance.now() - startedAt) / 1000);
-    return { ...timing, sum: vectors[step & 1] ?? new Float32Array(0) };
+    return { ...timing, sum };
   };
 
   return {
@@ -212,15 +236,23 @@ function withThread(
       for (const bucket of buckets.keys()) command(OFFER, index, bucket, NO_SLOT);
     },
     allReduce,
-    allReduceCopied: async (step, index, vector, out) => {
+    allReduceCopied: async (index, vector, out) => {
       const into = await slotOf(index);
       for (const [bucket, { offset, length: count }] of backward(buckets).entries()) {
         into.set(vector.subarray(offset, offset + count), offset);
         ready(bucket);
       }
-      const { sum, ...timing } = await allReduce(step);
+      const { sum, ...timing } = await allReduce();
       out.set(sum);
       return timing;
+    },
+    abandon: (error) => {
+      failure ??= error;
+      control.fail();
+    },
+    get failure() {
+      // Its words are with the thread; who calls next gets them.
+      return failure ?? (control.hasFailed ? new LockstepError('E_PEER_LOST', 'the communication has failed') : null);
     },
     close,
   };

@@ -215,11 +215,11 @@ it.each([false, true])(
     };
     // The higher rank calls, and does not wait for the lower one to open.
     const ahead = await begin(1);
-    const aheadSum = ahead.allReduce(0);
+    const aheadSum = ahead.allReduce();
     // Its part is in the ring by now, or at the latest when its thread has had some turns.
     for (let turn = 0; turn < 100; turn++) await nextTurn();
     const behind = await begin(0);
-    const sums = [(await behind.allReduce(0)).sum, (await aheadSum).sum];
+    const sums = [(await behind.allReduce()).sum, (await aheadSum).sum];
     for (const sum of sums) expect(new Set(sum)).toEqual(new Set([3]));
     for (const one of [ahead, behind]) await one.close();
   },
@@ -241,7 +241,7 @@ it('generations that come and go leave nothing: no descriptor, no mapping, no na
         ranks.map(async (rank, i) => {
           (await rank.slot(i)).fill(i + step);
           for (const bucket of rank.buckets.keys()) rank.ready(bucket);
-          return (await rank.allReduce(step)).sum;
+          return (await rank.allReduce()).sum;
         }),
       );
       for (const sum of sums) expect([sum[0], sum.at(-1)]).toEqual([1 + 2 * step, 1 + 2 * step]);

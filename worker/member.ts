@@ -1,0 +1,360 @@
+// What a ready worker does: it serves the generations that the coordinator opens, one after the other. In each it links up with the
+// members, takes the state that they begin with, and trains (train.ts) until training ends, another generation takes over, or a peer
+// is lost; then it waits for the next. The replica outlives them all: after each it is the state of a whole step.
+//
+// A newer generation ends the present one: after a whole step that all agree on when it is graceful, else at once, because somebody
+// of the present one is gone and no step of it can end. Whoever is behind then gets what the most advanced member has.
+
+import type { DataSet, JobDefinition } from '../jobs/contract.ts';
+import type { BatchPlan } from '../protocol/batch-plan.ts';
+import { rankMicrobatches } from '../protocol/batch-plan.ts';
+import { LockstepError } from '../protocol/errors.ts';
+import { residualName, type CoordinatorMessage, type StatePart } from '../protocol/messages.ts';
+import type { RunConfig } from '../protocol/run-config.ts';
+import { PeerFault } from './collective/shell/exchange.ts';
+import type { Communication, OpenCollective } from './collective/shell/generation.ts';
+import { reasonOf } from './collective/shell/link-up.ts';
+import type { ControlLink } from './control-link.ts';
+import type { Loader } from './data/batch-loader.ts';
+import { digestOf } from './engine/digest.ts';
+import { contributionOf, type Engine } from './engine/engine.ts';
+import { ReportBatch } from './report-batch.ts';
+import { statePartsOf, takeStatePart } from './state-transfer.ts';
+import { train, type Collective, type ReplicaState } from './train.ts';
+
+export type Generation = Extract<CoordinatorMessage, { kind: 'generation' }>;
+type Begin = Extract<CoordinatorMessage, { kind: 'begin' }>;
+
+/** How often it is looked, while nothing else is to be done, whether a link has failed. */
+const LOOK_MS = 20;
+
+export interface Replica {
+  readonly job: JobDefinition;
+  readonly engine: Engine;
+  readonly data: DataSet;
+  readonly plan: BatchPlan;
+  readonly config: RunConfig;
+  readonly state: ReplicaState;
+  /** All vectors of the state by their names on the wire: the weights first, then the optimizer's slots. */
+  readonly vectors: ReadonlyMap<string, Float32Array>;
+}
+
+export interface MemberOptions {
+  readonly control: Pick<ControlLink, 'send' | 'drained' | 'listen' | 'closed'>;
+  readonly communication: Communication;
+  readonly replica: Replica;
+  readonly openLoader: (generation: Generation) => Promise<Loader>;
+  /** Seconds on a monotonic clock. */
+  readonly clock: () => number;
+  readonly rssBytes: () => number;
+  readonly peakRssBytes: () => number;
+  /** Plain lines for the worker's own log. */
+  readonly log: (line: string) => void;
+}
+
+/** What the coordinator has said, as far as it still matters. */
+class Orders {
+  newest: Generation | null = null;
+  dismissed: string | null = null;
+  stopWanted = false;
+  private lost: Error | null = null;
+  private present: { readonly generation: number; readonly controller: AbortController } | null = null;
+  private begin: Begin | null = null;
+  private parts: StatePart[] = [];
+  private stir: () => void = () => {};
+
+  constructor(control: MemberOptions['control']) {
+    control.listen((message) => this.take(message));
+    void control.closed.then((error) => {
+      this.lost = error;
+      this.present?.controller.abort(error);
+      this.stir();
+    });
+  }
+
+  private take(message: CoordinatorMessage): void {
+    switch (message.kind) {
+      case 'generation':
+        if (message.generation <= (this.newest?.generation ?? 0)) return;
+        this.newest = message;
+        this.begin = null;
+        this.parts = [];
+        if (!message.graceful) this.giveUp(`generation ${message.generation} takes over: ${message.because}`);
+        break;
+      case 'begin':
+        if (message.generation === this.newest?.generation) this.begin = message;
+        break;
+      case 'state':
+        this.parts.push(message);
+        break;
+      case 'stop':
+        this.stopWanted = true;
+        break;
+      case 'dismissed':
+        this.dismissed = message.because;
+        this.giveUp(`dismissed: ${message.because}`);
+        break;
+      case 'refused':
+        this.lost = refusal(message.code, message.because);
+        this.present?.controller.abort(this.lost);
+        break;
+      case 'welcome':
+        break;
+    }
+    this.stir();
+  }
+
+  private giveUp(because: string): void {
+    this.present?.controller.abort(new LockstepError('E_PEER_LOST', because));
+  }
+
+  /** The next generation after `entered`, as soon as there is one; null when the worker is dismissed. */
+  async after(entered: number): Promise<Generation | null> {
+    for (;;) {
+      if (this.dismissed !== null) return null;
+      if (this.newest !== null && this.newest.generation > entered) return this.newest;
+      if (this.lost !== null) throw this.lost;
+      await this.stirred();
+    }
+  }
+
+  /** From now on `generation` is served: the signal says when it must be given up. */
+  enter(generation: Generation): AbortSignal {
+    const controller = new AbortController();
+    this.present = { generation: generation.generation, controller };
+    const { newest } = this;
+    if (newest !== null && newest.generation > generation.generation && !newest.graceful) {
+      this.giveUp(`generation ${newest.generation} has taken over`);
+    }
+    return controller.signal;
+  }
+
+  /** True when a generation after `generation` waits for its members to pause. */
+  isPauseWanted(generation: number): boolean {
+    return (this.newest?.generation ?? 0) > generation;
+  }
+
+  /** The word to begin; throws when the generation is given up or one of its links fails before. */
+  async beginning(generation: number, signal: AbortSignal, collective: OpenCollective): Promise<Begin> {
+    for (;;) {
+      signal.throwIfAborted();
+      if (collective.failure !== null) throw collective.failure;
+      if (this.begin?.generation === generation) return this.begin;
+      // A generation that a newer one makes wait for nothing: its members will not all come.
+      if (this.isPauseWanted(generation)) throw new LockstepError('E_PEER_LOST', 'a newer generation takes over');
+      await this.stirred(LOOK_MS);
+    }
+  }
+
+  async part(signal: AbortSignal): Promise<StatePart> {
+    for (;;) {
+      signal.throwIfAborted();
+      const part = this.parts.shift();
+      if (part !== undefined) return part;
+      await this.stirred();
+    }
+  }
+
+  /** Until the coordinator says something, or `ms` are over. */
+  private stirred(ms?: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = ms === undefined ? null : setTimeout(resolve, ms);
+      this.stir = () => {
+        if (timer !== null) clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+export function refusal(code: string, because: string): LockstepError {
+  const known = code === 'E_FINGERPRINT' || code === 'E_DIGEST' || code === 'E_PROTOCOL_VERSION' ? code : 'E_PROTOCOL';
+  return new LockstepError(known, `the coordinator refused this worker: ${because}`, {
+    remedy:
+      known === 'E_FINGERPRINT'
+        ? 'Run the same engine, library, thread count and instruction set on all workers, or give --allow-mixed-engines.'
+        : "See the coordinator's log.",
+  });
+}
+
+/** Serves generations until it is dismissed; throws what made it fail: an error of its own, or the coordinator's loss. */
+export async function serveGenerations(options: MemberOptions): Promise<void> {
+  const orders = new Orders(options.control);
+  let entered = 0;
+  for (;;) {
+    const generation = await orders.after(entered);
+    if (generation === null) {
+      options.log(`dismissed: ${orders.dismissed}`);
+      return;
+    }
+    entered = generation.generation;
+    await serve(options, orders, generation);
+  }
+}
+
+async function serve(options: MemberOptions, orders: Orders, generation: Generation): Promise<void> {
+  const { control, replica, log } = options;
+  const { state } = replica;
+  const { generation: number, rank, worldSize, members } = generation;
+  log(`generation ${number}: rank ${rank} of ${worldSize}; ${generation.because}`);
+  const signal = orders.enter(generation);
+  const reports = new ReportBatch(number, (message) => control.send(message));
+  const served: { collective: OpenCollective | null; loader: Loader | null } = { collective: null, loader: null };
+  const inFlight = { microbatches: 0 };
+  try {
+    const collective = await options.communication.open(planOf(replica, generation), members, signal);
+    served.collective = collective;
+    signal.addEventListener('abort', () => collective.abandon(reasonOf(signal)));
+    control.send({ kind: 'linked', generation: number, step: state.step, digest: digestOf(state.weights) });
+    served.loader = await options.openLoader(generation);
+    const begin = await orders.beginning(number, signal, collective);
+    const residuals = new Map([...collective.residuals].map(([m, residual]) => [residualName(m), residual]));
+    await takeState(replica, begin, collective, residuals, () => orders.part(signal));
+    const keep = async (kept: ReplicaState): Promise<void> => {
+      const own = [...(rank === 0 ? replica.vectors : []), ...residuals];
+      const vectors = own.map(([name, data]) => ({ name, data }));
+      reports.flush();
+      for (const part of statePartsOf(kept.step, digestOf(kept.weights), vectors)) {
+        control.send(part);
+        await control.drained();
+      }
+    };
+    const { config, engine, data } = replica;
+    const ended = await train(
+      {
+        generation: number,
+        plan: replica.plan,
+        steps: config.steps,
+        checkpointEverySteps: config.checkpointEverySteps,
+        learningRate: config.learningRate,
+        testSamples: config.testSamples,
+        engine,
+        optimizer: replica.job.optimizer,
+        loader: served.loader,
+        test: data.test,
+        inputShape: data.inputShape,
+        collective,
+        clock: options.clock,
+        rssBytes: options.rssBytes,
+        wish: () => (orders.stopWanted ? 'stop' : orders.isPauseWanted(number) ? 'pause' : null),
+        check: () => signal.throwIfAborted(),
+        inFlight,
+        report: (step, traffic) => reports.add(step, traffic),
+        tell: (message) => reports.before(message),
+        keep,
+      },
+      state,
+      begin,
+    );
+    log(`${ended} after step ${state.step}`);
+    if (ended === 'paused') return;
+    reports.before({
+      kind: 'finished',
+      generation: number,
+      step: state.step,
+      digest: digestOf(state.weights),
+      peakRssBytes: options.peakRssBytes(),
+      because: ended,
+    });
+    // Peers may still be reading the last sum: the links stay up until everybody has it.
+    await orders.after(number);
+  } catch (error) {
+    const { collective } = served;
+    const isOver = signal.aborted || (collective !== null && collective.failure !== null);
+    const isPeerLost = error instanceof LockstepError && error.code === 'E_PEER_LOST';
+    if (!isOver && !isPeerLost) throw error;
+    const told = error instanceof Error ? error : new Error(String(error));
+    log(`generation ${number} is over after step ${state.step}: ${told.message}`);
+    reports.before({
+      kind: 'interrupted',
+      generation: number,
+      step: state.step,
+      computed: inFlight.microbatches,
+      peer: error instanceof PeerFault ? error.peer : null,
+      code: error instanceof LockstepError ? error.code : 'E_TRAINING',
+      because: told.message.slice(0, 8000),
+    });
+  } finally {
+    reports.flush();
+    await served.loader?.close();
+    await served.collective?.close();
+  }
+}
+
+function planOf({ config, engine }: Replica, { generation, rank }: Generation): Parameters<Communication['open']>[0] {
+  const { gradientCompression, microbatches, bucketBytes } = config;
+  return {
+    generation,
+    rank,
+    microbatches,
+    length: contributionOf(engine.layout).size + 1,
+    // The collective counts its rounds, not the run's steps: where a generation begins is known when its links are up.
+    firstStep: 0,
+    bucketFloats: bucketBytes / Float32Array.BYTES_PER_ELEMENT,
+    compression:
+      gradientCompression === 'none' ? null : { elements: gradientCompression, floats: engine.layout.trainableSize },
+  };
+}
+
+/** Brings the replica, and this rank's residuals, to the state that the generation begins with. Throws E_DIGEST when it is another. */
+async function takeState(
+  replica: Replica,
+  begin: Begin,
+  collective: Collective,
+  residuals: ReadonlyMap<string, Float32Array>,
+  nextPart: () => Promise<StatePart>,
+): Promise<void> {
+  const { state, vectors, engine, config } = replica;
+  const { source } = begin;
+  if (source.kind === 'held') return;
+  if (source.kind === 'start') {
+    state.weights.set(await engine.initialWeights(config.seed));
+    for (const slot of state.slots) slot.fill(0);
+  } else if (source.kind === 'rank') {
+    await broadcast(collective, config.microbatches, source.rank, [...vectors.values()]);
+  } else {
+    const wanted = new Map([...vectors, ...residuals]);
+    for (let isWhole = false; !isWhole;) {
+      const part = await nextPart();
+      if (part.step !== begin.step) {
+        throw new LockstepError('E_PROTOCOL', `a part of the state after step ${part.step}, not ${begin.step}`);
+      }
+      isWhole = takeStatePart(part, wanted);
+    }
+  }
+  state.step = begin.step;
+  const found = digestOf(state.weights);
+  if (found !== begin.digest) {
+    throw new LockstepError(
+      'E_DIGEST',
+      `the weights after step ${begin.step} arrived with the digest ${found}, not ${begin.digest}`,
+    );
+  }
+}
+
+/**
+ * One rank's vectors become everybody's, by the same all-reduce as gradients: a sum of which only one microbatch is there is that
+ * microbatch, bit for bit. Each vector is at most as long as the gradient's.
+ */
+async function broadcast(
+  collective: Collective,
+  microbatches: number,
+  source: number,
+  vectors: readonly Float32Array[],
+): Promise<void> {
+  const { rank, worldSize, buckets } = collective;
+  const mine = rankMicrobatches(microbatches, worldSize, rank);
+  for (const vector of vectors) {
+    for (let m = mine.start; m < mine.end; m++) {
+      if (rank !== source || m > mine.start) {
+        await collective.absent(m);
+        continue;
+      }
+      const slot = await collective.slot(m);
+      slot.set(vector);
+      for (const bucket of buckets.keys()) collective.ready(bucket);
+    }
+    const { sum } = await collective.allReduce();
+    vector.set(sum.subarray(0, vector.length));
+  }
+}
