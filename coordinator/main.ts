@@ -13,6 +13,7 @@ import type { RunConfig } from '../protocol/run-config.ts';
 import type { RunEvent } from '../protocol/run-event.ts';
 import type { RunView } from '../protocol/run-view.ts';
 import type { Tls } from '../protocol/tls.ts';
+import { CommitLog, type CommitsEntry, type RecordedEffect } from './core/commit-log.ts';
 import { reportOf } from './core/report.ts';
 import { NO_PROGRESS } from './core/progress.ts';
 import { Run, type Effect, type Input, type JournalEntry, type Outcome } from './core/run.ts';
@@ -28,7 +29,7 @@ import { claimRun } from './nats/rivals.ts';
 import { pruneCheckpoints } from './record/checkpoint-directory.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import type { RunRecord } from './record/journal-schema.ts';
-import { openJournal } from './record/journal.ts';
+import { lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
 import { writeReport } from './record/report.ts';
@@ -100,6 +101,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     microbatches: config.microbatches,
     seed: config.seed,
   };
+  const before = resume === null ? [] : await wholeRecords(runDirectory.path);
   const run = new Run({
     config,
     plan,
@@ -109,6 +111,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     resumeStep: resume?.checkpoint.step ?? null,
     progress: resume === null ? NO_PROGRESS : resume.checkpoint.progress,
     stepsLost: resume?.stepsLost ?? 0,
+    lastGeneration: lastGenerationIn(before),
   });
   const view = (): RunView =>
     viewOf(run, { pid: process.pid, host: hostname(), startedAtMs, nowMs: performance.now() });
@@ -141,6 +144,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const connections = new Map<string, ControlConnection>();
   let finalState: ReplicaState | null = null;
   let writes: Promise<unknown> = Promise.resolve();
+  /** Resolves when all that was given to the journal is on disk, or could not be written. */
+  let recorded: Promise<void> = Promise.resolve();
   let resolveEnded: (value: { outcome: Outcome; report: RunReport }) => void = () => {};
   let rejectEnded: (error: unknown) => void = () => {};
   const ended = new Promise<{ outcome: Outcome; report: RunReport }>((resolve, reject) => {
@@ -153,14 +158,16 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     options.onEvent(event);
   };
 
+  const commits = new CommitLog();
   const feed = (input: Input): void => {
-    for (const effect of run.receive(input, performance.now())) perform(effect);
+    const nowMs = performance.now();
+    for (const effect of commits.weave(run.receive(input, nowMs), nowMs)) perform(effect);
   };
 
   /** A disk that fails is an alarm, not the end of training. */
-  const record = (entry: JournalEntry | RunRecord): void => {
+  const record = (entry: JournalEntry | CommitsEntry | RunRecord): void => {
     const timed = { t: new Date().toISOString(), ...entry };
-    journal.append(timed).catch((error: unknown) => {
+    recorded = journal.append(timed).catch((error: unknown) => {
       tell({ kind: 'warning', message: `journal.jsonl could not be written: ${String(error)}` });
     });
     kept?.record?.add(timed);
@@ -172,7 +179,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     kept?.record?.setMembership({ t: timed.t, generation: timed.generation, because: timed.because, members });
   };
 
-  const perform = (effect: Effect): void => {
+  const perform = (effect: RecordedEffect): void => {
     switch (effect.kind) {
       case 'send':
         connections.get(effect.worker)?.send(effect.message);
@@ -250,8 +257,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   const keep = async ({ state, progress }: Extract<Effect, { kind: 'write-checkpoint' }>): Promise<void> => {
     const began = performance.now();
-    // A run that resumes from this checkpoint has the line of every step before it.
+    // A run that resumes from this checkpoint has the line and the record of every step before it.
     await metricsLog.flush();
+    await recorded;
     const result = await writeCheckpoint(runDirectory.path, { config, state, progress, ...modelOf() });
     const seconds = (performance.now() - began) / 1000;
     if (result.ok) {

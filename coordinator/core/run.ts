@@ -114,6 +114,8 @@ export interface RunOptions {
   readonly progress: ProgressRecord;
   /** Steps that were done after the resumed checkpoint and are now done again. */
   readonly stepsLost: number;
+  /** The last generation that the run has had, in whichever process; 0 for a fresh run. Its number is not used again. */
+  readonly lastGeneration: number;
 }
 
 export class Run {
@@ -122,7 +124,7 @@ export class Run {
   readonly progress: Progress;
   phase: RunPhase = 'gathering';
   because = 'no worker yet';
-  generation = 0;
+  generation: number;
   step: number;
   digest: string | null = null;
   reproducible = true;
@@ -146,6 +148,7 @@ export class Run {
   constructor(options: RunOptions) {
     this.options = options;
     this.step = options.resumeStep ?? 0;
+    this.generation = options.lastGeneration;
     this.checkpointStep = options.resumeStep;
     this.progress = new Progress(options.progress);
   }
@@ -463,6 +466,7 @@ export class Run {
         event: {
           kind: 'step',
           step: report.step,
+          generation: this.generation,
           loss,
           accuracy: report.correct / report.samples,
           gradientNorm: report.gradientNorm,

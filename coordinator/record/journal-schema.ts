@@ -41,6 +41,15 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
     members: z.array(z.string()),
     because: z.string(),
   }),
+  /** Steps that were committed in a generation, both ends included; the digest of the weights after the last, where it was known. */
+  z.object({
+    ...at,
+    kind: z.literal('commits'),
+    generation: count,
+    from: count,
+    to: count,
+    digest: digest.nullable(),
+  }),
   z.object({
     ...at,
     kind: z.literal('epoch'),

@@ -9,6 +9,7 @@ import { open, readFile, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LockstepError } from '../../protocol/errors.ts';
 import type { RunReport } from '../../protocol/report.ts';
+import type { CommitsEntry } from '../core/commit-log.ts';
 import type { JournalEntry } from '../core/run.ts';
 import { journalRecordSchema, type JournalRecord } from './journal-schema.ts';
 
@@ -17,6 +18,7 @@ const NEWLINE = 0x0a;
 /** What may be appended: the core's entries and the coordinator's own, with the time. */
 export type JournalInput = { readonly t: string } & (
   | JournalEntry
+  | CommitsEntry
   | {
       readonly kind: 'run';
       readonly lockstep: string;
@@ -100,6 +102,24 @@ export async function openJournal(directory: string, warn: (message: string) => 
       await file.close();
     },
   };
+}
+
+/** The records that can be read, others passed over: for a run that goes on from its checkpoints, whatever became of the journal. */
+export async function wholeRecords(directory: string): Promise<JournalRecord[]> {
+  const path = join(directory, 'journal.jsonl');
+  if (!existsSync(path)) return [];
+  return (await readFile(path, 'utf8')).split('\n').flatMap((line) => {
+    try {
+      return [journalRecordSchema.parse(JSON.parse(line))];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** The highest number of a generation; 0 when there was none. */
+export function lastGenerationIn(records: readonly JournalRecord[]): number {
+  return records.reduce((last, record) => ('generation' in record ? Math.max(last, record.generation) : last), 0);
 }
 
 /** The records of a journal, a torn last one left out. Throws E_CHECKPOINT_CORRUPT naming the line that is damaged. */

@@ -45,6 +45,7 @@ function options(
     resumeStep: null,
     progress: NO_PROGRESS,
     stepsLost: 0,
+    lastGeneration: 0,
     ...rest,
   };
 }
@@ -292,6 +293,23 @@ describe('gathering', () => {
     const effects = story.say('w1', ready({ weightsDigest: 'c'.repeat(64) }));
     expect(effects[0]).toMatchObject({ message: { code: 'E_DIGEST' } });
     expect(story.run.workers.has('w1')).toBe(false);
+  });
+});
+
+describe('a run that is resumed', () => {
+  it('goes on with the number after its last generation: none is used twice', () => {
+    const story = new Story({ resumeStep: 2, lastGeneration: 7 });
+    for (const [worker, pid] of [
+      ['w0', 100],
+      ['w1', 101],
+    ] as const)
+      story.say(worker, hello(pid, pid - 100));
+    story.say('w0', ready({ step: 2 }));
+    const effects = story.say('w1', ready({ step: 2 }));
+    expect(effects).toContainEqual({
+      kind: 'journal',
+      record: { kind: 'generation', generation: 8, members: ['w0', 'w1'], because: '2 of 2 workers ready' },
+    });
   });
 });
 

@@ -62,6 +62,7 @@ describe('the exposition', () => {
     made.observe({
       kind: 'step',
       step: 1,
+      generation: 1,
       loss: 2,
       accuracy: 0.25,
       gradientNorm: 0.5,
@@ -170,6 +171,7 @@ describe('values', () => {
     const made = metrics();
     const step = {
       kind: 'step',
+      generation: 1,
       loss: 2,
       accuracy: 0.25,
       gradientNorm: 0.5,

@@ -1,7 +1,13 @@
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { openJournal, readJournal, type JournalInput } from '../../../coordinator/record/journal.ts';
+import {
+  lastGenerationIn,
+  openJournal,
+  readJournal,
+  wholeRecords,
+  type JournalInput,
+} from '../../../coordinator/record/journal.ts';
 import { temporaryDirectory } from './temporary.ts';
 
 const T = '2026-11-23T16:00:00.000Z';
@@ -28,6 +34,7 @@ describe('the journal', () => {
   it('is one JSON object a line, in the order of appending, and reads back as it was given', async () => {
     const records: JournalInput[] = [
       generation(1),
+      { t: T, kind: 'commits', generation: 1, from: 1, to: 3, digest: null },
       { t: T, kind: 'epoch', step: 3, epoch: 1, digest: DIGEST, loss: 1.5, testLoss: null, testAccuracy: null },
       { t: T, kind: 'checkpoint', step: 3, digest: DIGEST, directory: 'checkpoints/step-3' },
       { t: T, kind: 'stopped', step: 3, because: 'Ctrl-C' },
@@ -55,6 +62,19 @@ describe('the journal', () => {
       '{"t":"2026-11-23T16:00:00.000Z","kind":"generation","generation":1,"members":["w0"],"because":"ready"}',
     );
     expect(await readJournal(directory)).toEqual(records);
+  });
+
+  it('has the last generation by its number, in whatever record it stands, and for a journal that is damaged or not there', async () => {
+    const directory = await written([
+      generation(1),
+      generation(3),
+      { t: T, kind: 'commits', generation: 4, from: 1, to: 2, digest: null },
+      generation(2),
+    ]);
+    appendFileSync(fileIn(directory), 'garbage\n');
+    expect(await wholeRecords(directory)).toHaveLength(4);
+    expect(lastGenerationIn(await wholeRecords(directory))).toBe(4);
+    expect(lastGenerationIn(await wholeRecords(temporaryDirectory()))).toBe(0);
   });
 
   it('a record is in the file when its append resolves, also when many are appended at once', async () => {
