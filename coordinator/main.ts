@@ -26,12 +26,12 @@ import { startHttp } from './http/server.ts';
 import { openNatsControl } from './nats/control.ts';
 import { aheadOf, openNatsRecord } from './nats/record.ts';
 import { claimRun } from './nats/rivals.ts';
-import { pruneCheckpoints } from './record/checkpoint-directory.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import type { RunRecord } from './record/journal-schema.ts';
 import { lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
+import { pruneCheckpoints } from './record/prune.ts';
 import { writeReport } from './record/report.ts';
 import type { RunDirectory } from './record/run-directory.ts';
 

@@ -226,7 +226,7 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
   keepCheckpoints: {
     syntax: '--keep-checkpoints <n>',
     group: 'Run',
-    help: 'how many of the newest are kept (default: 3)',
+    help: 'how many of the newest are kept, and besides them the best by test accuracy (default: 3)',
     parse: wholeNumber(1, 1_000_000),
     fallback: 3,
   },
