@@ -7,12 +7,13 @@ import { hostname } from 'node:os';
 import { connectNats, type Nats } from '../nats/connect.ts';
 import type { NatsServer } from '../nats/server.ts';
 import type { BatchPlan } from '../protocol/batch-plan.ts';
-import { isResidual, MAX_STATE_PART_FLOATS } from '../protocol/messages.ts';
+import { isResidual, MAX_STATE_PART_FLOATS, type WorkerMessage } from '../protocol/messages.ts';
 import type { RunReport } from '../protocol/report.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
 import type { RunEvent } from '../protocol/run-event.ts';
 import type { RunView } from '../protocol/run-view.ts';
 import type { Tls } from '../protocol/tls.ts';
+import { unfitFor } from './core/admission.ts';
 import { CommitLog, type CommitsEntry, type RecordedEffect } from './core/commit-log.ts';
 import { reportOf } from './core/report.ts';
 import { NO_PROGRESS } from './core/progress.ts';
@@ -28,7 +29,7 @@ import { aheadOf, openNatsRecord } from './nats/record.ts';
 import { claimRun } from './nats/rivals.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import type { RunRecord } from './record/journal-schema.ts';
-import { lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
+import { jobChangesIn, lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
 import { pruneCheckpoints } from './record/prune.ts';
@@ -57,7 +58,13 @@ export interface CoordinatorOptions {
   readonly nats: NatsServer | null;
   readonly runDirectory: RunDirectory;
   /** The checkpoint to go on from. */
-  readonly resume: { readonly checkpoint: Checkpoint; readonly directory: string; readonly stepsLost: number } | null;
+  readonly resume: {
+    readonly checkpoint: Checkpoint;
+    readonly directory: string;
+    readonly stepsLost: number;
+    /** The job's SHA-256 in the checkpoint, where it is another one now and that is allowed. */
+    readonly jobChangedFrom: string | null;
+  } | null;
   readonly keepCheckpoints: number;
   /** Further file for the report. */
   readonly reportFile: string | null;
@@ -94,6 +101,7 @@ async function joinNats(server: NatsServer, run: string): Promise<Nats> {
 /** Starts listening and returns at once; `ended` resolves when the run is over and its record is on disk. */
 export async function startCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
   const { config, runDirectory, resume } = options;
+  const jobChangedFrom = resume?.jobChangedFrom ?? null;
   const startedAtMs = performance.now();
   const plan: BatchPlan = {
     samples: config.trainSamples,
@@ -294,6 +302,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       dataSet: options.dataSet,
       augment: options.augment,
       nats: natsOf(),
+      jobChanges: jobChangesIn([...before, begun]),
     });
     await journal.close();
     await kept?.record?.settled();
@@ -310,12 +319,38 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   const natsOf = (): RunReport['nats'] =>
     nats === null ? null : { server: nats.server.url, bucket: kept?.record?.bucket ?? null };
+  const begun: RunRecord = {
+    kind: 'run',
+    lockstep: options.lockstepVersion,
+    config,
+    resumedFromStep: resume?.checkpoint.step ?? null,
+    ...(jobChangedFrom !== null && { jobChangedFrom }),
+    ...(nats !== null && { nats: natsOf() }),
+  };
+  /** Nobody says so for a job that is the same: its model is, too. */
+  const refuseOtherModel = (message: WorkerMessage): void => {
+    if (message.kind !== 'ready' || resume === null || jobChangedFrom === null) return;
+    const { step, layout, vectors } = resume.checkpoint;
+    const slots = vectors.flatMap(({ name }) => (name.startsWith('slot:') ? [name.slice('slot:'.length)] : []));
+    const because = unfitFor({ step, layout: [...layout], slots }, message);
+    if (because !== null)
+      feed({
+        kind: 'coordinator-failed',
+        host: hostname(),
+        pid: process.pid,
+        code: 'E_JOB_CHANGED',
+        message: because,
+      });
+  };
   const events: ControlEvents = {
     onRefused: (code) => metrics.countRefusal(code),
     onWarning: (message) => tell({ kind: 'warning', message }),
     onConnect: (connection) => {
       connections.set(connection.id, connection);
-      connection.onMessage((message) => feed({ kind: 'message', worker: connection.id, message }));
+      connection.onMessage((message) => {
+        refuseOtherModel(message);
+        feed({ kind: 'message', worker: connection.id, message });
+      });
       void connection.closed.then(({ because }) => {
         connections.delete(connection.id);
         feed({ kind: 'disconnected', worker: connection.id, because });
@@ -338,13 +373,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       });
   });
 
-  record({
-    kind: 'run',
-    lockstep: options.lockstepVersion,
-    config,
-    resumedFromStep: resume?.checkpoint.step ?? null,
-    ...(nats !== null && { nats: natsOf() }),
-  });
+  record(begun);
   await runDirectory.writeEndpoint({
     url: http.url,
     pid: process.pid,
@@ -358,6 +387,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   }
   const ahead = resume === null || !kept?.record ? null : aheadOf(resume.checkpoint.step, kept.record.before);
   if (ahead !== null) tell({ kind: 'warning', message: ahead });
+  if (jobChangedFrom !== null) {
+    const message = `the job is not the one that the checkpoint was made by (--allow-changed-job): from step ${(resume?.checkpoint.step ?? 0) + 1} on the changed one is trained, and the run is not reproducible`;
+    tell({ kind: 'warning', message });
+  }
   if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint.step, from: resume.directory });
   const ticker = setInterval(() => {
     try {

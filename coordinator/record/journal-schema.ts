@@ -31,6 +31,8 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
     lockstep: z.string(),
     config: runConfigSchema,
     resumedFromStep: count.nullable(),
+    /** The job's SHA-256 up to that step, where `--allow-changed-job` let another one go on. */
+    jobChangedFrom: z.string().max(64).nullable().optional(),
     /** Over NATS: the server, and the bucket that holds a copy of this record, if any. */
     nats: z.object({ server: z.string(), bucket: z.string().nullable() }).nullable().optional(),
   }),

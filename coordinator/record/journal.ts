@@ -8,10 +8,10 @@ import { existsSync } from 'node:fs';
 import { open, readFile, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LockstepError } from '../../protocol/errors.ts';
-import type { RunReport } from '../../protocol/report.ts';
+import type { JobChange, RunReport } from '../../protocol/report.ts';
 import type { CommitsEntry } from '../core/commit-log.ts';
 import type { JournalEntry } from '../core/run.ts';
-import { journalRecordSchema, type JournalRecord } from './journal-schema.ts';
+import { journalRecordSchema, type JournalRecord, type RunRecord } from './journal-schema.ts';
 
 const NEWLINE = 0x0a;
 
@@ -24,6 +24,7 @@ export type JournalInput = { readonly t: string } & (
       readonly lockstep: string;
       readonly config: unknown;
       readonly resumedFromStep: number | null;
+      readonly jobChangedFrom?: string | null | undefined;
       readonly nats?: RunReport['nats'] | undefined;
     }
 );
@@ -120,6 +121,18 @@ export async function wholeRecords(directory: string): Promise<JournalRecord[]> 
 /** The highest number of a generation; 0 when there was none. */
 export function lastGenerationIn(records: readonly JournalRecord[]): number {
   return records.reduce((last, record) => ('generation' in record ? Math.max(last, record.generation) : last), 0);
+}
+
+/** The changes of the job on the way to the records' end: those that a resumed run went back before are none. */
+export function jobChangesIn(records: readonly (JournalRecord | RunRecord)[]): JobChange[] {
+  let changes: JobChange[] = [];
+  for (const record of records) {
+    if (record.kind !== 'run') continue;
+    const { resumedFromStep: step, jobChangedFrom: from = null, config } = record;
+    changes = changes.filter((change) => change.step < (step ?? 0));
+    if (step !== null && from !== null) changes.push({ step, from, to: config.job.sha256 });
+  }
+  return changes;
 }
 
 /** The records of a journal, a torn last one left out. Throws E_CHECKPOINT_CORRUPT naming the line that is damaged. */

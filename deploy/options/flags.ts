@@ -39,6 +39,7 @@ export interface TrainFlags {
   readonly listen: Address;
   readonly runDir: string | undefined;
   readonly resume: boolean;
+  readonly allowChangedJob: boolean;
   readonly checkpointEvery: number | undefined;
   readonly keepCheckpoints: number;
   readonly trainSamples: number | undefined;
@@ -213,6 +214,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     syntax: '--resume',
     group: 'Run',
     help: "go on from the last checkpoint of --run-dir, or of the job's newest run; any number of workers will do",
+    parse: null,
+    fallback: false,
+  },
+  allowChangedJob: {
+    syntax: '--allow-changed-job',
+    group: 'Run',
+    help: 'with --resume: go on although the job file is not the one that the checkpoint was made by; the record and the report say so',
     parse: null,
     fallback: false,
   },

@@ -82,6 +82,7 @@ export function report(changes: Partial<RunReport> = {}): RunReport {
     traffic: [{ transport: 'shm', bytes: 184_000_000 }],
     gradientCompression: 'none',
     reproducible: true,
+    jobChanges: [],
     seed: 7,
     globalBatch: 64,
     microbatches: 4,
