@@ -7,7 +7,9 @@ import { hostname } from 'node:os';
 import { connectNats, type Nats } from '../nats/connect.ts';
 import type { NatsServer } from '../nats/server.ts';
 import type { BatchPlan } from '../protocol/batch-plan.ts';
+import { LockstepError } from '../protocol/errors.ts';
 import { isResidual, MAX_STATE_PART_FLOATS, type WorkerMessage } from '../protocol/messages.ts';
+import type { RecordPart } from '../protocol/metrics.ts';
 import type { RunReport } from '../protocol/report.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
 import type { RunEvent } from '../protocol/run-event.ts';
@@ -17,6 +19,7 @@ import { unfitFor } from './core/admission.ts';
 import { CommitLog, type CommitsEntry, type RecordedEffect } from './core/commit-log.ts';
 import { reportOf } from './core/report.ts';
 import { NO_PROGRESS } from './core/progress.ts';
+import { RecordAlarms } from './core/record-alarms.ts';
 import { Run, type Effect, type Input, type JournalEntry, type Outcome } from './core/run.ts';
 import type { ReplicaState } from './core/state-assembly.ts';
 import { viewOf } from './core/view.ts';
@@ -32,8 +35,9 @@ import type { RunRecord } from './record/journal-schema.ts';
 import { jobChangesIn, lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
+import { isDiskFailure } from './record/atomic.ts';
 import { pruneCheckpoints } from './record/prune.ts';
-import { writeReport } from './record/report.ts';
+import { copyReport, writeReport } from './record/report.ts';
 import type { RunDirectory } from './record/run-directory.ts';
 
 // The launcher comes in by this door: it opens the record before it starts a coordinator on it.
@@ -121,8 +125,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     stepsLost: resume?.stepsLost ?? 0,
     lastGeneration: lastGenerationIn(before),
   });
+  const alarms = new RecordAlarms();
   const view = (): RunView =>
-    viewOf(run, { pid: process.pid, host: hostname(), startedAtMs, nowMs: performance.now() });
+    viewOf(run, { pid: process.pid, host: hostname(), startedAtMs, nowMs: performance.now(), alarms: alarms.now });
 
   // First: where it can't be had, nothing has been begun.
   const nats = options.nats === null ? null : await joinNats(options.nats, config.run);
@@ -140,11 +145,44 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await nats?.close();
     throw error;
   });
-  const journal = await openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }));
-  const metricsLog = await openMetricsLog(runDirectory.path, {
-    keepSteps: resume?.checkpoint.step ?? 0,
-    warn: (message) => options.onEvent({ kind: 'warning', message }),
-  });
+  const tell = (event: RunEvent): void => {
+    metrics.observe(event);
+    options.onEvent(event);
+  };
+
+  /** A disk that fails is an alarm, not the end of training. */
+  const written = (part: RecordPart, failure: unknown): void => {
+    const because = failure instanceof Error ? failure.message : String(failure);
+    if (failure !== null) metrics.countRecordFailure(part);
+    const message = failure === null ? alarms.written(part) : alarms.failed(part, because);
+    // Of each checkpoint that fails the core tells.
+    if (message !== null && (part !== 'checkpoint' || failure === null)) tell({ kind: 'warning', message });
+  };
+  const opening = async <T>(file: Promise<T>): Promise<T> => {
+    try {
+      return await file;
+    } catch (error) {
+      await nats?.close();
+      await http.close();
+      if (!isDiskFailure(error)) throw error;
+      const because = error instanceof Error ? error.message : String(error);
+      throw new LockstepError('E_DISK', `the run directory ${runDirectory.path} cannot be written: ${because}`, {
+        remedy: 'Make room on its disk, or give another --run-dir.',
+        cause: error,
+      });
+    }
+  };
+  const journal = await opening(
+    openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }), {
+      observe: (failure) => written('journal', failure),
+    }),
+  );
+  const metricsLog = await opening(
+    openMetricsLog(runDirectory.path, {
+      keepSteps: resume?.checkpoint.step ?? 0,
+      observe: (failure) => written('metrics', failure),
+    }),
+  );
   const kept =
     nats === null
       ? null
@@ -161,23 +199,16 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     rejectEnded = reject;
   });
 
-  const tell = (event: RunEvent): void => {
-    metrics.observe(event);
-    options.onEvent(event);
-  };
-
   const commits = new CommitLog();
   const feed = (input: Input): void => {
     const nowMs = performance.now();
     for (const effect of commits.weave(run.receive(input, nowMs), nowMs)) perform(effect);
   };
 
-  /** A disk that fails is an alarm, not the end of training. */
   const record = (entry: JournalEntry | CommitsEntry | RunRecord): void => {
     const timed = { t: new Date().toISOString(), ...entry };
-    recorded = journal.append(timed).catch((error: unknown) => {
-      tell({ kind: 'warning', message: `journal.jsonl could not be written: ${String(error)}` });
-    });
+    // The journal's observer knows of a failure.
+    recorded = journal.append(timed).catch(() => {});
     kept?.record?.add(timed);
     if (timed.kind !== 'generation') return;
     const members = run
@@ -271,7 +302,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const result = await writeCheckpoint(runDirectory.path, { config, state, progress, ...modelOf() });
     const seconds = (performance.now() - began) / 1000;
     if (result.ok) {
-      await pruneCheckpoints(runDirectory.path, options.keepCheckpoints);
+      written('checkpoint', null);
+      await pruneCheckpoints(runDirectory.path, options.keepCheckpoints).catch((error: unknown) => {
+        tell({ kind: 'warning', message: `old checkpoints could not be removed: ${String(error)}` });
+      });
       feed({
         kind: 'checkpoint-written',
         step: state.step,
@@ -280,20 +314,23 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         seconds,
       });
     } else {
+      written('checkpoint', new Error(result.because));
       feed({ kind: 'checkpoint-failed', step: state.step, because: result.because });
     }
   };
+
+  const attempt = (part: RecordPart, writing: Promise<void>): Promise<void> =>
+    writing.then(
+      () => written(part, null),
+      (error: unknown) => written(part, error),
+    );
 
   const finish = async (outcome: Outcome): Promise<{ outcome: Outcome; report: RunReport }> => {
     clearInterval(ticker);
     await writes;
     if (finalState !== null && outcome !== 'failed') {
       const weights = finalState.vectors.find((v) => v.name === 'weights')?.data;
-      try {
-        if (weights !== undefined) await exportModel(runDirectory.path, { ...modelOf(), weights });
-      } catch (error) {
-        tell({ kind: 'warning', message: `model/ could not be written: ${String(error)}` });
-      }
+      if (weights !== undefined) await attempt('model', exportModel(runDirectory.path, { ...modelOf(), weights }));
     }
     const report = reportOf(run, outcome, {
       lockstep: options.lockstepVersion,
@@ -304,16 +341,26 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       nats: natsOf(),
       jobChanges: jobChangesIn([...before, begun]),
     });
-    await journal.close();
+    // Both have told.
+    await journal.close().catch(() => {});
     await kept?.record?.settled();
-    await metricsLog.close();
-    await writeReport(runDirectory.path, options.reportFile, report);
+    await metricsLog.close().catch(() => {});
+    await attempt('report', writeReport(runDirectory.path, report));
+    let wrongWish: unknown = null;
+    if (options.reportFile !== null) {
+      const copied = copyReport(runDirectory.path, options.reportFile, report);
+      await copied.catch((error: unknown) => {
+        if (isDiskFailure(error)) written('report', error);
+        else wrongWish = error;
+      });
+    }
     options.onView(view());
     tell({ kind: 'finished', report, runDirectory: runDirectory.path });
     await control.close();
     await nats?.close();
     await http.close();
     await runDirectory.release();
+    if (wrongWish !== null) throw wrongWish;
     return { outcome, report };
   };
 

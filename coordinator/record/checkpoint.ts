@@ -110,7 +110,9 @@ export async function writeCheckpoint(
   const aside = join(parent, asideName(state.step));
   try {
     await rm(aside, { recursive: true, force: true });
-    await mkdir(aside, { recursive: true });
+    // A recursive mkdir says ENOENT of a read-only disk.
+    await mkdir(parent, { recursive: true });
+    await mkdir(aside);
     const vectors = [];
     for (const [i, { name, data }] of state.vectors.entries()) {
       const file = i === 0 ? 'weights.bin' : isResidual(name) ? `${name.replace(':', '-')}.bin` : `slot-${i}.bin`;

@@ -1,8 +1,8 @@
 // journal.jsonl: the record of a run, one JSON object a line (journal-schema.ts), append-only, fsynced. Generations, epochs and
 // checkpoints with their digests, how it ended. Records that come while a sync is under way go to disk together with the next.
 //
-// A crash can tear the last line: it is cut off when the journal is opened again, and that is said. A write that fails (a full
-// disk) is cut off too, so that the next one does not follow half a line. Damage anywhere else is never mended in silence.
+// A crash can tear the last line: it is cut off when the journal is opened again, and that is said. What can't be written (a full
+// disk) waits and goes with the next record (retried-lines.ts). Damage anywhere else is never mended in silence.
 
 import { existsSync } from 'node:fs';
 import { open, readFile, truncate } from 'node:fs/promises';
@@ -11,6 +11,7 @@ import { LockstepError } from '../../protocol/errors.ts';
 import type { JobChange, RunReport } from '../../protocol/report.ts';
 import type { CommitsEntry } from '../core/commit-log.ts';
 import type { JournalEntry } from '../core/run.ts';
+import { RetriedLines, type WriteObserver } from './retried-lines.ts';
 import { journalRecordSchema, type JournalRecord, type RunRecord } from './journal-schema.ts';
 
 const NEWLINE = 0x0a;
@@ -30,8 +31,9 @@ export type JournalInput = { readonly t: string } & (
 );
 
 export interface Journal {
-  /** Resolves when the record is on disk; rejects when it could not be written, and then no part of it is there. */
+  /** Resolves when the record is on disk; rejects when it could not be written yet: no part of it is there, and it waits for the next try. */
   append(record: JournalInput): Promise<void>;
+  /** A last try with what waits; rejects when that could not be written. */
   close(): Promise<void>;
 }
 
@@ -48,8 +50,12 @@ function wholeBytes(bytes: Buffer): number {
   }
 }
 
-/** Opens it for appending; `warn` is told of a torn last line. */
-export async function openJournal(directory: string, warn: (message: string) => void): Promise<Journal> {
+/** Opens it for appending; `warn` is told of a torn last line, `observe` of every write. */
+export async function openJournal(
+  directory: string,
+  warn: (message: string) => void,
+  options: { readonly observe?: WriteObserver } = {},
+): Promise<Journal> {
   const path = join(directory, 'journal.jsonl');
   let durableBytes = 0;
   if (existsSync(path)) {
@@ -64,33 +70,19 @@ export async function openJournal(directory: string, warn: (message: string) => 
   }
   const file = await open(path, 'a');
   await file.sync();
-  let waiting: string[] = [];
+  const lines = new RetriedLines(file, durableBytes, options.observe ?? (() => {}));
   let last: Promise<void> = Promise.resolve();
   let next: Promise<void> | null = null;
-  let torn = false;
 
   const write = async (): Promise<void> => {
     next = null;
-    const bytes = Buffer.from(waiting.join(''));
-    waiting = [];
-    if (torn) {
-      await file.truncate(durableBytes);
-      torn = false;
-    }
-    try {
-      await file.appendFile(bytes);
-      await file.datasync();
-      durableBytes += bytes.length;
-    } catch (error) {
-      torn = true;
-      throw error;
-    }
+    await lines.write(true);
   };
   const settled = (): Promise<void> => last.catch(() => {});
 
   return {
     append: (record) => {
-      waiting.push(`${JSON.stringify(record)}\n`);
+      lines.add(`${JSON.stringify(record)}\n`);
       if (next === null) {
         next = settled().then(write);
         last = next;
@@ -99,8 +91,7 @@ export async function openJournal(directory: string, warn: (message: string) => 
     },
     close: async () => {
       await settled();
-      if (torn) await file.truncate(durableBytes);
-      await file.close();
+      await lines.close();
     },
   };
 }

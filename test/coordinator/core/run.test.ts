@@ -648,7 +648,7 @@ describe('the coordinator’s own failure', () => {
 });
 
 describe('the view', () => {
-  const place = { pid: 9, host: 'h', startedAtMs: 0, nowMs: 2000 };
+  const place = { pid: 9, host: 'h', startedAtMs: 0, nowMs: 2000, alarms: [] };
 
   it('counts epochs from 1 and stays in an epoch until the next one has a step', () => {
     const story = new Story().begun();

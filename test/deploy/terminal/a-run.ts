@@ -41,6 +41,7 @@ export function view(changes: Partial<RunView> = {}): RunView {
     stepsLost: 0,
     microbatchesRecomputed: 0,
     checkpointStep: null,
+    alarms: [],
     ...changes,
   };
 }
