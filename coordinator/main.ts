@@ -7,14 +7,19 @@ import { hostname } from 'node:os';
 import { connectNats, type Nats } from '../nats/connect.ts';
 import type { NatsServer } from '../nats/server.ts';
 import type { BatchPlan } from '../protocol/batch-plan.ts';
-import { MAX_STATE_PART_FLOATS } from '../protocol/messages.ts';
+import { LockstepError } from '../protocol/errors.ts';
+import { MAX_STATE_PART_FLOATS, type WorkerMessage } from '../protocol/messages.ts';
+import type { RecordPart } from '../protocol/metrics.ts';
 import type { RunReport } from '../protocol/report.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
 import type { RunEvent } from '../protocol/run-event.ts';
 import type { RunView } from '../protocol/run-view.ts';
 import type { Tls } from '../protocol/tls.ts';
+import { unfitFor } from './core/admission.ts';
+import { CommitLog, type CommitsEntry, type RecordedEffect } from './core/commit-log.ts';
 import { reportOf } from './core/report.ts';
 import { NO_PROGRESS } from './core/progress.ts';
+import { RecordAlarms } from './core/record-alarms.ts';
 import { Run, type Effect, type Input, type JournalEntry, type Outcome } from './core/run.ts';
 import type { ReplicaState } from './core/state-assembly.ts';
 import { viewOf } from './core/view.ts';
@@ -25,13 +30,14 @@ import { startHttp } from './http/server.ts';
 import { openNatsControl } from './nats/control.ts';
 import { aheadOf, openNatsRecord } from './nats/record.ts';
 import { claimRun } from './nats/rivals.ts';
-import { pruneCheckpoints } from './record/checkpoint-directory.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import type { RunRecord } from './record/journal-schema.ts';
-import { openJournal } from './record/journal.ts';
+import { jobChangesIn, lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
-import { writeReport } from './record/report.ts';
+import { isDiskFailure } from './record/atomic.ts';
+import { pruneCheckpoints } from './record/prune.ts';
+import { copyReport, writeReport } from './record/report.ts';
 import type { RunDirectory } from './record/run-directory.ts';
 
 // The launcher comes in by this door: it opens the record before it starts a coordinator on it.
@@ -62,7 +68,13 @@ export interface CoordinatorOptions {
   readonly nats: NatsServer | null;
   readonly runDirectory: RunDirectory;
   /** The checkpoint to go on from. */
-  readonly resume: { readonly checkpoint: Checkpoint; readonly directory: string; readonly stepsLost: number } | null;
+  readonly resume: {
+    readonly checkpoint: Checkpoint;
+    readonly directory: string;
+    readonly stepsLost: number;
+    /** The job's SHA-256 in the checkpoint, where it is another one now and that is allowed. */
+    readonly jobChangedFrom: string | null;
+  } | null;
   readonly keepCheckpoints: number;
   /** Further file for the report. */
   readonly reportFile: string | null;
@@ -101,6 +113,7 @@ async function joinNats(server: NatsServer, run: string): Promise<Nats> {
 /** Starts listening and returns at once; `ended` resolves when the run is over and its record is on disk. */
 export async function startCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
   const { config, runDirectory, resume } = options;
+  const jobChangedFrom = resume?.jobChangedFrom ?? null;
   const startedAtMs = performance.now();
   const plan: BatchPlan = {
     samples: config.trainSamples,
@@ -108,6 +121,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     microbatches: config.microbatches,
     seed: config.seed,
   };
+  const before = resume === null ? [] : await wholeRecords(runDirectory.path);
   const run = new Run({
     config,
     plan,
@@ -121,9 +135,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     resumed: resume?.checkpoint ?? null,
     progress: resume === null ? NO_PROGRESS : resume.checkpoint.progress,
     stepsLost: resume?.stepsLost ?? 0,
+    lastGeneration: lastGenerationIn(before),
   });
+  const alarms = new RecordAlarms();
   const view = (): RunView =>
-    viewOf(run, { pid: process.pid, host: hostname(), startedAtMs, nowMs: performance.now() });
+    viewOf(run, { pid: process.pid, host: hostname(), startedAtMs, nowMs: performance.now(), alarms: alarms.now });
 
   // First: where it can't be had, nothing has been begun.
   const nats = options.nats === null ? null : await joinNats(options.nats, config.run);
@@ -141,11 +157,44 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await nats?.close();
     throw error;
   });
-  const journal = await openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }));
-  const metricsLog = await openMetricsLog(runDirectory.path, {
-    keepSteps: resume?.checkpoint.step ?? 0,
-    warn: (message) => options.onEvent({ kind: 'warning', message }),
-  });
+  const tell = (event: RunEvent): void => {
+    metrics.observe(event);
+    options.onEvent(event);
+  };
+
+  /** A disk that fails is an alarm, not the end of training. */
+  const written = (part: RecordPart, failure: unknown): void => {
+    const because = failure instanceof Error ? failure.message : String(failure);
+    if (failure !== null) metrics.countRecordFailure(part);
+    const message = failure === null ? alarms.written(part) : alarms.failed(part, because);
+    // Of each checkpoint that fails the core tells.
+    if (message !== null && (part !== 'checkpoint' || failure === null)) tell({ kind: 'warning', message });
+  };
+  const opening = async <T>(file: Promise<T>): Promise<T> => {
+    try {
+      return await file;
+    } catch (error) {
+      await nats?.close();
+      await http.close();
+      if (!isDiskFailure(error)) throw error;
+      const because = error instanceof Error ? error.message : String(error);
+      throw new LockstepError('E_DISK', `the run directory ${runDirectory.path} cannot be written: ${because}`, {
+        remedy: 'Make room on its disk, or give another --run-dir.',
+        cause: error,
+      });
+    }
+  };
+  const journal = await opening(
+    openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }), {
+      observe: (failure) => written('journal', failure),
+    }),
+  );
+  const metricsLog = await opening(
+    openMetricsLog(runDirectory.path, {
+      keepSteps: resume?.checkpoint.step ?? 0,
+      observe: (failure) => written('metrics', failure),
+    }),
+  );
   const kept =
     nats === null
       ? null
@@ -153,6 +202,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const connections = new Map<string, ControlConnection>();
   let finalState: ReplicaState | null = null;
   let writes: Promise<unknown> = Promise.resolve();
+  /** Resolves when all that was given to the journal is on disk, or could not be written. */
+  let recorded: Promise<void> = Promise.resolve();
   let resolveEnded: (value: { outcome: Outcome; report: RunReport }) => void = () => {};
   let rejectEnded: (error: unknown) => void = () => {};
   const ended = new Promise<{ outcome: Outcome; report: RunReport }>((resolve, reject) => {
@@ -160,27 +211,24 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     rejectEnded = reject;
   });
 
-  const tell = (event: RunEvent): void => {
-    metrics.observe(event);
-    options.onEvent(event);
-  };
-
+  const commits = new CommitLog();
   const feed = (input: Input): void => {
-    for (const effect of run.receive(input, performance.now())) perform(effect);
+    const nowMs = performance.now();
+    for (const effect of commits.weave(run.receive(input, nowMs), nowMs)) perform(effect);
   };
 
-  /** Resolves when it is on disk. A disk that fails is an alarm, not the end of training. */
-  const record = async (entry: JournalEntry | RunRecord): Promise<void> => {
+  /** Resolves when it is on disk, or can't be: a disk that fails is an alarm, not the end of training. */
+  const record = async (entry: JournalEntry | CommitsEntry | RunRecord): Promise<void> => {
     const timed = { t: new Date().toISOString(), ...entry };
-    const written = journal.append(timed).catch((error: unknown) => {
-      tell({ kind: 'warning', message: `journal.jsonl could not be written: ${String(error)}` });
-    });
+    // The journal's observer knows of a failure.
+    const written = journal.append(timed).catch(() => {});
+    recorded = written;
     kept?.record?.add(timed);
     if (timed.kind === 'generation') noteMembership(timed);
     return written;
   };
 
-  const onRecord = async (entry: JournalEntry, afterwards: readonly Effect[]): Promise<void> => {
+  const onRecord = async (entry: JournalEntry | CommitsEntry, afterwards: readonly Effect[]): Promise<void> => {
     await record(entry);
     for (const effect of afterwards) perform(effect);
   };
@@ -193,7 +241,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     kept?.record?.setMembership({ t: timed.t, generation: timed.generation, because: timed.because, members });
   };
 
-  const perform = (effect: Effect): void => {
+  const perform = (effect: RecordedEffect): void => {
     switch (effect.kind) {
       case 'send':
         connections.get(effect.worker)?.send(effect.message);
@@ -271,12 +319,16 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   const keep = async ({ state, progress }: Extract<Effect, { kind: 'write-checkpoint' }>): Promise<void> => {
     const began = performance.now();
-    // A run that resumes from this checkpoint has the line of every step before it.
+    // A run that resumes from this checkpoint has the line and the record of every step before it.
     await metricsLog.flush();
+    await recorded;
     const result = await writeCheckpoint(runDirectory.path, { config, state, progress, ...modelOf() });
     const seconds = (performance.now() - began) / 1000;
     if (result.ok) {
-      await pruneCheckpoints(runDirectory.path, options.keepCheckpoints);
+      written('checkpoint', null);
+      await pruneCheckpoints(runDirectory.path, options.keepCheckpoints).catch((error: unknown) => {
+        tell({ kind: 'warning', message: `old checkpoints could not be removed: ${String(error)}` });
+      });
       feed({
         kind: 'checkpoint-written',
         step: state.step,
@@ -285,20 +337,23 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         seconds,
       });
     } else {
+      written('checkpoint', new Error(result.because));
       feed({ kind: 'checkpoint-failed', step: state.step, because: result.because });
     }
   };
+
+  const attempt = (part: RecordPart, writing: Promise<void>): Promise<void> =>
+    writing.then(
+      () => written(part, null),
+      (error: unknown) => written(part, error),
+    );
 
   const finish = async (outcome: Outcome): Promise<{ outcome: Outcome; report: RunReport }> => {
     clearInterval(ticker);
     await writes;
     if (finalState !== null && outcome !== 'failed') {
       const weights = finalState.vectors.find((v) => v.name === 'weights')?.data;
-      try {
-        if (weights !== undefined) await exportModel(runDirectory.path, { ...modelOf(), weights });
-      } catch (error) {
-        tell({ kind: 'warning', message: `model/ could not be written: ${String(error)}` });
-      }
+      if (weights !== undefined) await attempt('model', exportModel(runDirectory.path, { ...modelOf(), weights }));
     }
     const report = reportOf(run, outcome, {
       lockstep: options.lockstepVersion,
@@ -307,28 +362,65 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       dataSet: options.dataSet,
       augment: options.augment,
       nats: natsOf(),
+      jobChanges: jobChangesIn([...before, begun]),
     });
-    await journal.close();
+    // Both have told.
+    await journal.close().catch(() => {});
     await kept?.record?.settled();
-    await metricsLog.close();
-    await writeReport(runDirectory.path, options.reportFile, report);
+    await metricsLog.close().catch(() => {});
+    await attempt('report', writeReport(runDirectory.path, report));
+    let wrongWish: unknown = null;
+    if (options.reportFile !== null) {
+      const copied = copyReport(runDirectory.path, options.reportFile, report);
+      await copied.catch((error: unknown) => {
+        if (isDiskFailure(error)) written('report', error);
+        else wrongWish = error;
+      });
+    }
     options.onView(view());
     tell({ kind: 'finished', report, runDirectory: runDirectory.path });
     await control.close();
     await nats?.close();
     await http.close();
     await runDirectory.release();
+    if (wrongWish !== null) throw wrongWish;
     return { outcome, report };
   };
 
   const natsOf = (): RunReport['nats'] =>
     nats === null ? null : { server: nats.server.url, bucket: kept?.record?.bucket ?? null };
+  const begun: RunRecord = {
+    kind: 'run',
+    lockstep: options.lockstepVersion,
+    config,
+    resumedFromStep: resume?.checkpoint.step ?? null,
+    ...(jobChangedFrom !== null && { jobChangedFrom }),
+    ...(nats !== null && { nats: natsOf() }),
+  };
+  /** Nobody says so for a job that is the same: its model is, too. */
+  const refuseOtherModel = (message: WorkerMessage): void => {
+    if (message.kind !== 'ready' || resume === null || jobChangedFrom === null) return;
+    const { step, layout, vectors } = resume.checkpoint;
+    const slots = vectors.flatMap(({ name }) => (name.startsWith('slot:') ? [name.slice('slot:'.length)] : []));
+    const because = unfitFor({ step, layout: [...layout], slots }, message);
+    if (because !== null)
+      feed({
+        kind: 'coordinator-failed',
+        host: hostname(),
+        pid: process.pid,
+        code: 'E_JOB_CHANGED',
+        message: because,
+      });
+  };
   const events: ControlEvents = {
     onRefused: (code) => metrics.countRefusal(code),
     onWarning: (message) => tell({ kind: 'warning', message }),
     onConnect: (connection) => {
       connections.set(connection.id, connection);
-      connection.onMessage((message) => feed({ kind: 'message', worker: connection.id, message }));
+      connection.onMessage((message) => {
+        refuseOtherModel(message);
+        feed({ kind: 'message', worker: connection.id, message });
+      });
       void connection.closed.then(({ because }) => {
         connections.delete(connection.id);
         feed({ kind: 'disconnected', worker: connection.id, because });
@@ -351,13 +443,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       });
   });
 
-  void record({
-    kind: 'run',
-    lockstep: options.lockstepVersion,
-    config,
-    resumedFromStep: resume?.checkpoint.step ?? null,
-    ...(nats !== null && { nats: natsOf() }),
-  });
+  void record(begun);
   await runDirectory.writeEndpoint({
     url: http.url,
     pid: process.pid,
@@ -371,6 +457,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   }
   const ahead = resume === null || !kept?.record ? null : aheadOf(resume.checkpoint.step, kept.record.before);
   if (ahead !== null) tell({ kind: 'warning', message: ahead });
+  if (jobChangedFrom !== null) {
+    const message = `the job is not the one that the checkpoint was made by (--allow-changed-job): from step ${(resume?.checkpoint.step ?? 0) + 1} on the changed one is trained, and the run is not reproducible`;
+    tell({ kind: 'warning', message });
+  }
   if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint.step, from: resume.directory });
   const ticker = setInterval(() => {
     try {

@@ -15,16 +15,19 @@ type Environment = Readonly<Record<string, string | undefined>>;
 /** Help is set for a terminal of at least and at most so many columns. */
 const HELP_WIDTH = { least: 60, most: 100 } as const;
 
+/** What writing to a terminal, a pipe or a log may meet without harm to what is told of. */
+const UNTOLD: ReadonlySet<string> = new Set(['EPIPE', 'ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EIO']);
+
 /** Runs one command line; returns the exit code of the contract. Errors are told on stderr. */
 export async function main(argv: readonly string[], env: Environment): Promise<number> {
   const tell = (error: unknown): 1 | 2 => {
     process.stderr.write(errorText(error, isJson(argv, env), env));
     return exitCodeOf(error);
   };
-  // A reader that went away (`| head`) is no reason to stop training.
+  // A reader that went away (`| head`), or a log on a disk without room, is no reason to stop training.
   for (const stream of [process.stdout, process.stderr]) {
     stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
+      if (!UNTOLD.has(error.code ?? '')) throw error;
     });
   }
   process.on('uncaughtException', (error) => process.exit(tell(error)));

@@ -44,6 +44,8 @@ interface Resume {
   readonly checkpoint: Checkpoint;
   readonly directory: string;
   readonly stepsLost: number;
+  /** The job's SHA-256 in the checkpoint, where it is another one now and that is allowed. */
+  readonly jobChangedFrom: string | null;
   readonly damaged: readonly string[];
 }
 
@@ -85,7 +87,7 @@ async function coordinate(
 ): Promise<number> {
   const { flags } = options;
   const { definition } = job;
-  const resume = flags.resume ? await openResume(runDirectory.path, job.reference) : null;
+  const resume = flags.resume ? await openResume(runDirectory.path, job.reference, flags.allowChangedJob) : null;
   const data = definition.data.open(dataSetDirectory(definition.data));
   const choice = await engineChoice(flags, resume?.checkpoint.config ?? null);
   const place = {
@@ -247,18 +249,21 @@ const RESUMED = [
   'gradientCompression',
 ] as const;
 
-async function openResume(directory: string, reference: JobReference): Promise<Resume> {
+async function openResume(directory: string, reference: JobReference, allowChangedJob: boolean): Promise<Resume> {
   const found = await latestCheckpoint(directory, { setAside: true });
-  if (found.checkpoint.config.job.sha256 !== reference.sha256) {
+  const before = found.checkpoint.config.job.sha256;
+  const isChanged = before !== reference.sha256;
+  if (isChanged && !allowChangedJob) {
     throw new LockstepError(
       'E_JOB_CHANGED',
       `the job is not the one that the run in ${directory} was started with: its source differs`,
       {
-        remedy: 'Restore the job file, or start a new run.',
+        remedy: 'Restore the job file, start a new run, or go on with the changed job by --allow-changed-job.',
       },
     );
   }
-  return { ...found, stepsLost: Math.max(0, (await lastStepOf(directory)) - found.checkpoint.step) };
+  const stepsLost = Math.max(0, (await lastStepOf(directory)) - found.checkpoint.step);
+  return { ...found, stepsLost, jobChangedFrom: isChanged ? before : null };
 }
 
 /** What decides a run's bits. */

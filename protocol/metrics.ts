@@ -1,6 +1,6 @@
 // The metric catalogue: every name that Lockstep exposes, as data. Dashboards and rules use no name that is not on it.
 // Units last; label sets bounded: `run` (one a process), `worker` (w0, w1, ...), `peer` (a worker, too: links have one each, and there
-// are no more of them than microbatches), `phase`, `transport`, `state`.
+// are no more of them than microbatches), `phase`, `transport`, `state`, `part`.
 
 export type MetricKind = 'counter' | 'gauge' | 'histogram';
 
@@ -27,6 +27,10 @@ export const WORKER_STATES = [
   'lost',
 ] as const;
 export type WorkerState = (typeof WORKER_STATES)[number];
+
+/** What a coordinator writes to the run directory. */
+export const RECORD_PARTS = ['checkpoint', 'journal', 'metrics', 'report', 'model'] as const;
+export type RecordPart = (typeof RECORD_PARTS)[number];
 
 export const METRICS = {
   lockstep_step: { kind: 'gauge', help: 'Optimizer steps done by the run.', labels: ['run'] },
@@ -127,6 +131,11 @@ export const METRICS = {
     kind: 'gauge',
     help: 'Unix time of the last checkpoint, in seconds; its age is time() minus this.',
     labels: ['run'],
+  },
+  lockstep_record_failures_total: {
+    kind: 'counter',
+    help: 'Writes to the run directory that failed, by part: a full or read-only disk. Training goes on.',
+    labels: ['run', 'part'],
   },
   lockstep_step_last_timestamp_seconds: {
     kind: 'gauge',

@@ -18,6 +18,15 @@ export interface EpochReport {
   readonly imagesPerSecond: number;
 }
 
+/** The job's source was another one from a step on, which `--allow-changed-job` let pass. */
+export interface JobChange {
+  /** Steps done with the job before. */
+  readonly step: number;
+  /** SHA-256 of the job's source before and after. */
+  readonly from: string;
+  readonly to: string;
+}
+
 /** The worker that the others wait for. */
 export interface Straggler {
   readonly worker: string;
@@ -44,7 +53,10 @@ export interface RunReport {
   readonly traffic: readonly { readonly transport: Transport; readonly bytes: number }[];
   /** How gradients travelled: `none`, or `bf16` or `fp16` with error feedback. */
   readonly gradientCompression: GradientCompression;
+  /** False where workers with other engines took part, or the job was changed on the way. */
   readonly reproducible: boolean;
+  /** Over the whole life of the run; most have none. */
+  readonly jobChanges: readonly JobChange[];
   readonly seed: number;
   readonly globalBatch: number;
   readonly microbatches: number;

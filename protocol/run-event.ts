@@ -59,6 +59,8 @@ export type RunEvent =
       readonly kind: 'step';
       /** Steps done. */
       readonly step: number;
+      /** That its members were in when they did it. */
+      readonly generation: number;
       readonly loss: number;
       readonly accuracy: number;
       readonly gradientNorm: number;

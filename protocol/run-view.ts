@@ -1,7 +1,7 @@
 // What an observer sees of a run at one moment: the value behind `/api/run`, the metrics and the terminal's live line.
 
 import type { PhaseSeconds } from './messages.ts';
-import type { WorkerState } from './metrics.ts';
+import type { RecordPart, WorkerState } from './metrics.ts';
 import type { EpochReport, Straggler } from './report.ts';
 
 export type RunPhase = 'gathering' | 'training' | 'evaluating' | 'waiting' | 'stopping' | 'done' | 'stopped' | 'failed';
@@ -19,6 +19,14 @@ export interface WorkerView {
   readonly rssBytes: number | null;
   /** Where a step's time goes on it: mean seconds over its last steps, by phase. Null before the first. */
   readonly stepSeconds: PhaseSeconds | null;
+}
+
+/** Something of the run directory that can't be written at present: a full or read-only disk. */
+export interface RecordAlarm {
+  readonly part: RecordPart;
+  /** Writes that failed since the last one that went well. */
+  readonly failures: number;
+  readonly because: string;
 }
 
 export interface RunView {
@@ -60,4 +68,6 @@ export interface RunView {
   readonly stepsLost: number;
   readonly microbatchesRecomputed: number;
   readonly checkpointStep: number | null;
+  /** Empty when all is well. */
+  readonly alarms: readonly RecordAlarm[];
 }

@@ -30,7 +30,7 @@ export function* statePartsOf(
   }
 }
 
-/** Copies a part into the vector of its name; returns true with the last part. Throws E_PROTOCOL when it does not fit. */
+/** Copies a part into the vector of its name; returns true with the last part. Throws E_JOB_CHANGED when it is of another model. */
 export function takeStatePart(part: StatePart, vectors: ReadonlyMap<string, Float32Array>): boolean {
   const target = vectors.get(part.vector);
   const floats = part.bytes.byteLength / 4;
@@ -41,7 +41,7 @@ export function takeStatePart(part: StatePart, vectors: ReadonlyMap<string, Floa
     !Number.isInteger(floats)
   ) {
     throw new LockstepError(
-      'E_PROTOCOL',
+      'E_JOB_CHANGED',
       `state vector "${part.vector}" of ${part.length} floats does not fit this job's model and optimizer`,
       { remedy: 'Resume with the job that the checkpoint was made by.' },
     );

@@ -75,3 +75,20 @@ export function admit(
   }
   return { kind: 'admitted', mixed: sameEngine ? null : difference };
 }
+
+/**
+ * Whether a model can take up a checkpoint's state, where the job's source is another one: null, or why not. Shapes are compared and not
+ * only lengths, so that no weight is taken for another; names are not, since TensorFlow.js numbers them.
+ */
+export function unfitFor(
+  checkpoint: { readonly step: number; readonly layout: ReadyMessage['layout']; readonly slots: readonly string[] },
+  { layout, optimizer }: Pick<ReadyMessage, 'layout' | 'optimizer'>,
+): string | null {
+  const shapes = (entries: ReadyMessage['layout']): string =>
+    JSON.stringify(entries.map(({ shape, trainable }) => [shape, trainable]));
+  if (shapes(layout) !== shapes(checkpoint.layout))
+    return `the changed job's model has other weights than the checkpoint after step ${checkpoint.step}`;
+  if (JSON.stringify(optimizer.slots) === JSON.stringify(checkpoint.slots)) return null;
+  const words = (slots: readonly string[]): string => (slots.length === 0 ? 'none' : slots.join(', '));
+  return `the changed job's optimizer keeps other vectors (${words(optimizer.slots)}) than the checkpoint after step ${checkpoint.step} has (${words(checkpoint.slots)})`;
+}

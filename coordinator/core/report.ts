@@ -14,6 +14,7 @@ export function reportOf(
     readonly dataSet: string;
     readonly augment: string;
     readonly nats: RunReport['nats'];
+    readonly jobChanges: RunReport['jobChanges'];
   },
 ): RunReport {
   const { config } = run.options;
@@ -39,7 +40,8 @@ export function reportOf(
     nats: place.nats,
     traffic: progress.bytesSent,
     gradientCompression: config.gradientCompression,
-    reproducible: run.reproducible,
+    reproducible: run.reproducible && place.jobChanges.length === 0,
+    jobChanges: place.jobChanges,
     seed: config.seed,
     globalBatch: config.globalBatch,
     microbatches: config.microbatches,

@@ -143,6 +143,8 @@ export interface RunOptions {
   readonly progress: ProgressRecord;
   /** Steps that were done after the resumed checkpoint and are now done again. */
   readonly stepsLost: number;
+  /** The last generation that the run has had, in whichever process; 0 for a fresh run. Its number is not used again. */
+  readonly lastGeneration: number;
 }
 
 /** A failed link between two workers that both live: how long to wait for the news that one of them does not. */
@@ -164,7 +166,7 @@ export class Run {
   readonly progress: Progress;
   phase: RunPhase = 'gathering';
   because = 'no worker yet';
-  generation = 0;
+  generation: number;
   step: number;
   digest: string | null = null;
   reproducible = true;
@@ -219,6 +221,7 @@ export class Run {
     this.checkpointStep = resumeStep;
     this.stepsLost = options.stepsLost;
     this.processes = options.supervised ? options.workers : 0;
+    this.generation = options.lastGeneration;
     this.progress = new Progress(options.progress);
   }
 
@@ -658,7 +661,7 @@ export class Run {
       const because = `${worker.id} computed the loss sum ${report.lossSum} at step ${report.step}, others ${agreed}`;
       return [...effects, ...this.compareWeights(because, nowMs)];
     }
-    return report.step > this.step ? [...effects, ...this.commit(report)] : effects;
+    return report.step > this.step ? [...effects, ...this.commit(report, worker.generation)] : effects;
   }
 
   /** Replicas contradict each other: a new generation compares their weights, and the majority's stay. */
@@ -668,7 +671,7 @@ export class Run {
   }
 
   /** The first report of a step commits it: every rank has summed the same gradient by then. */
-  private commit(report: StepReport): Effect[] {
+  private commit(report: StepReport, generation: number): Effect[] {
     this.step = report.step;
     this.ownErrors = 0;
     this.accusations.clear();
@@ -680,6 +683,7 @@ export class Run {
         event: {
           kind: 'step',
           step: report.step,
+          generation,
           loss,
           accuracy: report.correct / report.samples,
           gradientNorm: report.gradientNorm,

@@ -1,14 +1,20 @@
 // The run as an observer sees it now, derived from the state machine: the value behind `/api/run`, metrics and the live line.
 
 import { stepsPerEpoch } from '../../protocol/batch-plan.ts';
-import type { RunView } from '../../protocol/run-view.ts';
+import type { RecordAlarm, RunView } from '../../protocol/run-view.ts';
 import type { Run } from './run.ts';
 import { stragglerOf } from './step-times.ts';
 
 /** `place`: what the process knows of itself. Times in milliseconds on the monotonic clock. */
 export function viewOf(
   run: Run,
-  place: { readonly pid: number; readonly host: string; readonly startedAtMs: number; readonly nowMs: number },
+  place: {
+    readonly pid: number;
+    readonly host: string;
+    readonly startedAtMs: number;
+    readonly nowMs: number;
+    readonly alarms: readonly RecordAlarm[];
+  },
 ): RunView {
   const { config, plan } = run.options;
   const perEpoch = stepsPerEpoch(plan);
@@ -64,5 +70,6 @@ export function viewOf(
     stepsLost: run.stepsLost,
     microbatchesRecomputed: run.microbatchesRecomputed,
     checkpointStep: run.checkpointStep,
+    alarms: place.alarms,
   };
 }

@@ -3,7 +3,15 @@
 
 import { Counter, Gauge, Histogram, Registry, type Metric } from 'prom-client';
 import type { LinkTraffic, StepReport } from '../../protocol/messages.ts';
-import { METRICS, PHASES, WORKER_STATES, type MetricDefinition, type MetricName } from '../../protocol/metrics.ts';
+import {
+  METRICS,
+  PHASES,
+  RECORD_PARTS,
+  WORKER_STATES,
+  type MetricDefinition,
+  type MetricName,
+  type RecordPart,
+} from '../../protocol/metrics.ts';
 import type { RunEvent } from '../../protocol/run-event.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 
@@ -13,6 +21,7 @@ export interface RunMetrics {
   /** @param peer the worker at the link's other end */
   observeTraffic(worker: string, peer: string, link: LinkTraffic): void;
   countRefusal(code: string): void;
+  countRecordFailure(part: RecordPart): void;
   setView(view: RunView): void;
   render(): Promise<{ contentType: string; text: string }>;
 }
@@ -57,6 +66,7 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
     const metric = made.get(name);
     if (metric instanceof Counter && definition.labels.length === 1) metric.inc(labels, 0);
   }
+  for (const part of RECORD_PARTS) add('lockstep_record_failures_total', 0, { part });
   /** Totals that the view has: the counter follows them. */
   const totals = new Map<MetricName, number>();
   const follow = (name: MetricName, total: number): void => {
@@ -122,6 +132,7 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
     },
     countRefusal: (code) =>
       add('lockstep_workers_refused_total', 1, { code: REFUSAL_CODES.has(code) ? code : 'other' }),
+    countRecordFailure: (part) => add('lockstep_record_failures_total', 1, { part }),
     setView: (view) => {
       set('lockstep_step', view.step);
       set('lockstep_steps', view.steps);

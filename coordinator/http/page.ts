@@ -91,6 +91,8 @@ export const PAGE_SCRIPT = `
     say('phase', run.phase);
     at('phase').dataset.tone = TONES[run.phase] || '';
     say('because', run.because);
+    say('alarms', run.alarms.map((a) => 'The ' + a.part + ' cannot be written: ' + a.because).join('; '));
+    at('alarms').hidden = run.alarms.length === 0;
     at('progress').value = run.steps === 0 ? 0 : run.step / run.steps;
     say('epoch', String(run.epoch));
     say('epochs', 'of ' + run.epochs);
@@ -149,6 +151,7 @@ export const PAGE = `<!doctype html>
 <header><h1 id="job">Lockstep</h1><span id="run"></span></header>
 <p id="state" role="status"><span id="phase">connecting</span><span id="because"></span></p>
 <p id="stale" role="alert" hidden></p>
+<p id="alarms" role="alert" hidden></p>
 <noscript><p>This page needs JavaScript; <a href="/api/run">/api/run</a> has the same as JSON.</p></noscript>
 <main>
   <progress id="progress" max="1" value="0" aria-label="Steps done"></progress>

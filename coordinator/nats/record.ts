@@ -3,6 +3,7 @@
 // a write to it can't be lost to the network. A write that fails here is a warning, once. A shell.
 //
 //     bucket lockstep-<run>      journal.000001, journal.000002, ...: a record each      membership: the present generation
+//                                commits: the last ones only, since one a second would fill a bucket in a working day
 
 import { Kvm, type KV } from '@nats-io/kv';
 import { z } from 'zod';
@@ -74,7 +75,8 @@ export async function openNatsRecord(
   const record: NatsRecord = {
     bucket,
     before,
-    add: (entry) => put(`journal.${String(++last).padStart(NUMBER_DIGITS, '0')}`, entry),
+    add: (entry) =>
+      put(entry.kind === 'commits' ? 'commits' : `journal.${String(++last).padStart(NUMBER_DIGITS, '0')}`, entry),
     setMembership: (membership) => put('membership', membership),
     settled: async () => {
       await writes;

@@ -1,7 +1,7 @@
 // Writing a file so that a reader, and the next start after a crash, sees the old or the new one, never a part: written aside,
 // fsynced, renamed, its directory fsynced.
 
-import { open, rename } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** Makes a rename or a new file in `directory` durable. */
@@ -24,9 +24,22 @@ export async function writeDurable(path: string, content: string | Uint8Array): 
   }
 }
 
+const DISK_FAILURES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EIO']);
+
+/** A disk that is full, read-only or broken: nobody's wrong wish. */
+export function isDiskFailure(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' && DISK_FAILURES.has(error.code);
+}
+
 export async function replaceFile(path: string, content: string | Uint8Array): Promise<void> {
   const aside = `${path}.new-${process.pid}`;
-  await writeDurable(aside, content);
+  try {
+    await writeDurable(aside, content);
+  } catch (error) {
+    // Half a file would only take the room that is wanted.
+    await rm(aside, { force: true }).catch(() => {});
+    throw error;
+  }
   await rename(aside, path);
   await syncDirectory(dirname(path));
 }

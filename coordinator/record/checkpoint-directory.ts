@@ -43,20 +43,13 @@ export function tidyCheckpoints(runDirectory: string): string[] {
   return notices;
 }
 
-/** Takes a checkpoint's name away first, so that a kill in between leaves no half of one under it. */
-async function remove(parent: string, step: number): Promise<void> {
+/** Takes its name away first, so that a kill in between leaves no half of it under that name. */
+export async function removeCheckpoint(runDirectory: string, step: number): Promise<void> {
+  const parent = checkpointsOf(runDirectory);
   const doomed = join(parent, deletedName(step));
   await rm(doomed, { recursive: true, force: true });
   await rename(join(parent, `step-${step}`), doomed);
   await rm(doomed, { recursive: true, force: true });
-}
-
-/** Removes all but the newest `keep` checkpoints; one is always kept. */
-export async function pruneCheckpoints(runDirectory: string, keep: number): Promise<void> {
-  const steps = checkpointSteps(runDirectory);
-  for (const step of steps.slice(0, Math.max(0, steps.length - Math.max(1, keep)))) {
-    await remove(checkpointsOf(runDirectory), step);
-  }
 }
 
 /** Gives a damaged checkpoint the name `step-N.damaged`: it no longer counts, and nothing of it is lost. */

@@ -11,7 +11,9 @@ import { z } from 'zod';
 import { LockstepError } from '../../protocol/errors.ts';
 import { isResidual, residualName } from '../../protocol/messages.ts';
 import { runConfigSchema, type RunConfig } from '../../protocol/run-config.ts';
+import { stepsPerEpoch } from '../../protocol/batch-plan.ts';
 import type { ProgressRecord } from '../core/progress.ts';
+import type { TestScore } from '../core/retention.ts';
 import type { ReplicaState } from '../core/state-assembly.ts';
 import { syncDirectory, writeDurable } from './atomic.ts';
 import { asideName, checkpointSteps, checkpointsOf, replacedName, setAsideDamaged } from './checkpoint-directory.ts';
@@ -108,7 +110,9 @@ export async function writeCheckpoint(
   const aside = join(parent, asideName(state.step));
   try {
     await rm(aside, { recursive: true, force: true });
-    await mkdir(aside, { recursive: true });
+    // A recursive mkdir says ENOENT of a read-only disk.
+    await mkdir(parent, { recursive: true });
+    await mkdir(aside);
     const vectors = [];
     for (const [i, { name, data }] of state.vectors.entries()) {
       const file = i === 0 ? 'weights.bin' : isResidual(name) ? `${name.replace(':', '-')}.bin` : `slot-${i}.bin`;
@@ -189,6 +193,22 @@ export async function readCheckpoint(directory: string): Promise<Checkpoint> {
       corrupt(directory, `checkpoint.json: ${residualName(m)} of a run in ${config.gradientCompression} is missing`);
   }
   return { step, digest, config, layout, progress, vectors, topology: topology.toString('utf8') };
+}
+
+/** What the test set said of a checkpoint's weights; null where they were not evaluated, or its checkpoint.json can't be read. */
+export async function scoreOf(runDirectory: string, step: number): Promise<TestScore | null> {
+  const path = join(checkpointsOf(runDirectory), `step-${step}`, 'checkpoint.json');
+  let manifest: z.infer<typeof checkpointSchema>;
+  try {
+    manifest = checkpointSchema.parse(JSON.parse(await readFile(path, 'utf8')));
+  } catch {
+    return null;
+  }
+  const { config, progress } = manifest;
+  // In mid-epoch its progress tells of the epoch before, which are other weights.
+  const perEpoch = stepsPerEpoch({ ...config, samples: config.trainSamples });
+  const isEvaluated = manifest.step % perEpoch === 0 || manifest.step === config.steps;
+  return isEvaluated ? { testAccuracy: progress.testAccuracy, testLoss: progress.testLoss } : null;
 }
 
 /**

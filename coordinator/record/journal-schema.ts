@@ -31,6 +31,8 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
     lockstep: z.string(),
     config: runConfigSchema,
     resumedFromStep: count.nullable(),
+    /** The job's SHA-256 up to that step, where `--allow-changed-job` let another one go on. */
+    jobChangedFrom: z.string().max(64).nullable().optional(),
     /** Over NATS: the server, and the bucket that holds a copy of this record, if any. */
     nats: z.object({ server: z.string(), bucket: z.string().nullable() }).nullable().optional(),
   }),
@@ -44,6 +46,15 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
   /** The members of that generation train on from the state after `step`. */
   z.object({ ...at, kind: z.literal('begin'), generation: count, step: count, digest }),
   z.object({ ...at, kind: z.literal('lost'), worker: z.string(), step: count, cause: rootCause }),
+  /** Steps that were committed in a generation, both ends included; the digest of the weights after the last, where it was known. */
+  z.object({
+    ...at,
+    kind: z.literal('commits'),
+    generation: count,
+    from: count,
+    to: count,
+    digest: digest.nullable(),
+  }),
   z.object({
     ...at,
     kind: z.literal('epoch'),

@@ -1,34 +1,39 @@
 // journal.jsonl: the record of a run, one JSON object a line (journal-schema.ts), append-only, fsynced. Generations, epochs and
 // checkpoints with their digests, how it ended. Records that come while a sync is under way go to disk together with the next.
 //
-// A crash can tear the last line: it is cut off when the journal is opened again, and that is said. A write that fails (a full
-// disk) is cut off too, so that the next one does not follow half a line. Damage anywhere else is never mended in silence.
+// A crash can tear the last line: it is cut off when the journal is opened again, and that is said. What can't be written (a full
+// disk) waits and goes with the next record (retried-lines.ts). Damage anywhere else is never mended in silence.
 
 import { existsSync } from 'node:fs';
 import { open, readFile, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LockstepError } from '../../protocol/errors.ts';
-import type { RunReport } from '../../protocol/report.ts';
+import type { JobChange, RunReport } from '../../protocol/report.ts';
+import type { CommitsEntry } from '../core/commit-log.ts';
 import type { JournalEntry } from '../core/run.ts';
-import { journalRecordSchema, type JournalRecord } from './journal-schema.ts';
+import { RetriedLines, type WriteObserver } from './retried-lines.ts';
+import { journalRecordSchema, type JournalRecord, type RunRecord } from './journal-schema.ts';
 
 const NEWLINE = 0x0a;
 
 /** What may be appended: the core's entries and the coordinator's own, with the time. */
 export type JournalInput = { readonly t: string } & (
   | JournalEntry
+  | CommitsEntry
   | {
       readonly kind: 'run';
       readonly lockstep: string;
       readonly config: unknown;
       readonly resumedFromStep: number | null;
+      readonly jobChangedFrom?: string | null | undefined;
       readonly nats?: RunReport['nats'] | undefined;
     }
 );
 
 export interface Journal {
-  /** Resolves when the record is on disk; rejects when it could not be written, and then no part of it is there. */
+  /** Resolves when the record is on disk; rejects when it could not be written yet: no part of it is there, and it waits for the next try. */
   append(record: JournalInput): Promise<void>;
+  /** A last try with what waits; rejects when that could not be written. */
   close(): Promise<void>;
 }
 
@@ -45,8 +50,12 @@ function wholeBytes(bytes: Buffer): number {
   }
 }
 
-/** Opens it for appending; `warn` is told of a torn last line. */
-export async function openJournal(directory: string, warn: (message: string) => void): Promise<Journal> {
+/** Opens it for appending; `warn` is told of a torn last line, `observe` of every write. */
+export async function openJournal(
+  directory: string,
+  warn: (message: string) => void,
+  options: { readonly observe?: WriteObserver } = {},
+): Promise<Journal> {
   const path = join(directory, 'journal.jsonl');
   let durableBytes = 0;
   if (existsSync(path)) {
@@ -61,33 +70,19 @@ export async function openJournal(directory: string, warn: (message: string) => 
   }
   const file = await open(path, 'a');
   await file.sync();
-  let waiting: string[] = [];
+  const lines = new RetriedLines(file, durableBytes, options.observe ?? (() => {}));
   let last: Promise<void> = Promise.resolve();
   let next: Promise<void> | null = null;
-  let torn = false;
 
   const write = async (): Promise<void> => {
     next = null;
-    const bytes = Buffer.from(waiting.join(''));
-    waiting = [];
-    if (torn) {
-      await file.truncate(durableBytes);
-      torn = false;
-    }
-    try {
-      await file.appendFile(bytes);
-      await file.datasync();
-      durableBytes += bytes.length;
-    } catch (error) {
-      torn = true;
-      throw error;
-    }
+    await lines.write(true);
   };
   const settled = (): Promise<void> => last.catch(() => {});
 
   return {
     append: (record) => {
-      waiting.push(`${JSON.stringify(record)}\n`);
+      lines.add(`${JSON.stringify(record)}\n`);
       if (next === null) {
         next = settled().then(write);
         last = next;
@@ -96,10 +91,39 @@ export async function openJournal(directory: string, warn: (message: string) => 
     },
     close: async () => {
       await settled();
-      if (torn) await file.truncate(durableBytes);
-      await file.close();
+      await lines.close();
     },
   };
+}
+
+/** The records that can be read, others passed over: for a run that goes on from its checkpoints, whatever became of the journal. */
+export async function wholeRecords(directory: string): Promise<JournalRecord[]> {
+  const path = join(directory, 'journal.jsonl');
+  if (!existsSync(path)) return [];
+  return (await readFile(path, 'utf8')).split('\n').flatMap((line) => {
+    try {
+      return [journalRecordSchema.parse(JSON.parse(line))];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** The highest number of a generation; 0 when there was none. */
+export function lastGenerationIn(records: readonly JournalRecord[]): number {
+  return records.reduce((last, record) => ('generation' in record ? Math.max(last, record.generation) : last), 0);
+}
+
+/** The changes of the job on the way to the records' end: those that a resumed run went back before are none. */
+export function jobChangesIn(records: readonly (JournalRecord | RunRecord)[]): JobChange[] {
+  let changes: JobChange[] = [];
+  for (const record of records) {
+    if (record.kind !== 'run') continue;
+    const { resumedFromStep: step, jobChangedFrom: from = null, config } = record;
+    changes = changes.filter((change) => change.step < (step ?? 0));
+    if (step !== null && from !== null) changes.push({ step, from, to: config.job.sha256 });
+  }
+  return changes;
 }
 
 /** The records of a journal, a torn last one left out. Throws E_CHECKPOINT_CORRUPT naming the line that is damaged. */

@@ -3,16 +3,18 @@
 
 import { once } from 'node:events';
 import { createReadStream, createWriteStream, existsSync } from 'node:fs';
-import { open, rename, truncate, type FileHandle } from 'node:fs/promises';
+import { open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { finished } from 'node:stream/promises';
 import { syncDirectory } from './atomic.ts';
+import { RetriedLines, type WriteObserver } from './retried-lines.ts';
 
 export interface MetricsLog {
   append(line: Record<string, unknown>): void;
-  /** Resolves when everything so far is on disk. A disk that fails is said once and never ends training. */
+  /** Resolves when everything so far is on disk, or could not be written yet: then it waits for the next try. */
   flush(): Promise<void>;
+  /** A last try with what waits; rejects when that could not be written. */
   close(): Promise<void>;
 }
 
@@ -59,50 +61,33 @@ async function keepFirst(directory: string, keepSteps: number): Promise<void> {
   await syncDirectory(directory);
 }
 
-/** Opens it with the lines of the first `keepSteps` steps kept; `warn` is told when the disk fails. */
+/** Opens it with the lines of the first `keepSteps` steps kept; `observe` is told of every write. */
 export async function openMetricsLog(
   directory: string,
-  options: { readonly keepSteps: number; readonly warn?: (message: string) => void },
+  options: { readonly keepSteps: number; readonly observe?: WriteObserver },
 ): Promise<MetricsLog> {
   await keepFirst(directory, options.keepSteps);
-  const file: FileHandle = await open(pathIn(directory), 'a');
-  let wholeBytes = (await file.stat()).size;
-  let waiting: string[] = [];
+  const file = await open(pathIn(directory), 'a');
+  const lines = new RetriedLines(file, (await file.stat()).size, options.observe ?? (() => {}));
   let writing: Promise<void> = Promise.resolve();
-  let failed = false;
 
-  const write = async (sync: boolean): Promise<void> => {
-    const bytes = Buffer.from(waiting.join(''));
-    waiting = [];
-    try {
-      if (bytes.length > 0) await file.appendFile(bytes);
-      if (sync) await file.datasync();
-      wholeBytes += bytes.length;
-    } catch (error) {
-      if (!failed) options.warn?.(`metrics.jsonl lacks steps: it could not be written (${String(error)})`);
-      failed = true;
-      // No half line before the next one.
-      await truncate(pathIn(directory), wholeBytes).catch(() => {});
-    }
-  };
   const flush = (sync: boolean): Promise<void> => {
-    writing = writing.then(() => write(sync));
+    // The observer knows of a failure.
+    writing = writing.then(() => lines.write(sync)).catch(() => {});
     return writing;
   };
   const timer = setInterval(() => {
-    if (waiting.length > 0) void flush(false);
+    if (lines.hasWaiting) void flush(false);
   }, FLUSH_MS);
   timer.unref();
 
   return {
-    append: (line) => {
-      waiting.push(`${JSON.stringify(line)}\n`);
-    },
+    append: (line) => lines.add(`${JSON.stringify(line)}\n`),
     flush: () => flush(true),
     close: async () => {
       clearInterval(timer);
-      await flush(true);
-      await file.close();
+      await writing;
+      await lines.close();
     },
   };
 }

@@ -15,13 +15,27 @@ export async function exportModel(
   runDirectory: string,
   model: { readonly topology: string; readonly layout: Checkpoint['layout']; readonly weights: Float32Array },
 ): Promise<void> {
-  const { weights, layout } = model;
   const directory = join(runDirectory, 'model');
   // Fixed names: the directory has one holder, and what a killed one left is overwritten.
   const aside = join(runDirectory, '.model.partial');
   const replaced = join(runDirectory, '.model.replaced');
   for (const path of [aside, replaced]) await rm(path, { recursive: true, force: true });
-  await mkdir(aside, { recursive: true });
+  try {
+    await writeAside(aside, model);
+  } catch (error) {
+    // Half a model would only take the room that is wanted.
+    await rm(aside, { recursive: true, force: true }).catch(() => {});
+    throw error;
+  }
+  if (existsSync(directory)) await rename(directory, replaced);
+  await rename(aside, directory);
+  await syncDirectory(runDirectory);
+  await rm(replaced, { recursive: true, force: true });
+}
+
+async function writeAside(aside: string, model: Parameters<typeof exportModel>[1]): Promise<void> {
+  const { weights, layout } = model;
+  await mkdir(aside);
   const shards = Math.max(1, Math.ceil(weights.byteLength / SHARD_BYTES));
   const paths = Array.from({ length: shards }, (_, i) => `group1-shard${i + 1}of${shards}.bin`);
   const bytes = new Uint8Array(weights.buffer, weights.byteOffset, weights.byteLength);
@@ -37,8 +51,4 @@ export async function exportModel(
   };
   await writeDurable(join(aside, 'model.json'), `${JSON.stringify(manifest)}\n`);
   await syncDirectory(aside);
-  if (existsSync(directory)) await rename(directory, replaced);
-  await rename(aside, directory);
-  await syncDirectory(runDirectory);
-  await rm(replaced, { recursive: true, force: true });
 }

@@ -43,6 +43,7 @@ export interface TrainFlags {
   readonly listen: Address;
   readonly runDir: string | undefined;
   readonly resume: boolean;
+  readonly allowChangedJob: boolean;
   readonly checkpointEvery: number | undefined;
   readonly keepCheckpoints: number;
   readonly trainSamples: number | undefined;
@@ -250,6 +251,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     parse: null,
     fallback: false,
   },
+  allowChangedJob: {
+    syntax: '--allow-changed-job',
+    group: 'Run',
+    help: 'with --resume: go on although the job file is not the one that the checkpoint was made by; the record and the report say so',
+    parse: null,
+    fallback: false,
+  },
   checkpointEvery: {
     syntax: '--checkpoint-every <steps>',
     group: 'Run',
@@ -260,7 +268,7 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
   keepCheckpoints: {
     syntax: '--keep-checkpoints <n>',
     group: 'Run',
-    help: 'how many of the newest are kept (default: 3)',
+    help: 'how many of the newest are kept, and besides them the best by test accuracy (default: 3)',
     parse: wholeNumber(1, 1_000_000),
     fallback: 3,
   },

@@ -147,6 +147,7 @@ export function statusText(view: RunView, style: Style): string {
     ...(view.phase === 'gathering' ? [] : [plainLine(view)]),
     ...tested,
     ...rows.map((row) => `  ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ')}`.trimEnd()),
+    ...view.alarms.map(({ part, because }) => colors.red(`the ${part} cannot be written: ${because}`)),
     ...(view.straggler === null ? [] : [`${view.straggler.worker} is a straggler: ${view.straggler.because}`]),
   ].join('\n');
 }

@@ -93,7 +93,11 @@ export function summaryText(report: RunReport, remains: Remains, style: Style): 
         'reproducible',
         `the same digest for any number of workers with seed ${report.seed}, this job and this engine`,
       );
-    else say('reproducible', colors.yellow('no: workers with different engines took part'));
+    else {
+      const because = report.jobChanges.map(({ step }) => `the job was changed after step ${grouped(step)}`);
+      if (because.length === 0) because.push('workers with different engines took part');
+      say('reproducible', colors.yellow(`no: ${because.join(', ')}`));
+    }
   }
   lines.push('', ...leftText(report, remains, style.width - 2).map((line) => `  ${line}`));
   return lines.join('\n');

@@ -57,6 +57,7 @@ describe('values and where they come from', () => {
       listen: { host: '127.0.0.1', port: 29400 },
       runDir: undefined,
       resume: false,
+      allowChangedJob: false,
       checkpointEvery: undefined,
       keepCheckpoints: 3,
       trainSamples: undefined,
@@ -82,7 +83,7 @@ describe('values and where they come from', () => {
   test('all flags of the contract are taken', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
-        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
+        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0',
     );
@@ -107,6 +108,7 @@ describe('values and where they come from', () => {
       listen: { host: '::1', port: 0 },
       runDir: 'out/x',
       resume: true,
+      allowChangedJob: true,
       checkpointEvery: 10,
       keepCheckpoints: 5,
       trainSamples: 640,

@@ -104,6 +104,24 @@ describe('with JetStream', () => {
     expect((await opened(server)).before.journal).toEqual([...later, generation(3)]);
   });
 
+  it('of commits the last are kept, in one place: a record a second would fill the bucket', async () => {
+    const server = await start('--jetstream');
+    const record = await opened(server);
+    const commits = (from: number): JournalInput => ({
+      t: T,
+      kind: 'commits',
+      generation: 1,
+      from,
+      to: from,
+      digest: null,
+    });
+    for (const entry of [begun(null), commits(1), commits(2), checkpoint(2)]) record.add(entry);
+    await record.settled();
+    expect((await opened(server)).before.journal).toEqual([begun(null), checkpoint(2)]);
+    const store = await new Kvm((await connection(server)).connection).open(BUCKET);
+    expect((await store.get('commits'))?.json()).toEqual(commits(2));
+  });
+
   it('the bucket has its limits: one value a key, 16 MiB, 30 days', async () => {
     const server = await start('--jetstream');
     await opened(server);

@@ -84,7 +84,8 @@ describe('the same bits', () => {
     const onDisk = readFileSync(join(scratch.dir('nats'), 'journal.jsonl'), 'utf8')
       .trim()
       .split('\n');
-    expect(kept).toEqual(onDisk.map((line) => JSON.parse(line) as unknown));
+    const records = onDisk.map((line) => JSON.parse(line) as { kind: string });
+    expect(kept).toEqual(records.filter(({ kind }) => kind !== 'commits'));
     expect((await store.get('membership'))?.json()).toMatchObject({
       generation: 1,
       members: [{ rank: 0 }, { rank: 1 }],

@@ -71,6 +71,40 @@ describe("a user's own job", () => {
     const resumed = await lockstep([...train, '--resume', '--epochs', '6']).ended;
     expect(resumed.code).toBe(2);
     expect(resumed.stderr).toContain('E_JOB_CHANGED');
+    expect(resumed.stderr).toContain('--allow-changed-job');
+    // Wished for, it is refused where the checkpoint's weights are of another model.
+    const allowed = [...train, '--resume', '--allow-changed-job', '--epochs', '6'];
+    const other = await lockstep(allowed).ended;
+    expect(other.code).toBe(1);
+    expect(other.stdout).toContain('E_JOB_CHANGED');
+    expect(reportIn(directory)).toMatchObject({ state: 'failed', steps: 3 });
+  });
+
+  it('that is changed goes on with --allow-changed-job, which journal and report keep', async () => {
+    const directory = scratch.dir('allowed');
+    const copy = scratch.dir('allowed.ts');
+    const source = readFileSync(JOB, 'utf8').replaceAll("'../../../jobs/", `'${join(JOB, '../../../../jobs/')}`);
+    writeFileSync(copy, source);
+    const train = ['train', copy, ...PORT, '--workers', '1', '--run-dir', directory];
+    expect((await lockstep([...train, '--max-steps', '3']).ended).code).toBe(0);
+    const before = reportIn(directory);
+    expect(before).toMatchObject({ reproducible: true, jobChanges: [] });
+    writeFileSync(copy, source.replace('0.1 * (random', '0.2 * (random'));
+    const resumed = await lockstep([...train, '--resume', '--allow-changed-job', '--max-steps', '5']).ended;
+    expect([resumed.stderr, resumed.code]).toEqual(['', 0]);
+    expect(resumed.stdout.replaceAll(/\s+/g, ' ')).toMatch(/warning the job is not the one .* from step 4 on/);
+    // It is the checkpoint's job from now on, and the report still says what happened.
+    expect((await lockstep([...train, '--resume', '--max-steps', '7']).ended).code).toBe(0);
+    const { jobChanges, ...report } = reportIn(directory);
+    expect(report).toMatchObject({ reproducible: false, steps: 7, resumedFromStep: 5 });
+    const [{ from, to } = { from: '', to: '' }] = jobChanges;
+    expect(jobChanges).toEqual([{ step: 3, from: expect.any(String), to: expect.any(String) }]);
+    expect(from).not.toBe(to);
+    const runs = readFileSync(join(directory, 'journal.jsonl'), 'utf8')
+      .split('\n')
+      .filter((line) => line.includes('"kind":"run"'))
+      .map((line) => (JSON.parse(line) as { jobChangedFrom?: string }).jobChangedFrom);
+    expect(runs).toEqual([undefined, from, undefined]);
   });
 });
 

@@ -128,7 +128,7 @@ describe('what a run leaves', () => {
       .trim()
       .split('\n')
       .map((line) => (JSON.parse(line) as { kind: string }).kind);
-    expect(journal).toEqual(['run', 'generation', 'begin', 'checkpoint', 'finished']);
+    expect(journal).toEqual(['run', 'generation', 'begin', 'commits', 'checkpoint', 'finished']);
 
     const evaluated = await lockstep(['evaluate', directory]).ended;
     expect(evaluated.code).toBe(0);

@@ -48,6 +48,7 @@ function options(
     resumed: null,
     progress: NO_PROGRESS,
     stepsLost: 0,
+    lastGeneration: 0,
     ...rest,
   };
 }
@@ -305,6 +306,23 @@ describe('gathering', () => {
     const effects = story.say('w1', ready({ weightsDigest: 'c'.repeat(64) }));
     expect(effects[0]).toMatchObject({ message: { code: 'E_DIGEST' } });
     expect(story.run.workers.has('w1')).toBe(false);
+  });
+});
+
+describe('a run that is resumed', () => {
+  it('goes on with the number after its last generation: none is used twice', () => {
+    const story = new Story({ lastGeneration: 7 });
+    for (const [worker, pid] of [
+      ['w0', 100],
+      ['w1', 101],
+    ] as const)
+      story.say(worker, hello(pid, pid - 100));
+    story.say('w0', ready());
+    const effects = story.say('w1', ready());
+    expect(effects[1]).toMatchObject({
+      kind: 'journal',
+      record: { kind: 'generation', generation: 8, members: ['w0', 'w1'], because: '2 of 2 workers ready' },
+    });
   });
 });
 
@@ -899,7 +917,7 @@ describe('the coordinator’s own failure', () => {
 });
 
 describe('the view', () => {
-  const place = { pid: 9, host: 'h', startedAtMs: 0, nowMs: 2000 };
+  const place = { pid: 9, host: 'h', startedAtMs: 0, nowMs: 2000, alarms: [] };
 
   it('counts epochs from 1 and stays in an epoch until the next one has a step', () => {
     const story = new Story().begun();

@@ -62,6 +62,7 @@ describe('the exposition', () => {
     made.observe({
       kind: 'step',
       step: 1,
+      generation: 1,
       loss: 2,
       accuracy: 0.25,
       gradientNorm: 0.5,
@@ -94,6 +95,11 @@ describe('the exposition', () => {
       'lockstep_workers_lost_total{run="r1"} 0',
       'lockstep_steps_lost_total{run="r1"} 0',
       'lockstep_microbatches_recomputed_total{run="r1"} 0',
+      'lockstep_record_failures_total{run="r1",part="checkpoint"} 0',
+      'lockstep_record_failures_total{run="r1",part="journal"} 0',
+      'lockstep_record_failures_total{run="r1",part="metrics"} 0',
+      'lockstep_record_failures_total{run="r1",part="report"} 0',
+      'lockstep_record_failures_total{run="r1",part="model"} 0',
       'lockstep_digest_mismatches_total{run="r1"} 0',
     ]);
   });
@@ -170,6 +176,7 @@ describe('values', () => {
     const made = metrics();
     const step = {
       kind: 'step',
+      generation: 1,
       loss: 2,
       accuracy: 0.25,
       gradientNorm: 0.5,
@@ -179,6 +186,15 @@ describe('values', () => {
     made.observe({ ...step, step: 1, samples: 64 });
     made.observe({ ...step, step: 2, samples: 16 });
     expect(await samplesOf(made)).toContain('lockstep_images_total{run="r1"} 80');
+  });
+
+  it('a write that fails is counted by what was to be written', async () => {
+    const made = metrics();
+    made.countRecordFailure('journal');
+    made.countRecordFailure('journal');
+    const samples = await samplesOf(made);
+    expect(samples).toContain('lockstep_record_failures_total{run="r1",part="journal"} 2');
+    expect(samples).toContain('lockstep_record_failures_total{run="r1",part="checkpoint"} 0');
   });
 
   it('a refusal and the failure that it becomes are one mismatch', async () => {

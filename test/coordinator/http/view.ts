@@ -56,4 +56,5 @@ export const VIEW: RunView = {
   stepsLost: 3,
   microbatchesRecomputed: 0,
   checkpointStep: 782,
+  alarms: [],
 };

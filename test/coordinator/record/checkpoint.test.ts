@@ -11,8 +11,8 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { pruneCheckpoints } from '../../../coordinator/record/checkpoint-directory.ts';
-import { latestCheckpoint, readCheckpoint, writeCheckpoint } from '../../../coordinator/record/checkpoint.ts';
+import { latestCheckpoint, readCheckpoint, scoreOf, writeCheckpoint } from '../../../coordinator/record/checkpoint.ts';
+import { pruneCheckpoints } from '../../../coordinator/record/prune.ts';
 import { NO_PROGRESS, type ProgressRecord } from '../../../coordinator/core/progress.ts';
 import type { RunConfig } from '../../../protocol/run-config.ts';
 import { temporaryDirectory } from './temporary.ts';
@@ -275,6 +275,24 @@ describe('old checkpoints', () => {
     for (const step of [8, 9, 10, 100]) await write(run, step);
     await pruneCheckpoints(run, 2);
     expect(names(run)).toEqual(['step-10', 'step-100']);
+  });
+
+  it('the best is kept besides them, as its own evaluation has it; one in mid-epoch has only that of the epoch before', async () => {
+    const run = temporaryDirectory();
+    // Three steps an epoch, six in all.
+    const accuracy = new Map([
+      [3, 0.75],
+      [4, 0.75],
+      [6, 0.5],
+      [9, 0.5],
+      [12, 0.25],
+    ]);
+    for (const [step, testAccuracy] of accuracy) await write(run, step, { progress: { ...PROGRESS, testAccuracy } });
+    expect(await scoreOf(run, 3)).toEqual({ testAccuracy: 0.75, testLoss: null });
+    expect(await scoreOf(run, 4)).toBeNull();
+    expect(await scoreOf(run, 5)).toBeNull();
+    await pruneCheckpoints(run, 1);
+    expect(names(run)).toEqual(['step-12', 'step-3']);
   });
 
   it('the newest one is never removed', async () => {

@@ -1,8 +1,39 @@
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { openJournal, readJournal, type JournalInput } from '../../../coordinator/record/journal.ts';
+import {
+  jobChangesIn,
+  lastGenerationIn,
+  openJournal,
+  readJournal,
+  wholeRecords,
+  type JournalInput,
+} from '../../../coordinator/record/journal.ts';
+import type { RunConfig } from '../../../protocol/run-config.ts';
 import { temporaryDirectory } from './temporary.ts';
+
+const CONFIG: RunConfig = {
+  run: 'r',
+  job: { kind: 'built-in', name: 'j', sha256: '0'.repeat(64) },
+  jobName: 'j',
+  seed: 1,
+  globalBatch: 4,
+  microbatches: 4,
+  epochs: 2,
+  steps: 6,
+  learningRate: 0.1,
+  augment: false,
+  trainSamples: 10,
+  testSamples: 5,
+  engine: 'tensorflow',
+  engineMode: 'graph',
+  precision: 'float32',
+  transport: 'ws',
+  bucketBytes: 524_288,
+  dataThreads: null,
+  gradientCompression: 'none',
+  checkpointEverySteps: 0,
+};
 
 const T = '2026-11-23T16:00:00.000Z';
 const DIGEST = 'd'.repeat(64);
@@ -24,10 +55,46 @@ async function written(records: readonly JournalInput[]): Promise<string> {
 
 const fileIn = (directory: string): string => join(directory, 'journal.jsonl');
 
+describe('changes of the job', () => {
+  const begun = (
+    resumedFromStep: number | null,
+    job: string,
+    jobChangedFrom?: string,
+  ): JournalInput & { kind: 'run' } => ({
+    t: T,
+    kind: 'run',
+    lockstep: '0.1.0',
+    resumedFromStep,
+    jobChangedFrom,
+    config: { ...CONFIG, job: { kind: 'built-in', name: 'j', sha256: job.repeat(64) } },
+  });
+  const [a, b, c] = ['a'.repeat(64), 'b'.repeat(64), 'c'.repeat(64)];
+  it.each<[string, (JournalInput & { kind: 'run' })[], { step: number; from: string; to: string }[]]>([
+    ['none in a run that is resumed as it was', [begun(null, 'a'), begun(3, 'a')], []],
+    [
+      'each where it came',
+      [begun(null, 'a'), begun(3, 'b', a), begun(5, 'b'), begun(7, 'c', b)],
+      [
+        { step: 3, from: a, to: b },
+        { step: 7, from: b, to: c },
+      ],
+    ],
+    ['none that the run went back before', [begun(null, 'a'), begun(5, 'b', a), begun(3, 'a')], []],
+    [
+      'one at the same step takes the place of the other',
+      [begun(null, 'a'), begun(3, 'b', a), begun(3, 'c', a)],
+      [{ step: 3, from: a, to: c }],
+    ],
+  ])('%s', async (_, records, changes) => {
+    expect(jobChangesIn(await readJournal(await written(records)))).toEqual(changes);
+  });
+});
+
 describe('the journal', () => {
   it('is one JSON object a line, in the order of appending, and reads back as it was given', async () => {
     const records: JournalInput[] = [
       generation(1),
+      { t: T, kind: 'commits', generation: 1, from: 1, to: 3, digest: null },
       { t: T, kind: 'epoch', step: 3, epoch: 1, digest: DIGEST, loss: 1.5, testLoss: null, testAccuracy: null },
       { t: T, kind: 'checkpoint', step: 3, digest: DIGEST, directory: 'checkpoints/step-3' },
       { t: T, kind: 'stopped', step: 3, because: 'Ctrl-C' },
@@ -55,6 +122,19 @@ describe('the journal', () => {
       '{"t":"2026-11-23T16:00:00.000Z","kind":"generation","generation":1,"members":["w0"],"because":"ready"}',
     );
     expect(await readJournal(directory)).toEqual(records);
+  });
+
+  it('has the last generation by its number, in whatever record it stands, and for a journal that is damaged or not there', async () => {
+    const directory = await written([
+      generation(1),
+      generation(3),
+      { t: T, kind: 'commits', generation: 4, from: 1, to: 2, digest: null },
+      generation(2),
+    ]);
+    appendFileSync(fileIn(directory), 'garbage\n');
+    expect(await wholeRecords(directory)).toHaveLength(4);
+    expect(lastGenerationIn(await wholeRecords(directory))).toBe(4);
+    expect(lastGenerationIn(await wholeRecords(temporaryDirectory()))).toBe(0);
   });
 
   it('a record is in the file when its append resolves, also when many are appended at once', async () => {

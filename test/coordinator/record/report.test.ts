@@ -1,7 +1,7 @@
 import { readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { writeReport } from '../../../coordinator/record/report.ts';
+import { copyReport, writeReport } from '../../../coordinator/record/report.ts';
 import type { RunReport } from '../../../protocol/report.ts';
 import { temporaryDirectory } from './temporary.ts';
 
@@ -11,7 +11,8 @@ const TEXT = '{\n  "schema": 1,\n  "job": "j",\n  "digest": null,\n  "finalLoss"
 it('is in the run directory and where --report says, with directories made on the way', async () => {
   const run = temporaryDirectory();
   const further = join(temporaryDirectory(), 'a', 'b', 'r.json');
-  await writeReport(run, further, REPORT);
+  await writeReport(run, REPORT);
+  await copyReport(run, further, REPORT);
   expect(readFileSync(join(run, 'report.json'), 'utf8')).toBe(TEXT);
   expect(readFileSync(further, 'utf8')).toBe(TEXT);
   expect(readdirSync(run)).toEqual(['report.json']);
@@ -20,7 +21,7 @@ it('is in the run directory and where --report says, with directories made on th
 it('takes the place of an older one', async () => {
   const run = temporaryDirectory();
   writeFileSync(join(run, 'report.json'), 'x'.repeat(10_000));
-  await writeReport(run, null, REPORT);
+  await writeReport(run, REPORT);
   expect(readFileSync(join(run, 'report.json'), 'utf8')).toBe(TEXT);
 });
 
@@ -28,7 +29,8 @@ it('a --report that can’t be written is bad input that names it; report.json i
   const run = temporaryDirectory();
   const file = join(run, 'file');
   writeFileSync(file, '');
-  await expect(writeReport(run, join(file, 'r.json'), REPORT)).rejects.toMatchObject({
+  await writeReport(run, REPORT);
+  await expect(copyReport(run, join(file, 'r.json'), REPORT)).rejects.toMatchObject({
     code: 'E_USAGE',
     message: expect.stringContaining(join(file, 'r.json')),
     remedy: expect.stringContaining('report.json'),
@@ -40,7 +42,7 @@ it('a --report that is no plain file, as /dev/stdout, is written to and not repl
   const run = temporaryDirectory();
   const device = join(run, 'device');
   symlinkSync('/dev/null', device);
-  await writeReport(run, device, REPORT);
+  await copyReport(run, device, REPORT);
   expect(readFileSync(device, 'utf8')).toBe('');
-  expect(readdirSync(run).toSorted()).toEqual(['device', 'report.json']);
+  expect(readdirSync(run).toSorted()).toEqual(['device']);
 });

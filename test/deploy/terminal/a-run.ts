@@ -41,6 +41,7 @@ export function view(changes: Partial<RunView> = {}): RunView {
     stepsLost: 0,
     microbatchesRecomputed: 0,
     checkpointStep: null,
+    alarms: [],
     ...changes,
   };
 }
@@ -82,6 +83,7 @@ export function report(changes: Partial<RunReport> = {}): RunReport {
     traffic: [{ transport: 'shm', bytes: 184_000_000 }],
     gradientCompression: 'none',
     reproducible: true,
+    jobChanges: [],
     seed: 7,
     globalBatch: 64,
     microbatches: 4,

@@ -189,6 +189,10 @@ describe('the closing summary', () => {
       '\n  workers lost   1\n  steps lost     12: done after the resumed checkpoint, and done again\n',
     );
     expect(text).toContain('\n  reproducible   no: workers with different engines took part\n');
+    const jobChanges = [{ step: 1200, from: 'a', to: 'b' }];
+    expect(summaryText({ ...stopped, jobChanges }, { ...remains, losses: [] }, at(80))).toContain(
+      '\n  reproducible   no: the job was changed after step 1,200\n',
+    );
     expect(text.split('\n').slice(-4)).toEqual([
       '  my runs/r/model/model.json          the model: tf.loadLayersModel opens it',
       '  my runs/r/report.json               all of the above, for programs',

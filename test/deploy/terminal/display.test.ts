@@ -59,6 +59,7 @@ const epoch = (index: 0 | 1): RunEvent => {
 const step: RunEvent = {
   kind: 'step',
   step: 1,
+  generation: 1,
   loss: 2,
   accuracy: 0.1,
   gradientNorm: 1,
