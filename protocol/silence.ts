@@ -17,12 +17,17 @@ export interface SilenceLimits {
   readonly lookMostMs: number;
 }
 
+/** Limits that no past moves: for a peer whose gaps are as long as what it does, and say nothing of the next one. */
+export function fixedSilence(limitMs: number, lookMostMs = 1000): SilenceLimits {
+  return { floorMs: limitMs, ceilingMs: limitMs, lookMostMs };
+}
+
 /** Deviations above the median: for gaps spread as a bell more than six standard deviations. */
 export const DEVIATIONS = 10;
 /** Gaps that are remembered. */
 export const GAPS_KEPT = 64;
 /** Gaps seen before they are believed. */
-export const GAPS_NEEDED = 8;
+export const GAPS_NEEDED = 5;
 /** What follows sooner belongs to the same sign of life: a burst of messages says nothing of how long a peer keeps still. */
 export const SHORTEST_GAP_MS = 20;
 
@@ -61,6 +66,12 @@ export class Silence {
   silentMs(nowMs: number): number {
     this.look(nowMs);
     return this.awakeMs - this.heardAtAwakeMs;
+  }
+
+  /** Why it is taken for dead. */
+  complaint(nowMs: number): string {
+    const seconds = (ms: number): string => `${Math.round(ms / 100) / 10} s`;
+    return `nothing was heard of it for ${seconds(this.silentMs(nowMs))}, where ${seconds(this.limitMs)} is the limit`;
   }
 
   /** The silence that it is allowed now. */

@@ -18,6 +18,7 @@ import { dataThreadsFor } from './data/ahead.ts';
 import { BatchLoader, type Loader } from './data/batch-loader.ts';
 import { alignedFloats } from './data/shell/aligned.ts';
 import { startDataThreads, type DataSource } from './data/shell/data-threads.ts';
+import { startHeart } from './heart/heart.ts';
 import { connectControlOverNats } from './nats-control-link.ts';
 import { digestOf } from './engine/digest.ts';
 import { contributionOf, type Engine } from './engine/engine.ts';
@@ -69,8 +70,8 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
   const { coordinator, token, tls } = options;
   const control =
     coordinator.kind === 'http'
-      ? await connectControl(coordinator.url, token, tls)
-      : await connectControlOverNats(coordinator.server, coordinator.run, token);
+      ? await connectControl(coordinator.url, token, tls, startHeart)
+      : await connectControlOverNats(coordinator.server, coordinator.run, token, startHeart);
   try {
     control.send({
       kind: 'hello',
