@@ -137,6 +137,8 @@ const stepReport = z.strictObject({
   seconds,
   phases: phaseSecondsSchema,
   rssBytes: count,
+  /** Of the weights after this step, each `digestEverySteps` steps of the configuration. */
+  digest: digest.optional(),
 });
 export type StepReport = z.infer<typeof stepReport>;
 

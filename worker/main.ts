@@ -320,6 +320,7 @@ async function trainGeneration(
           plan: replica.plan,
           steps: config.steps,
           checkpointEverySteps: config.checkpointEverySteps,
+          digestEverySteps: config.digestEverySteps,
           learningRate: config.learningRate,
           testSamples: config.testSamples,
           engine,

@@ -72,6 +72,8 @@ export interface TrainingContext {
   /** Total steps of the run. */
   readonly steps: number;
   readonly checkpointEverySteps: number;
+  /** The digest of the weights is reported each such number of steps; 0: never. */
+  readonly digestEverySteps: number;
   readonly learningRate: number;
   readonly testSamples: number;
   readonly engine: Engine;
@@ -143,6 +145,8 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       slots: state.slots,
     });
     state.step++;
+    const isDigestDue = context.digestEverySteps > 0 && state.step % context.digestEverySteps === 0;
+    const digest = isDigestDue ? digestOf(state.weights) : null;
     const applySeconds = clock() - applyStart;
 
     const phases: PhaseSeconds = {
@@ -161,6 +165,7 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       seconds: clock() - startedAt,
       phases,
       rssBytes: context.rssBytes(),
+      ...(digest !== null && { digest }),
     };
     context.report(report, timing.traffic);
 

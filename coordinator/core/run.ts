@@ -14,6 +14,7 @@ import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
 import type { WorkerState } from '../../protocol/metrics.ts';
 import type { RunPhase } from '../../protocol/run-view.ts';
 import { admit, type ReadyMessage } from './admission.ts';
+import { DigestVotes } from './digest-votes.ts';
 import { FailureInquiry, type ProcessEnd } from './failure.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
 import { StepTimes } from './step-times.ts';
@@ -129,6 +130,8 @@ export class Run {
   workersLost = 0;
   checkpointStep: number | null;
   rootCause: RootCause | null = null;
+  /** Of the members' weights: `digests.agreed` is the last one that all had. */
+  readonly digests = new DigestVotes();
 
   private reference: { worker: string; ready: ReadyMessage } | null = null;
   private gathering: StateGathering | null = null;
@@ -448,7 +451,20 @@ export class Run {
       agreed.reports++;
     }
     if ((this.agreed.get(report.step)?.reports ?? 0) >= this.members().length) this.agreed.delete(report.step);
-    return effects;
+    return [...effects, ...this.compareDigests(worker, report, nowMs)];
+  }
+
+  private compareDigests(worker: Worker, { step, digest }: StepReport, nowMs: number): Effect[] {
+    if (digest === undefined) return [];
+    const members = this.members().map((member) => member.id);
+    const verdict = this.digests.accept(worker.id, step, digest, members);
+    if (verdict.kind !== 'deviating') return [];
+    const { workers, because } = verdict;
+    const culprit = this.workers.get(workers[0] ?? '') ?? worker;
+    return [
+      { kind: 'tell', event: { kind: 'mismatch', what: 'weights', step, workers, because } },
+      ...this.fail(culprit, nowMs, 'E_DIGEST', because),
+    ];
   }
 
   /** The first report of a step commits it: every rank has summed the same gradient by then. */

@@ -87,6 +87,7 @@ export function resolveRun(flags: TrainFlags, job: JobDefinition, place: RunPlac
     dataThreads: flags.dataThreads ?? null,
     gradientCompression: gradientCompressionSchema.parse(flags.gradientCompression ?? 'none'),
     checkpointEverySteps: flags.checkpointEvery ?? 0,
+    digestEverySteps: flags.digestEvery,
   };
 }
 

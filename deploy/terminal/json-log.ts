@@ -7,9 +7,11 @@ import type { Display } from './display.ts';
 import { engineText } from './account.ts';
 import { PlainPace, plainLine } from './live.ts';
 
+const WARNINGS: ReadonlySet<RunEvent['kind']> = new Set(['warning', 'worker-refused', 'mismatch', 'stopping']);
+
 function levelOf(event: RunEvent): 'debug' | 'info' | 'warn' | 'error' {
   if (event.kind === 'step' || event.kind === 'worker-joined') return 'debug';
-  if (event.kind === 'warning' || event.kind === 'worker-refused' || event.kind === 'stopping') return 'warn';
+  if (WARNINGS.has(event.kind)) return 'warn';
   return event.kind === 'failed' ? 'error' : 'info';
 }
 
@@ -35,6 +37,8 @@ function sentenceOf(event: RunEvent): string {
       return `epoch ${event.report.epoch} of ${event.epochs}`;
     case 'checkpoint':
       return `checkpoint after step ${event.step}`;
+    case 'mismatch':
+      return `mismatch: ${event.because}`;
     case 'stopping':
       return `stopping: ${event.because}`;
     case 'failed':

@@ -56,6 +56,7 @@ describe('resolveRun', () => {
       dataThreads: null,
       gradientCompression: 'none',
       checkpointEverySteps: 0,
+      digestEverySteps: 100,
     });
     expect(runConfigSchema.parse(config)).toEqual(config);
   });
@@ -97,7 +98,9 @@ describe('resolveRun', () => {
 
   test('flags win over the job', () => {
     expect(
-      resolve('--batch-size 100 --microbatches 2 --learning-rate 0.25 --seed 0 --test-samples 0 --checkpoint-every 7'),
+      resolve(
+        '--batch-size 100 --microbatches 2 --learning-rate 0.25 --seed 0 --test-samples 0 --checkpoint-every 7 --digest-every 0',
+      ),
     ).toMatchObject({
       globalBatch: 100,
       microbatches: 2,
@@ -105,6 +108,7 @@ describe('resolveRun', () => {
       seed: 0,
       testSamples: 0,
       checkpointEverySteps: 7,
+      digestEverySteps: 0,
     });
   });
 

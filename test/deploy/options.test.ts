@@ -59,6 +59,7 @@ describe('values and where they come from', () => {
       resume: false,
       checkpointEvery: undefined,
       keepCheckpoints: 3,
+      digestEvery: 100,
       trainSamples: undefined,
       testSamples: undefined,
       augment: undefined,
@@ -78,7 +79,7 @@ describe('values and where they come from', () => {
   test('all flags of the contract are taken', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
-        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 ' +
+        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines',
     );
@@ -105,6 +106,7 @@ describe('values and where they come from', () => {
       resume: true,
       checkpointEvery: 10,
       keepCheckpoints: 5,
+      digestEvery: 50,
       trainSamples: 640,
       testSamples: 0,
       augment: false,
@@ -344,7 +346,7 @@ describe('refusals name the flag or the variable, and its value', () => {
 
   test('no value of any flag gets past as another type than its own', () => {
     const numeric = Object.values(FLAGS).filter((spec) => /<(n|m|x|steps)>$/.test(spec.syntax));
-    expect(numeric.length).toBe(12);
+    expect(numeric.length).toBe(13);
     fc.assert(
       fc.property(fc.constantFrom(...numeric), fc.string({ minLength: 1 }), (spec, text) => {
         fc.pre(!/^[\d.]/.test(text) && !text.includes(' '));

@@ -100,6 +100,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       dataThreads: null,
       gradientCompression: 'none',
       checkpointEverySteps: 0,
+      digestEverySteps: 0,
     },
     resumeStep: null,
   },

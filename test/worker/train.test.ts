@@ -1,5 +1,6 @@
 // The training loop with a toy engine and an exchange in memory: no socket, no TensorFlow, real batch plan and optimizer.
 
+import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import type { Optimizer, Split } from '../../jobs/contract.ts';
 import type { BatchPlan } from '../../protocol/batch-plan.ts';
@@ -161,6 +162,7 @@ async function trainAll(
           plan,
           steps: 6,
           checkpointEverySteps: 0,
+          digestEverySteps: 0,
           learningRate: 0.001,
           testSamples: TEST,
           engine: toyEngine(),
@@ -253,6 +255,16 @@ describe('train', () => {
     expect(evaluations(outcomes[1] as Outcome).map((e) => e.step)).toEqual([3, 5]);
   });
 
+  it('reports the digest of its weights each so many steps, the same on every rank, and not between', async () => {
+    const outcomes = await trainAll(2, () => ({ digestEverySteps: 2, testSamples: 0 }));
+    const digests = outcomes.map(({ reports }) => reports.map(({ digest }) => digest));
+    expect(digests[0]).toEqual(digests[1]);
+    expect(digests[0]?.map((digest) => digest !== undefined)).toEqual([false, true, false, true, false, true]);
+    const weights = outcomes[0]?.state.weights ?? new Float32Array(0);
+    expect(digests[0]?.at(-1)).toBe(createHash('sha256').update(new Uint8Array(weights.buffer)).digest('hex'));
+    expect((await trainAll(1))[0]?.reports.some((report) => 'digest' in report)).toBe(false);
+  });
+
   it('keeps the residuals of every rank where there are some', async () => {
     const compressed = exchanges(2).map((collective, rank) => ({
       ...collective,
@@ -298,6 +310,7 @@ describe('train', () => {
         plan,
         steps: 6,
         checkpointEverySteps: 0,
+        digestEverySteps: 0,
         learningRate: 0.001,
         testSamples: 0,
         engine: toyEngine(),

@@ -37,6 +37,7 @@ function options(
       dataThreads: null,
       gradientCompression,
       checkpointEverySteps: 0,
+      digestEverySteps: 0,
     },
     plan: { samples: 10, globalBatch: 4, microbatches, seed: 1 },
     workers: 2,
@@ -325,6 +326,49 @@ describe('training', () => {
     story.now += FAILURE_GRACE_MS;
     expect(kinds(story.run.receive({ kind: 'tick' }, story.now))).toContain('end');
     expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_PROTOCOL' });
+  });
+
+  it('remembers the digest that all members reported, and asks no more of a step without one', () => {
+    const story = new Story().begun();
+    story.steps(1, 1);
+    for (const w of ['w0', 'w1']) story.say(w, report(2, { digest: DIGEST_A }));
+    expect(story.run.digests.agreed).toEqual({ step: 2, digest: DIGEST_A });
+    expect(story.run.rootCause).toBeNull();
+  });
+
+  it('tells of members whose weights differ, and fails the run', () => {
+    const story = new Story({ supervised: false }).begun();
+    story.say('w0', report(1, { digest: DIGEST_A }));
+    const effects = story.say('w1', report(1, { digest: DIGEST_B }));
+    expect(effects).toContainEqual({
+      kind: 'tell',
+      event: {
+        kind: 'mismatch',
+        what: 'weights',
+        step: 1,
+        workers: ['w0', 'w1'],
+        because: expect.stringContaining('no majority') as string,
+      },
+    });
+    story.now += FAILURE_GRACE_MS;
+    story.run.receive({ kind: 'tick' }, story.now);
+    expect(story.run.rootCause).toMatchObject({ code: 'E_DIGEST' });
+    expect(story.run.digests.agreed).toBeNull();
+  });
+
+  it('names the one of three members whose weights differ', () => {
+    const story = new Story({ workers: 3, supervised: false });
+    const all = ['w0', 'w1', 'w2'];
+    for (const [i, w] of all.entries()) story.say(w, hello(100 + i, i));
+    for (const w of all) story.say(w, ready());
+    const effects = all.flatMap((w) => story.say(w, report(1, { digest: w === 'w1' ? DIGEST_B : DIGEST_A })));
+    expect(effects).toContainEqual({
+      kind: 'tell',
+      event: expect.objectContaining({ kind: 'mismatch', workers: ['w1'] }) as unknown,
+    });
+    story.now += FAILURE_GRACE_MS;
+    story.run.receive({ kind: 'tick' }, story.now);
+    expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_DIGEST' });
   });
 
   it('fails the run when two replicas report different loss sums for one step', () => {
