@@ -121,6 +121,7 @@ async function main(): Promise<Trained> {
       steps: Number(values.epochs) * stepsPerEpoch(plan),
       checkpointEverySteps: 0,
       digestEverySteps: 0,
+      audit: null,
       learningRate: job.optimizer.learningRate,
       testSamples: data.test.size,
       engine,

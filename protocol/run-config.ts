@@ -67,5 +67,7 @@ export const runConfigSchema = z.strictObject({
   checkpointEverySteps: count,
   /** After each such number of steps the members' weights are compared by digest. 0: at the end of an epoch only. No part of the result. */
   digestEverySteps: count.default(DEFAULT_DIGEST_EVERY_STEPS),
+  /** The share of microbatches that a second worker computes again, to compare the bits. No part of the result. */
+  auditRate: z.number().min(0).max(1).default(0),
 });
 export type RunConfig = z.infer<typeof runConfigSchema>;

@@ -321,6 +321,7 @@ async function trainGeneration(
           steps: config.steps,
           checkpointEverySteps: config.checkpointEverySteps,
           digestEverySteps: config.digestEverySteps,
+          audit: auditOf(replica),
           learningRate: config.learningRate,
           testSamples: config.testSamples,
           engine,
@@ -361,6 +362,14 @@ async function trainGeneration(
     await loader.close();
     await collective.close();
   }
+}
+
+/** What an audit reads is read when it is needed: other microbatches than this rank's own. */
+function auditOf({ config, plan, data, job }: Replica): { rate: number; loader: Loader } | null {
+  if (config.auditRate === 0) return null;
+  const augment = config.augment ? (job.augment ?? null) : null;
+  const loader = new BatchLoader({ plan, split: data.train, inputShape: data.inputShape, augment }, alignedFloats);
+  return { rate: config.auditRate, loader };
 }
 
 /** Data is prepared ahead where there are cores for it, else when it is needed. */

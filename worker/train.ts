@@ -14,7 +14,9 @@
 
 import type { Optimizer, Split } from '../jobs/contract.ts';
 import { batchRange, placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
-import type { LinkTraffic, PhaseSeconds, StepReport, WorkerMessage } from '../protocol/messages.ts';
+import { isAudited } from '../protocol/audit-plan.ts';
+import type { LinkTraffic, PhaseSeconds, StepReport, WorkerMessage, AuditFinding } from '../protocol/messages.ts';
+import { auditorOf } from './auditor.ts';
 import type { Loader } from './data/batch-loader.ts';
 import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
 import { digestOf } from './engine/digest.ts';
@@ -74,6 +76,8 @@ export interface TrainingContext {
   readonly checkpointEverySteps: number;
   /** The digest of the weights is reported each such number of steps; 0: never. */
   readonly digestEverySteps: number;
+  /** Microbatches that are computed again elsewhere: the share, and what reads another rank's; null: none. */
+  readonly audit: { readonly rate: number; readonly loader: Loader } | null;
   readonly learningRate: number;
   readonly testSamples: number;
   readonly engine: Engine;
@@ -101,12 +105,14 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
   const mean = new Float32Array(engine.layout.trainableSize);
   const mine = rankMicrobatches(plan.microbatches, collective.worldSize, collective.rank);
   const perEpoch = stepsPerEpoch(plan);
+  const auditor = auditorOf(context);
   engine.loadWeights(state.weights);
 
   while (state.step < context.steps) {
     const startedAt = clock();
     let dataSeconds = 0;
     let computeSeconds = 0;
+    const audits: AuditFinding[] = [];
     const { epoch, batch } = placeOfStep(plan, state.step);
     const range = batchRange(plan, batch);
     const samples = range.end - range.start;
@@ -121,13 +127,25 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
         const random = { seed: plan.seed, step: state.step, microbatch: m };
         const vector = await collective.slot(m);
         vector[stopIndex] = context.stopWanted() ? 1 : 0;
-        await engine.gradient({ ...data, random }, vector.subarray(0, place.size), {
-          list: collective.buckets,
-          ready: (bucket) => collective.ready(bucket),
-        });
+        const out = vector.subarray(0, place.size);
+        const ready = (bucket: number): void => collective.ready(bucket);
+        if (auditor !== null && isAudited(plan.seed, auditor.rate, state.step, m)) {
+          // What has left may be added to where it lies: its digest comes first.
+          await engine.gradient({ ...data, random }, out);
+          audits.push({ microbatch: m, digest: digestOf(out), as: 'owner' });
+          for (const bucket of collective.buckets.keys()) ready(bucket);
+        } else {
+          await engine.gradient({ ...data, random }, out, { list: collective.buckets, ready });
+        }
       }
       dataSeconds += t1 - t0;
       computeSeconds += clock() - t1;
+    }
+
+    if (auditor !== null) {
+      const auditStart = clock();
+      audits.push(...(await auditor.recompute(state.step, { epoch, batch })));
+      computeSeconds += clock() - auditStart;
     }
 
     const { sum, ...timing } = await collective.allReduce(state.step);
@@ -166,6 +184,7 @@ export async function train(context: TrainingContext, state: ReplicaState): Prom
       phases,
       rssBytes: context.rssBytes(),
       ...(digest !== null && { digest }),
+      ...(audits.length > 0 && { audits }),
     };
     context.report(report, timing.traffic);
 

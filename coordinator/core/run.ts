@@ -14,6 +14,7 @@ import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
 import type { WorkerState } from '../../protocol/metrics.ts';
 import type { RunPhase } from '../../protocol/run-view.ts';
 import { admit, type ReadyMessage } from './admission.ts';
+import { Audits } from './audits.ts';
 import { DigestVotes } from './digest-votes.ts';
 import { FailureInquiry, type ProcessEnd } from './failure.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
@@ -132,6 +133,8 @@ export class Run {
   rootCause: RootCause | null = null;
   /** Of the members' weights: `digests.agreed` is the last one that all had. */
   readonly digests = new DigestVotes();
+  /** Of microbatches that two workers computed. */
+  readonly audits = new Audits();
 
   private reference: { worker: string; ready: ReadyMessage } | null = null;
   private gathering: StateGathering | null = null;
@@ -388,6 +391,10 @@ export class Run {
         record: { kind: 'generation', generation: this.generation, members: active.map((w) => w.id), because },
       },
     );
+    if (this.options.config.auditRate > 0 && active.length === 1) {
+      const message = '--audit: there is no second worker to compute anything again, so nothing is audited';
+      effects.push({ kind: 'tell', event: { kind: 'warning', message } });
+    }
     return [...effects, ...this.makeSpares()];
   }
 
@@ -451,7 +458,7 @@ export class Run {
       agreed.reports++;
     }
     if ((this.agreed.get(report.step)?.reports ?? 0) >= this.members().length) this.agreed.delete(report.step);
-    return [...effects, ...this.compareDigests(worker, report, nowMs)];
+    return [...effects, ...this.compareDigests(worker, report, nowMs), ...this.compareAudits(worker, report, nowMs)];
   }
 
   private compareDigests(worker: Worker, { step, digest }: StepReport, nowMs: number): Effect[] {
@@ -465,6 +472,18 @@ export class Run {
       { kind: 'tell', event: { kind: 'mismatch', what: 'weights', step, workers, because } },
       ...this.fail(culprit, nowMs, 'E_DIGEST', because),
     ];
+  }
+
+  private compareAudits(worker: Worker, { step, audits = [] }: StepReport, nowMs: number): Effect[] {
+    const members = this.members().map((member) => member.id);
+    return this.audits.accept(worker.id, step, audits, members).flatMap(({ owner, auditor, culprit, because }) => {
+      const workers = culprit === null ? [owner, auditor] : [culprit];
+      const accused = this.workers.get(culprit ?? owner) ?? worker;
+      return [
+        { kind: 'tell', event: { kind: 'mismatch', what: 'microbatch', step, workers, because } } satisfies Effect,
+        ...this.fail(accused, nowMs, 'E_DIGEST', because),
+      ];
+    });
   }
 
   /** The first report of a step commits it: every rank has summed the same gradient by then. */

@@ -11,6 +11,7 @@ import {
   oneOf,
   positiveNumber,
   powerOfTwo,
+  share,
   someText,
   wholeNumber,
   type Address,
@@ -42,6 +43,7 @@ export interface TrainFlags {
   readonly checkpointEvery: number | undefined;
   readonly keepCheckpoints: number;
   readonly digestEvery: number;
+  readonly audit: number;
   readonly trainSamples: number | undefined;
   readonly testSamples: number | undefined;
   readonly augment: boolean | undefined;
@@ -237,6 +239,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     help: `compare the workers' weights, to the bit, each so many steps, besides the end of an epoch; 0: only there (default: ${DEFAULT_DIGEST_EVERY_STEPS})`,
     parse: wholeNumber(0),
     fallback: DEFAULT_DIGEST_EVERY_STEPS,
+  },
+  audit: {
+    syntax: '--audit <rate>',
+    group: 'Run',
+    help: 'a second worker computes this share of the microbatches again, from 0 to 1, and the bits are compared (default: 0, none)',
+    parse: share,
+    fallback: 0,
   },
   report: {
     syntax: '--report <file>',

@@ -50,6 +50,7 @@ const begun = (resumedFromStep: number | null): JournalInput => ({
     bucketBytes: 1024,
     checkpointEverySteps: 0,
     digestEverySteps: 0,
+    auditRate: 0,
   }),
 });
 const membership = {

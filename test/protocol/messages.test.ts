@@ -101,6 +101,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       gradientCompression: 'none',
       checkpointEverySteps: 0,
       digestEverySteps: 0,
+      auditRate: 0,
     },
     resumeStep: null,
   },

@@ -12,9 +12,14 @@ const DIGEST_B = 'b'.repeat(64);
 
 /** 10 samples, batches of 4: three steps an epoch; two epochs. */
 function options(
-  change: Partial<RunOptions> & { steps?: number; microbatches?: number; gradientCompression?: 'bf16' } = {},
+  change: Partial<RunOptions> & {
+    steps?: number;
+    microbatches?: number;
+    gradientCompression?: 'bf16';
+    auditRate?: number;
+  } = {},
 ): RunOptions {
-  const { steps = 6, microbatches = 4, gradientCompression = 'none', ...rest } = change;
+  const { steps = 6, microbatches = 4, gradientCompression = 'none', auditRate = 0, ...rest } = change;
   return {
     config: {
       run: 'r',
@@ -38,6 +43,7 @@ function options(
       gradientCompression,
       checkpointEverySteps: 0,
       digestEverySteps: 0,
+      auditRate,
     },
     plan: { samples: 10, globalBatch: 4, microbatches, seed: 1 },
     workers: 2,
@@ -369,6 +375,44 @@ describe('training', () => {
     story.now += FAILURE_GRACE_MS;
     story.run.receive({ kind: 'tick' }, story.now);
     expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_DIGEST' });
+  });
+
+  const audited = (digest: string, as: 'owner' | 'auditor', step = 1): WorkerMessage =>
+    report(step, { audits: [{ microbatch: 3, digest, as }] });
+
+  it('goes on while audits find the same bits', () => {
+    const story = new Story({ auditRate: 1 }).begun();
+    story.say('w0', audited(DIGEST_A, 'auditor'));
+    story.say('w1', audited(DIGEST_A, 'owner'));
+    expect(story.run.audits.compared).toBe(1);
+    expect(story.run.rootCause).toBeNull();
+  });
+
+  it('fails the run, naming both, when a microbatch has other bits on the second of two workers', () => {
+    const story = new Story({ auditRate: 1, supervised: false }).begun();
+    story.say('w0', audited(DIGEST_A, 'auditor'));
+    expect(story.say('w1', audited(DIGEST_B, 'owner'))).toContainEqual({
+      kind: 'tell',
+      event: {
+        kind: 'mismatch',
+        what: 'microbatch',
+        step: 1,
+        workers: ['w1', 'w0'],
+        because: expect.stringContaining('microbatch 3 of step 1 has other bits') as string,
+      },
+    });
+    story.now += FAILURE_GRACE_MS;
+    story.run.receive({ kind: 'tick' }, story.now);
+    expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_DIGEST' });
+  });
+
+  it('says that a lone worker has nobody to be audited by', () => {
+    const story = new Story({ auditRate: 0.5, workers: 1 });
+    story.say('w0', hello(100, 0));
+    expect(story.say('w0', ready())).toContainEqual({
+      kind: 'tell',
+      event: { kind: 'warning', message: expect.stringContaining('nothing is audited') as string },
+    });
   });
 
   it('fails the run when two replicas report different loss sums for one step', () => {
