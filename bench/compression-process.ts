@@ -120,6 +120,8 @@ async function main(): Promise<Trained> {
       plan,
       steps: Number(values.epochs) * stepsPerEpoch(plan),
       checkpointEverySteps: 0,
+      digestEverySteps: 0,
+      audit: null,
       learningRate: job.optimizer.learningRate,
       testSamples: data.test.size,
       engine,

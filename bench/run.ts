@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import { LockstepError } from '../protocol/errors.ts';
 import { allreduce, overlap } from './allreduce.ts';
 import { compression } from './compression.ts';
+import { digest } from './digest.ts';
 import { engine } from './engine.ts';
 import { gpu } from './gpu.ts';
 import { model } from './model.ts';
@@ -27,6 +28,7 @@ export interface BenchOptions {
 const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>>> = {
   allreduce,
   compression,
+  digest,
   engine,
   gpu,
   model,

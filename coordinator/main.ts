@@ -221,11 +221,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const record = async (entry: JournalEntry | CommitsEntry | RunRecord): Promise<void> => {
     const timed = { t: new Date().toISOString(), ...entry };
     // The journal's observer knows of a failure.
-    const written = journal.append(timed).catch(() => {});
-    recorded = written;
+    const onDisk = journal.append(timed).catch(() => {});
+    recorded = onDisk;
     kept?.record?.add(timed);
     if (timed.kind === 'generation') noteMembership(timed);
-    return written;
+    return onDisk;
   };
 
   const onRecord = async (entry: JournalEntry | CommitsEntry, afterwards: readonly Effect[]): Promise<void> => {
@@ -369,12 +369,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await kept?.record?.settled();
     await metricsLog.close().catch(() => {});
     await attempt('report', writeReport(runDirectory.path, report));
-    let wrongWish: unknown = null;
+    let wrongWish: Error | null = null;
     if (options.reportFile !== null) {
       const copied = copyReport(runDirectory.path, options.reportFile, report);
       await copied.catch((error: unknown) => {
         if (isDiskFailure(error)) written('report', error);
-        else wrongWish = error;
+        else wrongWish = error instanceof Error ? error : new Error(String(error));
       });
     }
     options.onView(view());

@@ -56,3 +56,11 @@ export function subjectOf(run: string): string {
   const isPlain = /^[\w-]+$/.test(run) && !run.startsWith('b64-');
   return isPlain ? run : `b64-${Buffer.from(run).toString('base64url')}`;
 }
+
+/** Where the coordinator of a run listens for workers, and for their hearts (protocol/heartbeat.ts). */
+export function controlSubject(run: string): string {
+  return `lockstep.${subjectOf(run)}.control`;
+}
+export function heartSubject(run: string): string {
+  return `lockstep.${subjectOf(run)}.heart`;
+}

@@ -2,11 +2,13 @@
 //
 // How a death is seen: a beat asks for an answer on the subject that this side listens on. When the other process is gone, the server
 // has no subscriber for the beat and says so itself ("no responders"), within a beat. The silence limit is for a process that is stopped
-// or cut off, and for a server where somebody listens to everything, so that no beat is without a subscriber: generous, because an engine
-// may hold its one thread for as long as a microbatch takes.
+// or cut off, and for a server where somebody listens to everything, so that no beat is without a subscriber. It is generous unless told
+// otherwise, because an engine may hold its one thread for as long as a microbatch takes: see protocol/heartbeat.ts.
 
 import { ByteStream, STREAM_HEAD_BYTES, WINDOW_BYTES } from '../protocol/byte-stream.ts';
+import { HEARTLESS_SILENCE_MS } from '../protocol/heartbeat.ts';
 import type { LinkEnd } from '../protocol/link.ts';
+import { fixedSilence, type SilenceLimits } from '../protocol/silence.ts';
 import type { Nats } from './connect.ts';
 
 /** Of one message, where the server allows as much: large enough to be cheap, small enough to begin on. */
@@ -15,9 +17,9 @@ const NO_RESPONDERS = 503;
 
 export interface StreamTiming {
   readonly beatMs: number;
-  readonly silenceMs: number;
+  readonly silence: SilenceLimits;
 }
-const TIMING: StreamTiming = { beatMs: 500, silenceMs: 120_000 };
+const TIMING: StreamTiming = { beatMs: 500, silence: fixedSilence(HEARTLESS_SILENCE_MS) };
 
 /** See byte-stream.ts; what is left out is a large window. */
 export interface StreamWindows {
@@ -60,7 +62,7 @@ export function openStream(
     chunkBytes: Math.min(CHUNK_BYTES, nats.payloadBytes - STREAM_HEAD_BYTES),
     windowOut: windows.windowOut ?? WINDOW_BYTES,
     windowIn: windows.windowIn ?? WINDOW_BYTES,
-    silenceMs: timing.silenceMs,
+    silence: timing.silence,
     nowMs: performance.now(),
     publish: (message, isBeat) => {
       if (!connection.isClosed()) connection.publish(out, message, isBeat ? { reply: into } : {});

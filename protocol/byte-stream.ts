@@ -11,6 +11,7 @@
 
 import { LockstepError } from './errors.ts';
 import type { LinkEnd } from './link.ts';
+import { Silence, type SilenceLimits } from './silence.ts';
 
 const DATA = 1;
 const CREDIT = 2;
@@ -23,8 +24,6 @@ export const STREAM_HEAD_BYTES = 5;
 export const WINDOW_BYTES = 4 * 1024 * 1024;
 /** And to one that may not, for as long as an engine holds its thread. */
 export const SMALL_WINDOW_BYTES = 128 * 1024;
-/** Of one beat to the next, what counts as the other side's silence: beyond it this process was held up itself. */
-const BEAT_MOST_MS = 1000;
 /** Of a goodbye's reason: it fits the smallest message that a server may be set to. */
 const GOODBYE_BYTES = 500;
 
@@ -35,7 +34,7 @@ export interface ByteStreamOptions {
   readonly windowOut: number;
   readonly windowIn: number;
   /** After which silence the other side is taken for dead. */
-  readonly silenceMs: number;
+  readonly silence: SilenceLimits;
   readonly nowMs: number;
   /** Sends one message to the other side; a beat asks the carrier to say when nobody is there to hear it. */
   readonly publish: (message: Uint8Array, isBeat: boolean) => void;
@@ -58,13 +57,13 @@ export class ByteStream {
   private sequenceIn = 0;
   private credited = 0;
   private credit = 0;
-  private silentMs = 0;
-  private tickedAtMs: number;
+  private readonly silence: Silence;
+  private hasHeard = false;
   private end: LinkEnd | null = null;
 
   constructor(options: ByteStreamOptions) {
     this.options = options;
-    this.tickedAtMs = options.nowMs;
+    this.silence = new Silence(options.silence, options.nowMs);
   }
 
   /** Sends `bytes`, as far as the window goes at once; they must stay as they are until `drained`. */
@@ -132,17 +131,17 @@ export class ByteStream {
   /** To be called at every beat. */
   tick(nowMs: number): void {
     if (this.end !== null) return;
-    this.silentMs += Math.min(nowMs - this.tickedAtMs, BEAT_MOST_MS);
-    this.tickedAtMs = nowMs;
-    const { silenceMs } = this.options;
-    if (this.silentMs > silenceMs) this.lose(`nothing was heard of it for ${Math.round(this.silentMs / 1000)} s`);
+    // Whatever came since the last beat is one sign of life, of now: a clock read at each message would cost more than it tells.
+    if (this.hasHeard) this.silence.heard(nowMs);
+    this.hasHeard = false;
+    if (this.silence.isSilent(nowMs)) this.lose(this.silence.complaint(nowMs));
     else this.say(BEAT, []);
   }
 
   /** Takes a message of the other side. */
   hear(message: Uint8Array): void {
     if (this.end !== null) return;
-    this.silentMs = 0;
+    this.hasHeard = true;
     try {
       this.read(message);
     } catch (refusal) {

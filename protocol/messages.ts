@@ -150,8 +150,16 @@ const stepReport = z.strictObject({
   seconds,
   phases: phaseSecondsSchema,
   rssBytes: count,
+  /** Of the weights after this step, each `digestEverySteps` steps of the configuration. */
+  digest: digest.optional(),
+  /** Digests of audited microbatches: its own, and those that it computed again for another (audit-plan.ts). */
+  audits: z
+    .array(z.strictObject({ microbatch: z.int().min(0), digest, as: z.enum(['owner', 'auditor']) }))
+    .max(2 * MAX_MICROBATCHES)
+    .optional(),
 });
 export type StepReport = z.infer<typeof stepReport>;
+export type AuditFinding = NonNullable<StepReport['audits']>[number];
 
 /** What the link to the peer of that rank carried. */
 const linkTraffic = z.strictObject({

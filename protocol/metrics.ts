@@ -144,7 +144,7 @@ export const METRICS = {
   },
   lockstep_digest_mismatches_total: {
     kind: 'counter',
-    help: 'Times that replicas reported different weights or losses for one step.',
+    help: 'Times that workers reported different weights, losses or microbatches for one step.',
     labels: ['run'],
   },
   lockstep_engine_info: {

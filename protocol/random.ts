@@ -63,6 +63,7 @@ export const RandomUse = {
   initialWeights: 3,
   layers: 4,
   probe: 5,
+  audit: 6,
 } as const;
 export type RandomUseId = (typeof RandomUse)[keyof typeof RandomUse];
 

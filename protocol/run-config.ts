@@ -31,6 +31,9 @@ export const transportSchema = z.enum(['ws', 'nats']);
 export const gradientCompressionSchema = z.enum(['none', 'bf16', 'fp16']);
 export type GradientCompression = z.infer<typeof gradientCompressionSchema>;
 
+/** Cheap enough to leave on: bench/RESULTS.md, "Digests". */
+export const DEFAULT_DIGEST_EVERY_STEPS = 100;
+
 export const runConfigSchema = z.strictObject({
   /** Names the run in metrics, journals and handshakes: the last part of its directory. */
   run: z.string().min(1).max(200),
@@ -62,5 +65,9 @@ export const runConfigSchema = z.strictObject({
   dataThreads: count.max(MAX_DATA_THREADS).nullable().default(null),
   /** A checkpoint after each such number of steps; the end of an epoch and of the run always make one. 0: only those. */
   checkpointEverySteps: count,
+  /** After each such number of steps the members' weights are compared by digest. 0: at the end of an epoch only. No part of the result. */
+  digestEverySteps: count.default(DEFAULT_DIGEST_EVERY_STEPS),
+  /** The share of microbatches that a second worker computes again, to compare the bits. No part of the result. */
+  auditRate: z.number().min(0).max(1).default(0),
 });
 export type RunConfig = z.infer<typeof runConfigSchema>;

@@ -75,6 +75,15 @@ export type RunEvent =
       readonly directory: string;
       readonly seconds: number;
     }
+  /** Bits that must be equal are not: of the members' weights after a step, or of a microbatch that two computed. */
+  | {
+      readonly kind: 'mismatch';
+      readonly what: 'weights' | 'microbatch';
+      readonly step: number;
+      /** Who deviates, as far as that can be told. */
+      readonly workers: readonly string[];
+      readonly because: string;
+    }
   | { readonly kind: 'stopping'; readonly because: string }
   | { readonly kind: 'failed'; readonly cause: RootCause }
   | { readonly kind: 'finished'; readonly report: RunReport; readonly runDirectory: string };

@@ -1,12 +1,15 @@
 // The worker's end of the control link: a WebSocket to the coordinator that carries messages.ts. A shell: it owns the socket,
 // nothing is decided here. Over a NATS server it is nats-control-link.ts.
 
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { WebSocket } from 'ws';
 import { LockstepError } from '../protocol/errors.ts';
+import { HEART_HEADER } from '../protocol/heartbeat.ts';
 import { encodeMessage, MAX_MESSAGE_BYTES, type CoordinatorMessage, type WorkerMessage } from '../protocol/messages.ts';
 import type { Tls } from '../protocol/tls.ts';
 import { ControlInbox } from './control-inbox.ts';
+import type { StartHeart } from './heart/heart.ts';
 import { callerOptions, tlsError } from './tls.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
@@ -31,18 +34,27 @@ export interface ControlLink {
 const plainAddress = (address: string | undefined): string | null => address?.replace(/^::ffff:/i, '') ?? null;
 
 /**
- * Connects to `/control` of a coordinator. `url` is its address, http:// or https:// (over TLS). Throws E_TLS, E_UNAUTHORIZED or
- * E_COORDINATOR_LOST.
+ * Connects to `/control` of a coordinator. `url` is its address, http:// or https:// (over TLS). `startHeart` null: without a heart.
+ * Throws E_TLS, E_UNAUTHORIZED or E_COORDINATOR_LOST.
  */
-export async function connectControl(url: string, token: string | null, tls: Tls | null = null): Promise<ControlLink> {
+export async function connectControl(
+  url: string,
+  token: string | null,
+  tls: Tls | null = null,
+  startHeart: StartHeart | null = null,
+): Promise<ControlLink> {
   const address = new URL('/control', url);
   address.protocol = address.protocol.replace('http', 'ws');
+  const key = randomBytes(16).toString('hex');
   const socket = new WebSocket(address, {
     perMessageDeflate: false,
     maxPayload: MAX_MESSAGE_BYTES,
     handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
     ...(address.protocol === 'wss:' && callerOptions(tls)),
-    ...(token === null ? {} : { headers: { authorization: `Bearer ${token}` } }),
+    headers: {
+      ...(token !== null && { authorization: `Bearer ${token}` }),
+      ...(startHeart !== null && { [HEART_HEADER]: key }),
+    },
   });
 
   const inbox = new ControlInbox(url);
@@ -81,6 +93,11 @@ export async function connectControl(url: string, token: string | null, tls: Tls
   }
   socket.on('error', (error) => inbox.lose(`the link to the coordinator at ${url} failed: ${error.message}`, error));
 
+  const heart = startHeart?.({ kind: 'http', url, tls, token, key }, (because) => {
+    inbox.lose(`the link to the coordinator at ${url} is lost: ${because}`);
+    socket.terminate();
+  });
+
   return {
     localAddress,
     send: (message) => {
@@ -97,10 +114,12 @@ export async function connectControl(url: string, token: string | null, tls: Tls
     listen: (handler) => inbox.listen(handler),
     closed: inbox.closed,
     close: async () => {
-      if (socket.readyState === WebSocket.CLOSED) return;
-      const end = once(socket, 'close');
-      socket.close(1000);
-      await end;
+      if (socket.readyState !== WebSocket.CLOSED) {
+        const end = once(socket, 'close');
+        socket.close(1000);
+        await end;
+      }
+      await heart?.close();
     },
   };
 }

@@ -17,6 +17,7 @@ import { dataThreadsFor } from './data/ahead.ts';
 import { BatchLoader, type Loader } from './data/batch-loader.ts';
 import { alignedFloats } from './data/shell/aligned.ts';
 import { startDataThreads, type DataSource } from './data/shell/data-threads.ts';
+import { startHeart } from './heart/heart.ts';
 import { connectControlOverNats } from './nats-control-link.ts';
 import { digestOf } from './engine/digest.ts';
 import type { Engine } from './engine/engine.ts';
@@ -66,8 +67,8 @@ export async function runWorker(options: WorkerOptions): Promise<void> {
   const { coordinator, token, tls } = options;
   const control =
     coordinator.kind === 'http'
-      ? await connectControl(coordinator.url, token, tls)
-      : await connectControlOverNats(coordinator.server, coordinator.run, token);
+      ? await connectControl(coordinator.url, token, tls, startHeart)
+      : await connectControlOverNats(coordinator.server, coordinator.run, token, startHeart);
   try {
     control.send({
       kind: 'hello',
@@ -171,6 +172,7 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
       control,
       communication,
       replica,
+      audit: auditOf(replica),
       openLoader: async (generation) => openLoader(options, replica, generation),
       clock: () => performance.now() / 1000,
       rssBytes: () => process.memoryUsage.rss(),
@@ -192,6 +194,14 @@ function addressFor(
 ): { readonly host: string; readonly port: number; readonly announced?: string } {
   if (wish === null) return { host: own, port: 0 };
   return wish.host === '0.0.0.0' || wish.host === '::' ? { ...wish, announced: own } : wish;
+}
+
+/** What an audit reads is read when it is needed: other microbatches than this rank's own. */
+function auditOf({ config, plan, data, job }: Replica): { rate: number; loader: Loader } | null {
+  if (config.auditRate === 0) return null;
+  const augment = config.augment ? (job.augment ?? null) : null;
+  const loader = new BatchLoader({ plan, split: data.train, inputShape: data.inputShape, augment }, alignedFloats);
+  return { rate: config.auditRate, loader };
 }
 
 /** Data is prepared ahead where there are cores for it, else when it is needed. */

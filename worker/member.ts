@@ -20,7 +20,7 @@ import { digestOf } from './engine/digest.ts';
 import { contributionOf, type Engine } from './engine/engine.ts';
 import { ReportBatch } from './report-batch.ts';
 import { statePartsOf, takeStatePart } from './state-transfer.ts';
-import { train, type Collective, type ReplicaState } from './train.ts';
+import { train, type Collective, type ReplicaState, type TrainingContext } from './train.ts';
 
 export type Generation = Extract<CoordinatorMessage, { kind: 'generation' }>;
 type Begin = Extract<CoordinatorMessage, { kind: 'begin' }>;
@@ -43,6 +43,8 @@ export interface MemberOptions {
   readonly control: Pick<ControlLink, 'send' | 'drained' | 'listen' | 'closed'>;
   readonly communication: Communication;
   readonly replica: Replica;
+  /** What is computed again for others, and read for that; null: nothing. */
+  readonly audit: TrainingContext['audit'];
   readonly openLoader: (generation: Generation) => Promise<Loader>;
   /** Seconds on a monotonic clock. */
   readonly clock: () => number;
@@ -237,6 +239,8 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
         clock: options.clock,
         rssBytes: options.rssBytes,
         wish: () => (orders.stopWanted ? 'stop' : orders.isPauseWanted(number) ? 'pause' : null),
+        digestEverySteps: config.digestEverySteps,
+        audit: options.audit,
         check: () => signal.throwIfAborted(),
         inFlight,
         report: (step, traffic) => reports.add(step, traffic),

@@ -18,7 +18,9 @@
 
 import type { Optimizer, Split } from '../jobs/contract.ts';
 import { batchRange, placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
-import type { LinkTraffic, PhaseSeconds, StepReport, WorkerMessage } from '../protocol/messages.ts';
+import { isAudited } from '../protocol/audit-plan.ts';
+import type { LinkTraffic, PhaseSeconds, StepReport, WorkerMessage, AuditFinding } from '../protocol/messages.ts';
+import { auditorOf } from './auditor.ts';
 import type { Loader } from './data/batch-loader.ts';
 import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
 import { digestOf } from './engine/digest.ts';
@@ -76,6 +78,10 @@ export interface TrainingContext {
   /** Total steps of the run. */
   readonly steps: number;
   readonly checkpointEverySteps: number;
+  /** The digest of the weights is reported each such number of steps; 0: never. */
+  readonly digestEverySteps: number;
+  /** Microbatches that are computed again elsewhere: the share, and what reads another rank's; null: none. */
+  readonly audit: { readonly rate: number; readonly loader: Loader } | null;
   readonly learningRate: number;
   readonly testSamples: number;
   readonly engine: Engine;
@@ -125,6 +131,7 @@ export async function train(
   const mine = rankMicrobatches(plan.microbatches, collective.worldSize, collective.rank);
   const perEpoch = stepsPerEpoch(plan);
   const hasPart = collective.rank === 0 || collective.residuals.size > 0;
+  const auditor = auditorOf(context);
   engine.loadWeights(state.weights);
   if (due.evaluate) await evaluateShare(context, state);
   if (due.keep && hasPart) await context.keep(state);
@@ -134,6 +141,7 @@ export async function train(
     const startedAt = clock();
     let dataSeconds = 0;
     let computeSeconds = 0;
+    const audits: AuditFinding[] = [];
     const { epoch, batch } = placeOfStep(plan, state.step);
     const range = batchRange(plan, batch);
     const samples = range.end - range.start;
@@ -149,14 +157,26 @@ export async function train(
         const vector = await collective.slot(m);
         const wish = context.wish();
         vector[wishIndex] = wish === null ? 0 : WISHES[wish];
-        await engine.gradient({ ...data, random }, vector.subarray(0, place.size), {
-          list: collective.buckets,
-          ready: (bucket) => collective.ready(bucket),
-        });
+        const out = vector.subarray(0, place.size);
+        const ready = (bucket: number): void => collective.ready(bucket);
+        if (auditor !== null && isAudited(plan.seed, auditor.rate, state.step, m)) {
+          // What has left may be added to where it lies: its digest comes first.
+          await engine.gradient({ ...data, random }, out);
+          audits.push({ microbatch: m, digest: digestOf(out), as: 'owner' });
+          for (const bucket of collective.buckets.keys()) ready(bucket);
+        } else {
+          await engine.gradient({ ...data, random }, out, { list: collective.buckets, ready });
+        }
       }
       context.inFlight.microbatches++;
       dataSeconds += t1 - t0;
       computeSeconds += clock() - t1;
+    }
+
+    if (auditor !== null) {
+      const auditStart = clock();
+      audits.push(...(await auditor.recompute(state.step, { epoch, batch })));
+      computeSeconds += clock() - auditStart;
     }
 
     const { sum, ...timing } = await collective.allReduce();
@@ -175,6 +195,8 @@ export async function train(
     });
     state.step++;
     context.inFlight.microbatches = 0;
+    const isDigestDue = context.digestEverySteps > 0 && state.step % context.digestEverySteps === 0;
+    const digest = isDigestDue ? digestOf(state.weights) : null;
     const applySeconds = clock() - applyStart;
 
     const phases: PhaseSeconds = {
@@ -193,6 +215,8 @@ export async function train(
       seconds: clock() - startedAt,
       phases,
       rssBytes: context.rssBytes(),
+      ...(digest !== null && { digest }),
+      ...(audits.length > 0 && { audits }),
     };
     context.report(report, timing.traffic);
 

@@ -63,15 +63,15 @@ export class Formation {
   /**
    * @param kept the state that the coordinator has, if any
    * @param initialDigest of the seed's weights, before the first step
-   * @param residuals there is state that each member has of its own microbatches alone (compressed gradients): no other can take over
-   *   from it, so all go back to what was kept, or to the start
+   * @param back the members' own states won't do: where gradients are compressed each has some of its own microbatches alone, which no
+   *   other can take over, or one of them may be wrong. All go back to what was kept, or to the start
    */
-  decide(kept: Kept | null, initialDigest: string, residuals: boolean): Decision {
+  decide(kept: Kept | null, initialDigest: string, back: boolean): Decision {
     const step = Math.max(...[...this.standings.values()].map((standing) => standing.step));
-    if (kept !== null && (kept.step > step || (residuals && step > 0))) {
+    if (kept !== null && (kept.step > step || (back && step > 0))) {
       return { kind: 'begin', step: kept.step, source: { kind: 'coordinator' }, digest: kept.digest };
     }
-    if (residuals && step > 0) return { kind: 'begin', step: 0, source: { kind: 'start' }, digest: initialDigest };
+    if (back && step > 0) return { kind: 'begin', step: 0, source: { kind: 'start' }, digest: initialDigest };
     const advanced = this.members.filter((id) => this.standings.get(id)?.step === step);
     const digestOf = (id: string): string => this.standings.get(id)?.digest ?? '';
     const digests = [...new Set(advanced.map(digestOf))];

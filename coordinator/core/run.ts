@@ -17,6 +17,8 @@ import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
 import type { WorkerState } from '../../protocol/metrics.ts';
 import type { RunPhase } from '../../protocol/run-view.ts';
 import { admit, type ReadyMessage } from './admission.ts';
+import { Audits } from './audits.ts';
+import { DigestVotes } from './digest-votes.ts';
 import { FailureInquiry, isConsequence, isInherent, type ProcessEnd } from './failure.ts';
 import { Formation, type Beginning } from './formation.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
@@ -175,6 +177,10 @@ export class Run {
   microbatchesRecomputed = 0;
   checkpointStep: number | null;
   rootCause: RootCause | null = null;
+  /** Of the members' weights: `digests.agreed` is the last one that all had. */
+  readonly digests = new DigestVotes();
+  /** Of microbatches that two workers computed. */
+  readonly audits = new Audits();
 
   private reference: { worker: string; ready: ReadyMessage } | null = null;
   private gathering: StateGathering | null = null;
@@ -183,6 +189,8 @@ export class Run {
   /** Members of the generation that began last, in rank order. */
   private begun: readonly string[] = [];
   private isHolding = false;
+  /** The members' state may be wrong: the next generation begins with what was kept. */
+  private isDistrusted = false;
   private suspicion: Suspicion | null = null;
   /** Whom members lost their links to, since the last step. */
   private readonly accusations = new Map<string, number>();
@@ -506,7 +514,7 @@ export class Run {
     if (!formation.isComplete) return [];
     const isCompressed = this.options.config.gradientCompression !== 'none';
     const initialDigest = this.reference?.ready.weightsDigest ?? '';
-    const decision = formation.decide(this.kept, initialDigest, isCompressed);
+    const decision = formation.decide(this.kept, initialDigest, isCompressed || this.isDistrusted);
     if (decision.kind === 'begin') return this.begin(formation, decision, nowMs);
     const named = decision.workers.join(', ');
     const because = `after step ${decision.step} the weights of ${named} are not the others'`;
@@ -530,7 +538,9 @@ export class Run {
     this.stepsLost += Math.max(0, this.step - step);
     this.step = Math.max(this.step, step);
     this.generationFirstStep = step + 1;
+    this.isDistrusted = false;
     this.evaluations.clear();
+    this.digests.clear();
     const members = this.members();
     this.gathering = this.gatheringOf(members);
     const isKept = (this.kept?.step ?? 0) >= step;
@@ -565,6 +575,10 @@ export class Run {
       if (this.phase === 'stopping') {
         effects.push({ kind: 'send', worker: worker.id, message: { kind: 'stop', because: this.because } });
       }
+    }
+    if (this.options.config.auditRate > 0 && members.length === 1 && !hold) {
+      const nobody = '--audit: there is no second worker to compute anything again, so nothing is audited';
+      effects.push({ kind: 'tell', event: { kind: 'warning', message: nobody } });
     }
     // Who became ready while it formed.
     return [...effects, ...this.takeIn(nowMs)];
@@ -661,7 +675,46 @@ export class Run {
       const because = `${worker.id} computed the loss sum ${report.lossSum} at step ${report.step}, others ${agreed}`;
       return [...effects, ...this.compareWeights(because, nowMs)];
     }
-    return report.step > this.step ? [...effects, ...this.commit(report, worker.generation)] : effects;
+    if (report.step > this.step) effects.push(...this.commit(report, worker.generation));
+    return [...effects, ...this.compareDigests(worker, report, nowMs), ...this.compareAudits(worker, report, nowMs)];
+  }
+
+  /** Who holds other weights than the majority is sent away; where there is none, a new generation shows it again, and ends the run. */
+  private compareDigests(worker: Worker, { step, digest }: StepReport, nowMs: number): Effect[] {
+    if (digest === undefined || worker.rank === null) return [];
+    const verdict = this.digests.accept(worker.id, step, digest, this.begun);
+    if (verdict.kind !== 'deviating') return [];
+    const { workers, because } = verdict;
+    const told: Effect = { kind: 'tell', event: { kind: 'mismatch', what: 'weights', step, workers, because } };
+    const deviants = verdict.digest === null ? [] : workers.flatMap((id) => this.workers.get(id) ?? []);
+    const expelled = deviants.flatMap((deviant) => this.expel(deviant, nowMs, 'E_DIGEST', because));
+    return [told, ...expelled, ...this.regroup(because, nowMs, { graceful: false })];
+  }
+
+  /** Whose microbatch had other bits is sent away, and the others go back to what was kept before it. */
+  private compareAudits(worker: Worker, { step, audits = [] }: StepReport, nowMs: number): Effect[] {
+    const effects: Effect[] = [];
+    for (const { owner, auditor, culprit, because, ...found } of this.audits.accept(
+      worker.id,
+      step,
+      audits,
+      this.begun,
+    )) {
+      const workers = culprit === null ? [owner, auditor] : [culprit];
+      effects.push({
+        kind: 'tell',
+        event: { kind: 'mismatch', what: 'microbatch', step: found.step, workers, because },
+      });
+      const accused = this.workers.get(culprit ?? '');
+      if (accused === undefined || (this.kept?.step ?? 0) >= found.step) {
+        const named = accused ?? this.workers.get(owner) ?? worker;
+        return [...effects, ...this.failBy(this.causeOf(named, 'E_DIGEST', because))];
+      }
+      this.isDistrusted = true;
+      effects.push(...this.expel(accused, nowMs, 'E_DIGEST', because));
+      effects.push(...this.regroup(because, nowMs, { graceful: false }));
+    }
+    return effects;
   }
 
   /** Replicas contradict each other: a new generation compares their weights, and the majority's stay. */

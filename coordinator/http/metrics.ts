@@ -73,11 +73,11 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
     add(name, Math.max(0, total - (totals.get(name) ?? 0)));
     totals.set(name, total);
   };
-  /** Workers whose mismatch is counted: a refusal and the failure that it becomes are one. */
+  /** Workers whose mismatch is counted: a mismatch or refusal, and the failure that it becomes, are one. */
   const mismatched = new Set<string>();
-  const countMismatch = (worker: string, code: string | null): void => {
-    if (code !== 'E_DIGEST' || mismatched.has(worker)) return;
-    mismatched.add(worker);
+  const countMismatch = (workers: readonly string[]): void => {
+    if (workers.some((worker) => mismatched.has(worker))) return;
+    for (const worker of workers) mismatched.add(worker);
     add('lockstep_digest_mismatches_total', 1);
   };
 
@@ -98,13 +98,14 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
           return;
         }
         case 'worker-refused':
-          countMismatch(event.worker, event.code);
+          if (event.code === 'E_DIGEST') countMismatch([event.worker]);
+          return;
+        case 'mismatch':
+          countMismatch(event.workers);
           return;
         case 'failed':
-          countMismatch(event.cause.who, event.cause.code);
-          return;
         case 'worker-lost':
-          countMismatch(event.cause.who, event.cause.code);
+          if (event.cause.code === 'E_DIGEST') countMismatch([event.cause.who]);
           return;
         case 'waiting':
         case 'listening':

@@ -1,16 +1,22 @@
 // Where workers join over a NATS server: a subject of the run. Who may come in is decided here as at the WebSocket's door (the run's
-// token, no more than so many), what they then say passes control-connection.ts. How a death is seen: nats/stream.ts.
+// token, no more than so many), what they then say passes control-connection.ts. How a death is seen: nats/stream.ts; a worker that is
+// stopped or cut off by its heart, a stream of its own (protocol/heartbeat.ts), as its link is silent while the engine computes.
 
+import { z } from 'zod';
 import type { Nats } from '../../nats/connect.ts';
 import { listenOn } from '../../nats/meet.ts';
-import { subjectOf } from '../../nats/server.ts';
+import { controlSubject, heartSubject } from '../../nats/server.ts';
 import type { NatsStream, StreamTiming } from '../../nats/stream.ts';
 import { SMALL_WINDOW_BYTES } from '../../protocol/byte-stream.ts';
+import { BEAT_EVERY_MS, HEART_KEY, WORKER_SILENCE } from '../../protocol/heartbeat.ts';
 import { MessageReader, messageHead } from '../../protocol/message-stream.ts';
 import { MAX_CONNECTIONS, openBorder, type ControlEvents } from '../control-connection.ts';
 
 /** That a worker gets to take what was sent before its stream is left. */
 const CLOSE_GRACE_MS = 2000;
+
+const heartTiming: StreamTiming = { beatMs: BEAT_EVERY_MS, silence: WORKER_SILENCE };
+const aboutSchema = z.strictObject({ heart: z.string().regex(HEART_KEY).optional() });
 
 export interface NatsControlOptions extends ControlEvents {
   readonly run: string;
@@ -24,9 +30,11 @@ export interface NatsControlOptions extends ControlEvents {
 export async function openNatsControl(nats: Nats, options: NatsControlOptions): Promise<{ close(): Promise<void> }> {
   const { timing, connectionsMax = MAX_CONNECTIONS } = options;
   const streams = new Set<NatsStream>();
+  /** Links by the key of the heart that comes after them, and the hearts that came. */
+  const bodies = new Map<string, { readonly link: NatsStream; heart: NatsStream | null }>();
   let arrivals = 0;
 
-  const join = (stream: NatsStream): void => {
+  const join = (stream: NatsStream, key: string | undefined): void => {
     let graceTimer: NodeJS.Timeout | undefined;
     const border = openBorder(
       `w${arrivals++}`,
@@ -41,9 +49,14 @@ export async function openNatsControl(nats: Nats, options: NatsControlOptions): 
       options.helloMs,
     );
     streams.add(stream);
+    if (key !== undefined) bodies.set(key, { link: stream, heart: null });
     void stream.closed.then(({ because, error }) => {
       clearTimeout(graceTimer);
       streams.delete(stream);
+      if (key !== undefined) {
+        bodies.get(key)?.heart?.close('its link ended');
+        bodies.delete(key);
+      }
       if (error !== null) {
         options.onRefused(error.code);
         options.onWarning(`${border.connection.id} sent ${error.message}`);
@@ -55,24 +68,44 @@ export async function openNatsControl(nats: Nats, options: NatsControlOptions): 
     stream.receive((bytes) => reader.push(bytes));
   };
 
-  const listening = await listenOn(nats, `lockstep.${subjectOf(options.run)}.control`, {
-    token: options.token,
+  const { token } = options;
+  const hearts = await listenOn(nats, heartSubject(options.run), {
+    token,
+    timing: heartTiming,
+    onRefused: options.onRefused,
+    onCall: (about, open) => {
+      const body = bodies.get(aboutSchema.safeParse(about).data?.heart ?? '');
+      if (body === undefined) return '404 no link of that heart';
+      if (body.heart !== null) return '409 there is one already';
+      const heart = open();
+      heart.receive(() => {});
+      body.heart = heart;
+      void heart.closed.then(({ because }) => body.link.lose(because));
+      return null;
+    },
+  });
+  const listening = await listenOn(nats, controlSubject(options.run), {
+    token,
     // A worker that opens its engine does not read; the coordinator always does.
     windows: { windowOut: SMALL_WINDOW_BYTES },
     ...(timing === undefined ? {} : { timing }),
     onRefused: options.onRefused,
-    onCall: (_about, open) => {
+    onCall: (about, open) => {
+      const caller = aboutSchema.safeParse(about);
+      if (!caller.success) return '400 malformed';
+      if (caller.data.heart !== undefined && bodies.has(caller.data.heart)) return '409 there is one already';
       if (streams.size >= connectionsMax) {
         options.onRefused('E_TOO_MANY');
         return '503 too many';
       }
-      join(open());
+      join(open(), caller.data.heart);
       return null;
     },
   });
   return {
     close: async () => {
       await listening.close();
+      await hearts.close();
       const present = [...streams];
       for (const stream of present) stream.close('the run is over');
       const impatience = setTimeout(() => {

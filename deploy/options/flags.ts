@@ -2,7 +2,7 @@
 // its line of help. Environment forms, parsing, the echo of the configuration and the help texts all read this table.
 
 import { NATS_PORT, type NatsServer } from '../../nats/server.ts';
-import { gradientCompressionSchema } from '../../protocol/run-config.ts';
+import { DEFAULT_DIGEST_EVERY_STEPS, gradientCompressionSchema } from '../../protocol/run-config.ts';
 import {
   address,
   capability,
@@ -11,6 +11,7 @@ import {
   oneOf,
   positiveNumber,
   powerOfTwo,
+  share,
   someText,
   wholeNumber,
   type Address,
@@ -46,6 +47,8 @@ export interface TrainFlags {
   readonly allowChangedJob: boolean;
   readonly checkpointEvery: number | undefined;
   readonly keepCheckpoints: number;
+  readonly digestEvery: number;
+  readonly audit: number;
   readonly trainSamples: number | undefined;
   readonly testSamples: number | undefined;
   readonly augment: boolean | undefined;
@@ -271,6 +274,20 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     help: 'how many of the newest are kept, and besides them the best by test accuracy (default: 3)',
     parse: wholeNumber(1, 1_000_000),
     fallback: 3,
+  },
+  digestEvery: {
+    syntax: '--digest-every <steps>',
+    group: 'Run',
+    help: `compare the workers' weights, to the bit, each so many steps, besides the end of an epoch; 0: only there (default: ${DEFAULT_DIGEST_EVERY_STEPS})`,
+    parse: wholeNumber(0),
+    fallback: DEFAULT_DIGEST_EVERY_STEPS,
+  },
+  audit: {
+    syntax: '--audit <rate>',
+    group: 'Run',
+    help: 'a second worker computes this share of the microbatches again, from 0 to 1, and the bits are compared (default: 0, none)',
+    parse: share,
+    fallback: 0,
   },
   report: {
     syntax: '--report <file>',

@@ -87,7 +87,17 @@ export function resolveRun(flags: TrainFlags, job: JobDefinition, place: RunPlac
     dataThreads: flags.dataThreads ?? null,
     gradientCompression: gradientCompressionSchema.parse(flags.gradientCompression ?? 'none'),
     checkpointEverySteps: flags.checkpointEvery ?? 0,
+    digestEverySteps: flags.digestEvery,
+    auditRate: auditRateOf(flags),
   };
+}
+
+/** Throws LockstepError E_USAGE where audits would only find that engines differ. */
+function auditRateOf({ audit, allowMixedEngines }: TrainFlags): number {
+  if (audit === 0 || !allowMixedEngines) return audit;
+  throw new LockstepError('E_USAGE', `--audit ${audit} compares bits, which --allow-mixed-engines lets differ`, {
+    remedy: 'Leave one of them out.',
+  });
 }
 
 function unevenBatch(flags: TrainFlags, globalBatch: number, microbatches: number): LockstepError {

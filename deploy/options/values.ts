@@ -42,6 +42,12 @@ export const positiveNumber: Parser<number> = (text) => {
   return value;
 };
 
+export const share: Parser<number> = (text) => {
+  const value = /^(0|1|[01]?\.\d+)$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value >= 0 && value <= 1)) throw new BadValue('it must be a number from 0 to 1, e.g. 0.01');
+  return value;
+};
+
 export function powerOfTwo(most: number): Parser<number> {
   return (text) => {
     const value = /^\d{1,10}$/.test(text) ? Number(text) : 0;

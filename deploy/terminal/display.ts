@@ -147,6 +147,8 @@ function prettyDisplay(options: DisplayOptions): Display {
       case 'checkpoint':
         hasCheckpoint = true;
         return labelled('debug', 'checkpoint', `step ${event.step} in ${duration(event.seconds)}: ${event.directory}`);
+      case 'mismatch':
+        return labelled('warn', 'mismatch', event.because);
       case 'stopping':
         return labelled('warn', 'stopping', `${event.because}: finishing the step in flight and leaving a checkpoint`);
       case 'failed':

@@ -7,10 +7,18 @@ import type { Display } from './display.ts';
 import { engineText } from './account.ts';
 import { PlainPace, plainLine } from './live.ts';
 
+const WARNINGS: ReadonlySet<RunEvent['kind']> = new Set([
+  'warning',
+  'worker-refused',
+  'worker-lost',
+  'waiting',
+  'mismatch',
+  'stopping',
+]);
+
 function levelOf(event: RunEvent): 'debug' | 'info' | 'warn' | 'error' {
   if (event.kind === 'step' || event.kind === 'worker-joined') return 'debug';
-  const warns = ['warning', 'worker-refused', 'worker-lost', 'waiting', 'stopping'];
-  if (warns.includes(event.kind)) return 'warn';
+  if (WARNINGS.has(event.kind)) return 'warn';
   return event.kind === 'failed' ? 'error' : 'info';
 }
 
@@ -40,6 +48,8 @@ function sentenceOf(event: RunEvent): string {
       return `epoch ${event.report.epoch} of ${event.epochs}`;
     case 'checkpoint':
       return `checkpoint after step ${event.step}`;
+    case 'mismatch':
+      return `mismatch: ${event.because}`;
     case 'stopping':
       return `stopping: ${event.because}`;
     case 'failed':

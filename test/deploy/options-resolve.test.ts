@@ -56,6 +56,8 @@ describe('resolveRun', () => {
       dataThreads: null,
       gradientCompression: 'none',
       checkpointEverySteps: 0,
+      digestEverySteps: 100,
+      auditRate: 0,
     });
     expect(runConfigSchema.parse(config)).toEqual(config);
   });
@@ -71,6 +73,17 @@ describe('resolveRun', () => {
       'E_NOT_SUPPORTED --engine-mode graph: the engine wasm runs operation by operation only -> ' +
         'Leave it out, or use --engine tensorflow or tensorflow-gpu.',
     );
+  });
+
+  test('audits compare bits, so they need one engine', () => {
+    expect(resolve('--audit 0.01').auditRate).toBe(0.01);
+    expect(refusal('--audit 0.01 --allow-mixed-engines')).toBe(
+      'E_USAGE --audit 0.01 compares bits, which --allow-mixed-engines lets differ -> Leave one of them out.',
+    );
+    for (const value of ['1.01', '2', '-0', '1e-3', '0.', 'half']) {
+      expect(refusal(`--audit ${value}`)).toContain('it must be a number from 0 to 1');
+    }
+    expect([0, 1, 0.5].map((rate) => resolve(`--audit ${rate}`).auditRate)).toEqual([0, 1, 0.5]);
   });
 
   test('mixed precision needs a graph', () => {
@@ -97,7 +110,9 @@ describe('resolveRun', () => {
 
   test('flags win over the job', () => {
     expect(
-      resolve('--batch-size 100 --microbatches 2 --learning-rate 0.25 --seed 0 --test-samples 0 --checkpoint-every 7'),
+      resolve(
+        '--batch-size 100 --microbatches 2 --learning-rate 0.25 --seed 0 --test-samples 0 --checkpoint-every 7 --digest-every 0',
+      ),
     ).toMatchObject({
       globalBatch: 100,
       microbatches: 2,
@@ -105,6 +120,8 @@ describe('resolveRun', () => {
       seed: 0,
       testSamples: 0,
       checkpointEverySteps: 7,
+      digestEverySteps: 0,
+      auditRate: 0,
     });
   });
 

@@ -60,6 +60,8 @@ describe('values and where they come from', () => {
       allowChangedJob: false,
       checkpointEvery: undefined,
       keepCheckpoints: 3,
+      digestEvery: 100,
+      audit: 0,
       trainSamples: undefined,
       testSamples: undefined,
       augment: undefined,
@@ -83,7 +85,7 @@ describe('values and where they come from', () => {
   test('all flags of the contract are taken', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
-        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 ' +
+        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 --audit 0.25 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0',
     );
@@ -111,6 +113,8 @@ describe('values and where they come from', () => {
       allowChangedJob: true,
       checkpointEvery: 10,
       keepCheckpoints: 5,
+      digestEvery: 50,
+      audit: 0.25,
       trainSamples: 640,
       testSamples: 0,
       augment: false,
@@ -354,7 +358,7 @@ describe('refusals name the flag or the variable, and its value', () => {
 
   test('no value of any flag gets past as another type than its own', () => {
     const numeric = Object.values(FLAGS).filter((spec) => /<(n|m|x|steps|seconds)>$/.test(spec.syntax));
-    expect(numeric.length).toBe(16);
+    expect(numeric.length).toBe(17);
     fc.assert(
       fc.property(fc.constantFrom(...numeric), fc.string({ minLength: 1 }), (spec, text) => {
         fc.pre(!/^[\d.]/.test(text) && !text.includes(' '));

@@ -17,6 +17,7 @@ import type { NatsStream } from '../../nats/stream.ts';
 import { SMALL_WINDOW_BYTES } from '../../protocol/byte-stream.ts';
 import { messageHead } from '../../protocol/message-stream.ts';
 import type { WorkerMessage } from '../../protocol/messages.ts';
+import { fixedSilence } from '../../protocol/silence.ts';
 import type { ControlLink } from '../../worker/control-link.ts';
 import { connectControlOverNats } from '../../worker/nats-control-link.ts';
 import { arrivals, controlContract, TOKEN, type ControlWay, type RawEnd } from '../control/contract.ts';
@@ -25,7 +26,7 @@ import { serverAt, startNatsServer, type RunningServer } from './nats-server.ts'
 
 const RUN = 'run-1';
 const SUBJECT = `lockstep.${RUN}.control`;
-const timing = { beatMs: 100, silenceMs: 5000 };
+const timing = { beatMs: 100, silence: fixedSilence(5000) };
 
 let running: RunningServer;
 let server: NatsServer;
@@ -54,7 +55,7 @@ afterAll(async () => {
 });
 
 const joined = async (run: string, token: string | null): Promise<ControlLink> =>
-  keep(await connectControlOverNats(server, run, token, timing));
+  keep(await connectControlOverNats(server, run, token, null, timing));
 
 function rawEnd(nats: Nats, stream: NatsStream): RawEnd {
   let isHeld = false;

@@ -3,6 +3,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { connectNats, type Nats } from '../../nats/connect.ts';
 import { WINDOW_BYTES } from '../../protocol/byte-stream.ts';
+import { fixedSilence } from '../../protocol/silence.ts';
 import { connectOverNats, listenOverNats } from '../../worker/collective/links/nats.ts';
 import { serverAt, startNatsServer, type RunningServer } from './nats-server.ts';
 import { collector, headerOf, linkContract, payloadOf, type LinkPair } from '../worker/collective/links/contract.ts';
@@ -10,7 +11,7 @@ import { collector, headerOf, linkContract, payloadOf, type LinkPair } from '../
 const TOKEN = 'the token of the run';
 const RUN = 'run 1.with*odd>signs';
 const self = { generation: 1, rank: 1 };
-const common = { token: TOKEN, run: RUN, self, timing: { beatMs: 100, silenceMs: 3000 } };
+const common = { token: TOKEN, run: RUN, self, timing: { beatMs: 100, silence: fixedSilence(3000) } };
 
 let server: RunningServer;
 const connections: Nats[] = [];

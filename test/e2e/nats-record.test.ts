@@ -49,6 +49,8 @@ const begun = (resumedFromStep: number | null): JournalInput => ({
     transport: 'nats',
     bucketBytes: 1024,
     checkpointEverySteps: 0,
+    digestEverySteps: 0,
+    auditRate: 0,
   }),
 });
 const membership = {

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { ByteStream, STREAM_HEAD_BYTES, WINDOW_BYTES } from '../../protocol/byte-stream.ts';
 import type { LinkEnd } from '../../protocol/link.ts';
+import { fixedSilence } from '../../protocol/silence.ts';
 
 const SILENCE_MS = 1000;
 
@@ -19,7 +20,7 @@ class Side {
       chunkBytes,
       windowOut: WINDOW_BYTES,
       windowIn: WINDOW_BYTES,
-      silenceMs: SILENCE_MS,
+      silence: fixedSilence(SILENCE_MS),
       nowMs: 0,
       publish: (message, isBeat) => {
         this.out.push(message);
@@ -125,11 +126,11 @@ describe('a stream of bytes', () => {
     expect(a.beats).toEqual([true]);
     b.stream.tick(900);
     for (const message of a.out.splice(0)) b.stream.hear(message);
-    b.stream.tick(1400);
-    b.stream.tick(1900);
+    // Heard of between 900 and 1400: the later one counts.
+    for (const nowMs of [1400, 1900, 2400]) b.stream.tick(nowMs);
     expect(b.end).toBeNull();
-    b.stream.tick(1901);
-    expect(b.end).toEqual({ because: 'nothing was heard of it for 1 s', error: null });
+    b.stream.tick(2401);
+    expect(b.end).toEqual({ because: 'nothing was heard of it for 1 s, where 1 s is the limit', error: null });
   });
 
   it('does not take it for the other’s silence that its own process was held up', () => {
@@ -137,7 +138,7 @@ describe('a stream of bytes', () => {
     side.stream.tick(60_000);
     expect(side.end).toBeNull();
     side.stream.tick(60_001);
-    expect(side.end?.because).toBe('nothing was heard of it for 1 s');
+    expect(side.end?.because).toBe('nothing was heard of it for 1 s, where 1 s is the limit');
   });
 
   it.each<[string, number[]]>([

@@ -10,6 +10,7 @@ import { LockstepError } from '../../protocol/errors.ts';
 import { encodeFrameHeader, FrameReader, MAX_FRAME_BYTES, type FrameHeader } from '../../protocol/frame.ts';
 import type { LinkEnd } from '../../protocol/link.ts';
 import { decodeCoordinatorMessage, decodeWorkerMessage, encodeMessage } from '../../protocol/messages.ts';
+import { fixedSilence } from '../../protocol/silence.ts';
 import {
   frameRecord,
   mappedRecord,
@@ -243,7 +244,7 @@ describe('more than a million inputs', () => {
           chunkBytes: 1000,
           windowOut: 1000,
           windowIn: 1000,
-          silenceMs: 1000,
+          silence: fixedSilence(1000),
           nowMs: 0,
           publish: () => {},
           ended: (how) => {

@@ -108,6 +108,8 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       dataThreads: null,
       gradientCompression: 'none',
       checkpointEverySteps: 0,
+      digestEverySteps: 0,
+      auditRate: 0,
     },
   },
   STATE,

@@ -1,6 +1,8 @@
 // The training loop with a toy engine and an exchange in memory: no socket, no TensorFlow, real batch plan and optimizer.
 
+import { createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
+import { Audits } from '../../coordinator/core/audits.ts';
 import type { Optimizer, Split } from '../../jobs/contract.ts';
 import type { BatchPlan } from '../../protocol/batch-plan.ts';
 import type { StepReport, WorkerMessage } from '../../protocol/messages.ts';
@@ -161,6 +163,8 @@ async function trainAll(
           plan,
           steps: 6,
           checkpointEverySteps: 0,
+          digestEverySteps: 0,
+          audit: null,
           learningRate: 0.001,
           testSamples: TEST,
           engine: toyEngine(),
@@ -255,6 +259,104 @@ describe('train', () => {
     expect(evaluations(outcomes[1] as Outcome).map((e) => e.step)).toEqual([3, 5]);
   });
 
+  it('reports the digest of its weights each so many steps, the same on every rank, and not between', async () => {
+    const outcomes = await trainAll(2, () => ({ digestEverySteps: 2, testSamples: 0 }));
+    const digests = outcomes.map(({ reports }) => reports.map(({ digest }) => digest));
+    expect(digests[0]).toEqual(digests[1]);
+    expect(digests[0]?.map((digest) => digest !== undefined)).toEqual([false, true, false, true, false, true]);
+    const weights = outcomes[0]?.state.weights ?? new Float32Array(0);
+    expect(digests[0]?.at(-1)).toBe(createHash('sha256').update(new Uint8Array(weights.buffer)).digest('hex'));
+    expect((await trainAll(1))[0]?.reports.some((report) => 'digest' in report)).toBe(false);
+  });
+
+  describe('with audits', () => {
+    const audit = (rate: number): TrainingContext['audit'] => ({
+      rate,
+      loader: new BatchLoader({ plan, split: split(TRAIN), inputShape: SHAPE, augment: null }),
+    });
+
+    it('gives the same bits as without, and two digests of each microbatch that has samples, from two ranks', async () => {
+      // Its gradient depends on all that a microbatch is: samples and the key of chance.
+      const keyed = (): Engine => {
+        const engine = toyEngine();
+        const { gradient } = engine;
+        engine.gradient = async (batch, out, buckets) => {
+          await gradient(batch, out);
+          const { seed, step, microbatch } = batch.random;
+          out[0] = (out[0] ?? 0) + seed + step / 8 + microbatch / 128;
+          buckets?.list.forEach((_, index) => buckets.ready(index));
+        };
+        return engine;
+      };
+      const [lone] = await trainAll(1, () => ({ engine: keyed() }));
+      const alone = lone?.state.weights ?? new Float32Array();
+      for (const worldSize of [2, 3, 4]) {
+        const outcomes = await trainAll(worldSize, () => ({ engine: keyed(), audit: audit(1), testSamples: 0 }));
+        for (const { state } of outcomes) expect([...state.weights]).toEqual([...alone]);
+        const found = outcomes.flatMap(({ reports }, rank) =>
+          reports.flatMap(({ step, audits = [] }) => audits.map((one) => ({ ...one, step, rank }))),
+        );
+        const owners = found.filter((one) => one.as === 'owner');
+        // Five whole batches of four and two short ones of two samples: in 6 steps 4 x 4 + 2 x 2 microbatches.
+        expect(owners).toHaveLength(20);
+        expect(found).toHaveLength(40);
+        for (const { step, microbatch, digest, rank } of owners) {
+          const other = found.filter((f) => f.as === 'auditor' && f.step === step && f.microbatch === microbatch);
+          expect(other).toEqual([expect.objectContaining({ digest, rank: (rank + 1) % worldSize })]);
+        }
+      }
+    });
+
+    it('computes only the share that is asked for again, nothing where nobody else is', async () => {
+      let gradients = 0;
+      const counting = (): Engine => {
+        const engine = toyEngine();
+        const { gradient } = engine;
+        engine.gradient = (...call) => (gradients++, gradient(...call));
+        return engine;
+      };
+      const outcomes = await trainAll(2, () => ({ engine: counting(), audit: audit(0.3), testSamples: 0 }));
+      const audited = gradients - 20;
+      expect(audited).toBeGreaterThan(0);
+      expect(audited).toBeLessThan(20);
+      const found = outcomes.flatMap(({ reports }) => reports.flatMap(({ audits = [] }) => audits));
+      expect(found.filter((one) => one.as === 'auditor')).toHaveLength(audited);
+      expect(found.filter((one) => one.as === 'owner')).toHaveLength(audited);
+      gradients = 0;
+      const [lone] = await trainAll(1, () => ({ engine: counting(), audit: audit(1), testSamples: 0 }));
+      expect(gradients).toBe(20);
+      expect(lone?.reports.every(({ audits }) => audits === undefined)).toBe(true);
+    });
+
+    it('finds a worker that flips a bit of its gradients, though all end with the same, wrong weights', async () => {
+      const flipping = (): Engine => {
+        const engine = toyEngine();
+        const { gradient } = engine;
+        engine.gradient = async (batch, out, buckets) => {
+          await gradient(batch, out);
+          const bits = new Int32Array(out.buffer, out.byteOffset, 1);
+          bits[0] = (bits[0] ?? 0) ^ (1 << 20);
+          buckets?.list.forEach((_, index) => buckets.ready(index));
+        };
+        return engine;
+      };
+      const outcomes = await trainAll(4, (rank) => ({
+        audit: audit(1),
+        digestEverySteps: 1,
+        testSamples: 0,
+        ...(rank === 2 && { engine: flipping() }),
+      }));
+      expect(new Set(outcomes.map(({ reports }) => reports.at(-1)?.digest)).size).toBe(1);
+      expect(outcomes[0]?.state.weights).not.toEqual((await trainAll(1))[0]?.state.weights);
+      const audits = new Audits();
+      const members = ['w0', 'w1', 'w2', 'w3'];
+      const firstStep = outcomes.flatMap(({ reports: [report] }, rank) =>
+        audits.accept(`w${rank}`, report?.step ?? 0, report?.audits ?? [], members),
+      );
+      expect(firstStep.map(({ culprit }) => culprit)).toEqual(['w2']);
+    });
+  });
+
   it('keeps the residuals of every rank where there are some', async () => {
     const compressed = exchanges(2).map((collective, rank) => ({
       ...collective,
@@ -300,6 +402,8 @@ describe('train', () => {
         plan,
         steps: 6,
         checkpointEverySteps: 0,
+        digestEverySteps: 0,
+        audit: null,
         learningRate: 0.001,
         testSamples: 0,
         engine: toyEngine(),

@@ -11,9 +11,14 @@ const DIGEST_B = 'b'.repeat(64);
 
 /** 10 samples, batches of 4: three steps an epoch; two epochs. */
 function options(
-  change: Partial<RunOptions> & { steps?: number; microbatches?: number; gradientCompression?: 'bf16' } = {},
+  change: Partial<RunOptions> & {
+    steps?: number;
+    microbatches?: number;
+    gradientCompression?: 'bf16';
+    auditRate?: number;
+  } = {},
 ): RunOptions {
-  const { steps = 6, microbatches = 4, gradientCompression = 'none', ...rest } = change;
+  const { steps = 6, microbatches = 4, gradientCompression = 'none', auditRate = 0, ...rest } = change;
   return {
     config: {
       run: 'r',
@@ -36,6 +41,8 @@ function options(
       dataThreads: null,
       gradientCompression,
       checkpointEverySteps: 0,
+      digestEverySteps: 0,
+      auditRate,
     },
     plan: { samples: 10, globalBatch: 4, microbatches, seed: 1 },
     workers: 2,
@@ -355,6 +362,110 @@ describe('training', () => {
     const effects = story.say('w1', carrying(1));
     expect(kinds(effects)).toContain('send refused to w1');
     expect(kinds(effects)).toContain('send generation to w0');
+  });
+
+  it('remembers the digest that all members reported, and asks no more of a step without one', () => {
+    const story = new Story().begun();
+    story.steps(1, 1);
+    for (const w of ['w0', 'w1']) story.say(w, report(2, { digest: DIGEST_A }));
+    expect(story.run.digests.agreed).toEqual({ step: 2, digest: DIGEST_A });
+    expect(story.run.rootCause).toBeNull();
+  });
+
+  it('tells of members whose weights differ, and fails the run', () => {
+    const story = new Story({ supervised: false }).begun();
+    story.say('w0', report(1, { digest: DIGEST_A }));
+    const effects = story.say('w1', report(1, { digest: DIGEST_B }));
+    expect(effects).toContainEqual({
+      kind: 'tell',
+      event: {
+        kind: 'mismatch',
+        what: 'weights',
+        step: 1,
+        workers: ['w0', 'w1'],
+        because: expect.stringContaining('no majority') as string,
+      },
+    });
+    story.say('w0', linked(2, 1, DIGEST_A));
+    story.say('w1', linked(2, 1, DIGEST_B));
+    expect(story.run.rootCause).toMatchObject({ code: 'E_DIGEST' });
+    expect(story.run.digests.agreed).toBeNull();
+  });
+
+  it('sends away the one of three members whose weights differ', () => {
+    const story = new Story({ workers: 3, supervised: false });
+    const all = ['w0', 'w1', 'w2'];
+    for (const [i, w] of all.entries()) story.say(w, hello(100 + i, i));
+    for (const w of all) story.say(w, ready());
+    story.link(1, 0);
+    const effects = all.flatMap((w) => story.say(w, report(1, { digest: w === 'w1' ? DIGEST_B : DIGEST_A })));
+    expect(effects).toContainEqual({
+      kind: 'tell',
+      event: expect.objectContaining({ kind: 'mismatch', workers: ['w1'] }) as unknown,
+    });
+    expect(kinds(effects)).toContain('send refused to w1');
+    expect(story.run.members().map((w) => w.id)).toEqual(['w0', 'w2']);
+  });
+
+  it('goes back to what was kept before a microbatch whose worker had other bits than two others, without that worker', () => {
+    const story = new Story({ auditRate: 1, workers: 3, supervised: false });
+    const all = ['w0', 'w1', 'w2'];
+    for (const [i, w] of all.entries()) story.say(w, hello(100 + i, i));
+    for (const w of all) story.say(w, ready());
+    story.link(1, 0);
+    const found = (step: number, microbatch: number, as: 'owner' | 'auditor', digest: string): WorkerMessage =>
+      report(step, { audits: [{ microbatch, digest, as }] });
+    for (const w of all) story.say(w, report(1));
+    story.say('w0', state(1));
+    story.say('w0', found(2, 1, 'auditor', DIGEST_A));
+    story.say('w1', found(2, 1, 'owner', DIGEST_B));
+    story.say('w1', found(3, 2, 'auditor', DIGEST_B));
+    story.say('w2', report(2));
+    const effects = story.say('w2', found(3, 2, 'owner', DIGEST_A));
+    expect(kinds(effects)).toContain('send refused to w1');
+    story.say('w0', linked(2, 2, DIGEST_A));
+    const begun = story.say('w2', linked(2, 3, DIGEST_A));
+    expect(begun.filter((e) => e.kind === 'send')[0]).toMatchObject({
+      message: { kind: 'begin', step: 1, source: { kind: 'coordinator' } },
+    });
+    expect(story.run.stepsLost).toBe(2);
+  });
+
+  const audited = (digest: string, as: 'owner' | 'auditor', step = 1): WorkerMessage =>
+    report(step, { audits: [{ microbatch: 3, digest, as }] });
+
+  it('goes on while audits find the same bits', () => {
+    const story = new Story({ auditRate: 1 }).begun();
+    story.say('w0', audited(DIGEST_A, 'auditor'));
+    story.say('w1', audited(DIGEST_A, 'owner'));
+    expect(story.run.audits.compared).toBe(1);
+    expect(story.run.rootCause).toBeNull();
+  });
+
+  it('fails the run, naming both, when a microbatch has other bits on the second of two workers', () => {
+    const story = new Story({ auditRate: 1, supervised: false }).begun();
+    story.say('w0', audited(DIGEST_A, 'auditor'));
+    expect(story.say('w1', audited(DIGEST_B, 'owner'))).toContainEqual({
+      kind: 'tell',
+      event: {
+        kind: 'mismatch',
+        what: 'microbatch',
+        step: 1,
+        workers: ['w1', 'w0'],
+        because: expect.stringContaining('microbatch 3 of step 1 has other bits') as string,
+      },
+    });
+    expect(story.run.rootCause).toMatchObject({ who: 'w1', code: 'E_DIGEST' });
+  });
+
+  it('says that a lone worker has nobody to be audited by', () => {
+    const story = new Story({ auditRate: 0.5, workers: 1 });
+    story.say('w0', hello(100, 0));
+    story.say('w0', ready());
+    expect(story.link(1, 0)).toContainEqual({
+      kind: 'tell',
+      event: { kind: 'warning', message: expect.stringContaining('nothing is audited') as string },
+    });
   });
 
   it('compares the weights in a new generation when two replicas report different loss sums for one step', () => {

@@ -17,12 +17,17 @@ const HELLO: WorkerMessage = {
   pid: 7,
   localRank: null,
 };
+const KEY = '0123456789abcdef'.repeat(2);
+const QUICK = { floorMs: 100, ceilingMs: 100, lookMostMs: 50 };
 // Not the codec under test: a peer of another make.
 const pack = (value: unknown): Buffer => new Packr({ useRecords: false }).pack(value);
 
 interface Rig {
   readonly url: string;
+  readonly origin: string;
   readonly port: number;
+  /** Why the links that are watched have ended. */
+  readonly ended: string[];
   readonly refused: string[];
   readonly warnings: string[];
   readonly received: [string, WorkerMessage][];
@@ -61,6 +66,8 @@ async function start(change: Partial<ControlOptions> = {}): Promise<Rig> {
   return {
     ...rig,
     port,
+    ended: [],
+    origin: `ws://127.0.0.1:${port}`,
     url: `ws://127.0.0.1:${port}/control`,
     arrival: () => {
       const connection = arrived.shift();
@@ -86,6 +93,24 @@ async function join(rig: Rig): Promise<{ socket: WebSocket; connection: ControlC
   const socket = dial(rig.url);
   await once(socket, 'open');
   return { socket, connection: await rig.arrival() };
+}
+
+const withKey = (key: string): ClientOptions => ({
+  headers: { authorization: 'Bearer secret', 'lockstep-heart': key },
+});
+
+async function joinWithHeart(rig: Rig): Promise<{ socket: WebSocket; connection: ControlConnection }> {
+  const socket = dial(rig.url, withKey(KEY));
+  await once(socket, 'open');
+  const connection = await rig.arrival();
+  void connection.closed.then(({ because }) => rig.ended.push(because));
+  return { socket, connection };
+}
+
+async function openHeart(rig: Rig): Promise<WebSocket> {
+  const heart = dial(`${rig.origin}/heart`, withKey(KEY));
+  await once(heart, 'open');
+  return heart;
 }
 
 async function statusOf(socket: WebSocket): Promise<number | undefined> {
@@ -285,6 +310,55 @@ describe('the end of a connection', () => {
       clockMs += 30;
     }
     expect(socket.readyState).toBe(WebSocket.OPEN);
+  });
+
+  it('a peer that answers nothing lives as long as its heart beats, and dies with it', async () => {
+    const rig = await start({ timing: { pingEveryMs: 5, silenceMs: 20, beatEveryMs: 5, silence: QUICK } });
+    const { socket, connection } = await joinWithHeart(rig);
+    socket.pause();
+    const heart = await openHeart(rig);
+    // Ten times as long as a link without a heart is given, in beats.
+    for (let beats = 0; beats < 40; beats++) await once(heart, 'ping');
+    expect(rig.ended).toEqual([]);
+    heart.pause();
+    expect((await connection.closed).because).toMatch(
+      /^nothing was heard of it for 0\.\d s, where 0\.1 s is the limit$/,
+    );
+  });
+
+  it('a peer whose heart’s connection ends is dead, once there was time to hear what it said before', async () => {
+    const rig = await start({ timing: { closeGraceMs: 5 } });
+    const { connection } = await joinWithHeart(rig);
+    const heart = await openHeart(rig);
+    heart.terminate();
+    expect((await connection.closed).because).toBe('its heart stopped');
+  });
+
+  it('a link that ends takes its heart with it', async () => {
+    const rig = await start();
+    const { socket } = await joinWithHeart(rig);
+    const heart = await openHeart(rig);
+    socket.close();
+    await once(heart, 'close');
+    expect(heart.readyState).toBe(WebSocket.CLOSED);
+  });
+
+  it.each<[string, string, number]>([
+    ['of a link that is not there', 'f'.repeat(32), 404],
+    ['with a malformed key', 'me', 404],
+    ['for a link that has one', KEY, 409],
+  ])('a heart %s is refused', async (_, key, status) => {
+    const rig = await start();
+    await joinWithHeart(rig);
+    await openHeart(rig);
+    expect(await statusOf(dial(`${rig.origin}/heart`, withKey(key)))).toBe(status);
+  });
+
+  it('a heart shows the token, too, and a second link may not take the first one’s heart', async () => {
+    const rig = await start();
+    await joinWithHeart(rig);
+    expect(await statusOf(dial(`${rig.origin}/heart`, { headers: { 'lockstep-heart': KEY } }))).toBe(401);
+    expect(await statusOf(dial(rig.url, withKey(KEY)))).toBe(409);
   });
 
   it('at the end of the run all are closed with 1000, and new ones find nobody', async () => {

@@ -204,6 +204,15 @@ describe('values', () => {
     expect(await samplesOf(made)).toContain('lockstep_digest_mismatches_total{run="r1"} 1');
   });
 
+  it('a mismatch among several and the failure that it becomes are one; another worker’s is another', async () => {
+    const made = metrics();
+    const mismatch = { kind: 'mismatch', what: 'weights', step: 7, because: 'b' } as const;
+    made.observe({ ...mismatch, workers: ['w0', 'w1'] });
+    made.observe({ kind: 'failed', cause: DIGEST_CAUSE });
+    made.observe({ ...mismatch, workers: ['w5'] });
+    expect(await samplesOf(made)).toContain('lockstep_digest_mismatches_total{run="r1"} 2');
+  });
+
   it('codes that a peer makes up share one label', async () => {
     const made = metrics();
     made.countRefusal('E_UNAUTHORIZED');

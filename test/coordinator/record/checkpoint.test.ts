@@ -38,6 +38,8 @@ const CONFIG: RunConfig = {
   dataThreads: null,
   gradientCompression: 'none',
   checkpointEverySteps: 0,
+  digestEverySteps: 0,
+  auditRate: 0,
 };
 
 /** 0x3f800000 and 0xc0000000, little-endian: what [1, -2] is on disk. */

@@ -33,6 +33,8 @@ const CONFIG: RunConfig = {
   dataThreads: null,
   gradientCompression: 'none',
   checkpointEverySteps: 0,
+  digestEverySteps: 100,
+  auditRate: 0,
 };
 
 const T = '2026-11-23T16:00:00.000Z';

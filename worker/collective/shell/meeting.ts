@@ -2,6 +2,7 @@
 
 import { connectNats } from '../../../nats/connect.ts';
 import type { NatsServer } from '../../../nats/server.ts';
+import { BEAT_EVERY_MS, BUSY_SILENCE } from '../../../protocol/heartbeat.ts';
 import type { Link } from '../../../protocol/link.ts';
 import type { Tls } from '../../../protocol/tls.ts';
 import { connectOverNats, listenOverNats } from '../links/nats.ts';
@@ -41,12 +42,14 @@ export async function openMeeting(options: LinkOptions): Promise<Meeting> {
     };
   }
   const { token, run } = options;
+  // This thread is never held by an engine (startCommunication sees to that).
+  const timing = { beatMs: BEAT_EVERY_MS, silence: BUSY_SILENCE };
   const nats = await connectNats(options.nats, `lockstep ${run}: gradients`);
-  const listener = await listenOverNats(nats, { token, run });
+  const listener = await listenOverNats(nats, { token, run, timing });
   return {
     url: listener.url,
     accept: (peer) => listener.accept(peer),
-    connect: (url, self) => connectOverNats(nats, url, { token, run, self }),
+    connect: (url, self) => connectOverNats(nats, url, { token, run, self, timing }),
     close: async () => {
       await listener.close();
       await nats.close();
