@@ -369,12 +369,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await kept?.record?.settled();
     await metricsLog.close().catch(() => {});
     await attempt('report', writeReport(runDirectory.path, report));
-    let wrongWish: Error | null = null;
+    const wrongWishes: Error[] = [];
     if (options.reportFile !== null) {
       const copied = copyReport(runDirectory.path, options.reportFile, report);
       await copied.catch((error: unknown) => {
         if (isDiskFailure(error)) written('report', error);
-        else wrongWish = error instanceof Error ? error : new Error(String(error));
+        else wrongWishes.push(error instanceof Error ? error : new Error(String(error)));
       });
     }
     options.onView(view());
@@ -383,7 +383,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await nats?.close();
     await http.close();
     await runDirectory.release();
-    if (wrongWish !== null) throw wrongWish;
+    const [wrongWish] = wrongWishes;
+    if (wrongWish !== undefined) throw wrongWish;
     return { outcome, report };
   };
 
