@@ -201,6 +201,8 @@ export class Run {
   private readonly restarts = new Map<number, number>();
   private waitingSinceMs: number | null = null;
   private generationFirstStep = 0;
+  /** Steps done by the most advanced state that some member has had since the last beginning. */
+  private stepHeld: number;
   /** Loss sums by step: replicas must agree on them to the bit. */
   private readonly agreed = new Map<number, number>();
   private readonly evaluations = new Map<number, Map<string, EvaluationReport>>();
@@ -217,6 +219,7 @@ export class Run {
     const resumeStep = options.resumed?.step ?? null;
     this.kept = options.resumed;
     this.step = resumeStep ?? 0;
+    this.stepHeld = this.step;
     this.evaluatedStep = resumeStep ?? -1;
     this.checkpointStep = resumeStep;
     this.stepsLost = options.stepsLost;
@@ -535,7 +538,8 @@ export class Run {
     this.isHolding = hold;
     if (!hold) this.waitingSinceMs = null;
     // Steps that are on record and whose result nobody has any more are done again.
-    this.stepsLost += Math.max(0, this.step - step);
+    this.stepsLost += Math.max(0, this.stepHeld - step);
+    this.stepHeld = step;
     this.step = Math.max(this.step, step);
     this.generationFirstStep = step + 1;
     this.evaluations.clear();
@@ -656,6 +660,7 @@ export class Run {
     if (report.step !== worker.step + 1)
       return this.accuse(worker, nowMs, `step ${report.step} reported after step ${worker.step}`);
     worker.step = report.step;
+    this.stepHeld = Math.max(this.stepHeld, report.step);
     worker.rssBytes = report.rssBytes;
     worker.peakRssBytes = Math.max(worker.peakRssBytes ?? 0, report.rssBytes);
     if (worker.localRank !== null) this.restarts.delete(worker.localRank);

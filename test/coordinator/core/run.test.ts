@@ -853,6 +853,24 @@ describe('a lost worker', () => {
     expect(story.run.receive(written, story.now).at(-1)).toEqual({ kind: 'end', outcome: 'done' });
   });
 
+  it('and another and another: a step that is being done again is lost once', () => {
+    const story = new Story({ restartLimit: 2 }).begun();
+    story.steps(1, 3);
+    story.run.receive(killed, story.now);
+    story.run.receive(killedToo, story.now);
+    story.say('w2', hello(102, 1));
+    story.say('w2', ready());
+    const first = story.run.generation;
+    story.say('w2', linked(first, 0));
+    expect(story.run.stepsLost).toBe(3);
+    story.say('w2', { ...report(1), generation: first } as WorkerMessage);
+    story.say('w3', hello(103, 0));
+    story.say('w3', ready());
+    story.say('w3', linked(first + 1, 0));
+    story.say('w2', linked(first + 1, 1, DIGEST_A));
+    expect(story.run.stepsLost).toBe(3);
+  });
+
   it('below the minimum while the run stops: who is left is not waited with', () => {
     const story = new Story({ minWorkers: 2 }).begun();
     story.run.receive(closed('w1'), story.now);
