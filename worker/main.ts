@@ -12,6 +12,7 @@ import type { JobReference, RunConfig } from '../protocol/run-config.ts';
 import type { Tls } from '../protocol/tls.ts';
 import type { LocalWays } from './collective/links/ws.ts';
 import { hasCoresToSpare, startCommunication } from './collective/shell/communication.ts';
+import type { Communication } from './collective/shell/generation.ts';
 import { connectControl, type ControlLink } from './control-link.ts';
 import { dataThreadsFor } from './data/ahead.ts';
 import { BatchLoader, type Loader } from './data/batch-loader.ts';
@@ -60,28 +61,43 @@ export interface WorkerOptions {
   readonly log: (line: string) => void;
 }
 
+/** What a worker reaches others by. */
+export interface Surroundings {
+  /** This machine's name, as others are told it. */
+  readonly host: string;
+  /** Throws E_COORDINATOR_LOST, E_UNAUTHORIZED or E_TLS. */
+  connect(options: WorkerOptions): Promise<ControlLink>;
+  communicate(options: Parameters<typeof startCommunication>[0]): Promise<Communication>;
+}
+
+/** Sockets, shared memory or a NATS server, as the options say. */
+const REAL: Surroundings = {
+  host: hostname(),
+  connect: ({ coordinator, token, tls }) =>
+    coordinator.kind === 'http'
+      ? connectControl(coordinator.url, token, tls, startHeart)
+      : connectControlOverNats(coordinator.server, coordinator.run, token, startHeart),
+  communicate: startCommunication,
+};
+
 type Welcome = Extract<CoordinatorMessage, { kind: 'welcome' }>;
 
 /** Runs one worker to its end. Returns when it was dismissed; throws what made it fail. */
-export async function runWorker(options: WorkerOptions): Promise<void> {
-  const { coordinator, token, tls } = options;
-  const control =
-    coordinator.kind === 'http'
-      ? await connectControl(coordinator.url, token, tls, startHeart)
-      : await connectControlOverNats(coordinator.server, coordinator.run, token, startHeart);
+export async function runWorker(options: WorkerOptions, around: Surroundings = REAL): Promise<void> {
+  const control = await around.connect(options);
   try {
     control.send({
       kind: 'hello',
       protocol: PROTOCOL_VERSION,
       lockstep: options.lockstepVersion,
       node: process.version,
-      host: hostname(),
+      host: around.host,
       pid: process.pid,
       localRank: options.localRank,
     });
     const welcome = await expectMessage(control, 'welcome');
     options.log(`joined run ${welcome.config.run} as ${welcome.worker}`);
-    await work(options, control, welcome);
+    await work(options, around, control, welcome);
   } catch (error) {
     const told = error instanceof Error ? error : new Error(String(error));
     control.send({
@@ -113,7 +129,12 @@ function isKind<K extends CoordinatorMessage['kind']>(
   return message.kind === kind;
 }
 
-async function work(options: WorkerOptions, control: ControlLink, welcome: Welcome): Promise<void> {
+async function work(
+  options: WorkerOptions,
+  around: Surroundings,
+  control: ControlLink,
+  welcome: Welcome,
+): Promise<void> {
   const { config } = welcome;
   const job = await options.openJob(config.job);
   const engine = await options.openEngine(job, config);
@@ -146,7 +167,7 @@ async function work(options: WorkerOptions, control: ControlLink, welcome: Welco
 
   // A NATS server drops who does not read for a while, and an engine may hold its thread longer: links over one never share it.
   const nats = options.coordinator.kind === 'nats' ? options.coordinator.server : null;
-  const communication = await startCommunication({
+  const communication = await around.communicate({
     ...addressFor(options.peerListen, control.localAddress ?? '127.0.0.1'),
     token: options.token,
     run: config.run,

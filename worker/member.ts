@@ -311,13 +311,15 @@ async function takeState(
   const { state, vectors, engine, config } = replica;
   const { source } = begin;
   if (source.kind === 'held') return;
+  // Taken aside first: who is interrupted has the whole state that it had before.
+  const taken = new Map([...vectors].map(([name, vector]): [string, Float32Array] => [name, vector.slice()]));
   if (source.kind === 'start') {
-    state.weights.set(await engine.initialWeights(config.seed));
-    for (const slot of state.slots) slot.fill(0);
+    for (const vector of taken.values()) vector.fill(0);
+    taken.get('weights')?.set(await engine.initialWeights(config.seed));
   } else if (source.kind === 'rank') {
-    await broadcast(collective, config.microbatches, source.rank, [...vectors.values()]);
+    await broadcast(collective, config.microbatches, source.rank, [...taken.values()]);
   } else {
-    const wanted = new Map([...vectors, ...residuals]);
+    const wanted = new Map([...taken, ...residuals]);
     for (let isWhole = false; !isWhole;) {
       const part = await nextPart();
       if (part.step !== begin.step) {
@@ -326,14 +328,15 @@ async function takeState(
       isWhole = takeStatePart(part, wanted);
     }
   }
-  state.step = begin.step;
-  const found = digestOf(state.weights);
+  const found = digestOf(taken.get('weights') ?? new Float32Array(0));
   if (found !== begin.digest) {
     throw new LockstepError(
       'E_DIGEST',
       `the weights after step ${begin.step} arrived with the digest ${found}, not ${begin.digest}`,
     );
   }
+  for (const [name, vector] of taken) vectors.get(name)?.set(vector);
+  state.step = begin.step;
 }
 
 /**

@@ -209,6 +209,8 @@ export class Run {
   private readonly restarts = new Map<number, number>();
   private waitingSinceMs: number | null = null;
   private generationFirstStep = 0;
+  /** Steps done by the most advanced state that some member has had since the last beginning. */
+  private stepHeld: number;
   /** Loss sums by step: replicas must agree on them to the bit. */
   private readonly agreed = new Map<number, number>();
   private readonly evaluations = new Map<number, Map<string, EvaluationReport>>();
@@ -225,6 +227,7 @@ export class Run {
     const resumeStep = options.resumed?.step ?? null;
     this.kept = options.resumed;
     this.step = resumeStep ?? 0;
+    this.stepHeld = this.step;
     this.evaluatedStep = resumeStep ?? -1;
     this.checkpointStep = resumeStep;
     this.stepsLost = options.stepsLost;
@@ -404,16 +407,22 @@ export class Run {
       // The launcher's order where there is one, so that rank r is the launcher's process r.
       return this.regroup(because, nowMs, { graceful: true, newcomers: ready.toSorted(byLocalRank) });
     }
-    const isLeaving = this.phase === 'stopping' || this.step >= this.options.config.steps;
     const isFull = this.members().length >= this.places;
     // A newcomer can't take over residuals: until it is needed it waits.
     const isOfUse = this.phase === 'waiting' || this.options.config.gradientCompression === 'none';
-    if (this.formation !== null || isLeaving || isFull || !isOfUse || ready.length === 0) {
+    if (this.formation !== null || !this.isTraining() || isFull || !isOfUse || ready.length === 0) {
       for (const worker of ready) worker.state = 'spare';
       return [];
     }
     const because = `${ready.map((w) => w.id).join(', ')} joined`;
     return this.regroup(because, nowMs, { graceful: true, newcomers: ready });
+  }
+
+  /** More workers are of use: there are steps to be done, or nobody but `leaving` is left who could end the run. */
+  private isTraining(leaving: string | null = null): boolean {
+    if (this.phase === 'stopping') return false;
+    if (this.step < this.options.config.steps || this.phase === 'waiting') return true;
+    return this.members().every((w) => w.state === 'lost' || w.id === leaving);
   }
 
   private newcomers(): Worker[] {
@@ -528,14 +537,17 @@ export class Run {
   }
 
   private begin(formation: Formation, beginning: Beginning, nowMs: number): Effect[] {
-    const { generation, because, hold } = formation;
+    const { generation, because } = formation;
     const { step, source, digest } = beginning;
+    // Where nothing is left to be trained, few are enough.
+    const hold = formation.hold && step < this.options.config.steps;
     this.formation = null;
     this.begun = formation.members;
     this.isHolding = hold;
     if (!hold) this.waitingSinceMs = null;
     // Steps that are on record and whose result nobody has any more are done again.
-    this.stepsLost += Math.max(0, this.step - step);
+    this.stepsLost += Math.max(0, this.stepHeld - step);
+    this.stepHeld = step;
     this.step = Math.max(this.step, step);
     this.generationFirstStep = step + 1;
     this.isDistrusted = false;
@@ -580,6 +592,7 @@ export class Run {
       const nobody = '--audit: there is no second worker to compute anything again, so nothing is audited';
       effects.push({ kind: 'tell', event: { kind: 'warning', message: nobody } });
     }
+    if (hold && this.phase === 'stopping') return [...effects, ...this.endWhenComplete()];
     // Who became ready while it formed.
     return [...effects, ...this.takeIn(nowMs)];
   }
@@ -661,6 +674,7 @@ export class Run {
     if (report.step !== worker.step + 1)
       return this.accuse(worker, nowMs, `step ${report.step} reported after step ${worker.step}`);
     worker.step = report.step;
+    this.stepHeld = Math.max(this.stepHeld, report.step);
     worker.rssBytes = report.rssBytes;
     worker.peakRssBytes = Math.max(worker.peakRssBytes ?? 0, report.rssBytes);
     if (worker.localRank !== null) this.restarts.delete(worker.localRank);
@@ -855,14 +869,19 @@ export class Run {
 
   private endWhenComplete(): Effect[] {
     if (this.formation !== null || this.writing > 0 || this.heldState !== null) return [];
-    const members = this.members();
-    const areThrough = members.length > 0 && members.every((w) => w.state === 'finished');
+    const areThrough = this.areThrough();
     if (areThrough && this.step >= this.options.config.steps) {
       const record = { kind: 'finished' as const, step: this.step, digest: this.digest ?? '' };
       return [{ kind: 'journal', record }, ...this.end('done', 'the run is done')];
     }
     const isHeldStateKept = this.isHolding && (this.kept?.step ?? 0) >= this.generationFirstStep - 1;
     return areThrough || (isHeldStateKept && this.phase === 'stopping') ? this.endStopped() : [];
+  }
+
+  /** All members have finished: what is left is to write their last state. */
+  private areThrough(): boolean {
+    const members = this.members();
+    return this.formation === null && members.length > 0 && members.every((w) => w.state === 'finished');
   }
 
   private endStopped(): Effect[] {
@@ -932,8 +951,7 @@ export class Run {
 
   private restart(localRank: number, key: string): Effect[] {
     const restarts = this.restarts.get(localRank) ?? 0;
-    const isLeaving = this.phase === 'stopping' || this.step >= this.options.config.steps;
-    if (isLeaving || this.fatal.has(key) || restarts >= this.options.restartLimit) return [];
+    if (!this.isTraining(key) || this.fatal.has(key) || restarts >= this.options.restartLimit) return [];
     this.restarts.set(localRank, restarts + 1);
     this.processes++;
     return [{ kind: 'start-worker', localRank }];
@@ -1011,7 +1029,7 @@ export class Run {
     }
     const isAnybodyThere = [...this.workers.values()].some((w) => w.isConnected && w.state !== 'lost');
     const isAnybodyComing = !this.options.supervised || this.processes > 0 || this.inquiries.size > 0;
-    if (isAnybodyThere || isAnybodyComing || this.firstLoss === null) return effects;
+    if (isAnybodyThere || isAnybodyComing || this.areThrough() || this.firstLoss === null) return effects;
     return [...effects, ...this.failBy(this.firstLoss)];
   }
 

@@ -929,6 +929,66 @@ describe('a lost worker', () => {
     expect(story.run.rootCause).toMatchObject({ who: 'w2', code: 'E_TRAINING' });
   });
 
+  const killedToo = { ...killed, pid: 100, localRank: 0 } as const;
+
+  it('is started anew when all steps are done and nobody else is left to end the run', () => {
+    const story = new Story({ steps: 1, restartLimit: 1 }).begun();
+    story.steps(1, 1);
+    expect(kinds(story.run.receive(killed, story.now))).not.toContain('start-worker');
+    expect(kinds(story.run.receive(killedToo, story.now))).toContain('start-worker');
+    story.say('w2', hello(102, 0));
+    expect(kinds(story.say('w2', ready()))).toContain('send generation to w2');
+  });
+
+  it('below the minimum does not matter when all steps are done: who is left ends the run', () => {
+    const story = new Story({ steps: 1, minWorkers: 2 }).begun();
+    story.steps(1, 1);
+    story.run.receive(killed, story.now);
+    const begun = story.say('w0', linked(2, 1, DIGEST_A));
+    expect(begun.filter((e) => e.kind === 'send')).toMatchObject([{ message: { hold: false, evaluate: true } }]);
+  });
+
+  it('that had finished does not fail the run while the last checkpoint is written', () => {
+    const story = new Story({ steps: 1 }).begun();
+    story.run.receive(killed, story.now);
+    story.say('w0', linked(2, 0));
+    story.say('w0', { ...report(1), generation: 2 } as WorkerMessage);
+    story.say('w0', state(1));
+    const chunks = [{ index: 0, samples: 5, lossSum: 2, correct: 3 }];
+    story.say('w0', { ...evaluation(1, chunks), generation: 2 } as WorkerMessage);
+    story.say('w0', finished(1, DIGEST_A, 2));
+    story.run.receive(closed('w0'), story.now);
+    expect(story.run.receive(killedToo, story.now)).toEqual([]);
+    expect(kinds(story.run.receive({ kind: 'tick' }, story.now + 10_000))).not.toContain('end');
+    const written = { kind: 'checkpoint-written', step: 1, digest: DIGEST_A, directory: 'd', seconds: 0 } as const;
+    expect(story.run.receive(written, story.now).at(-1)).toEqual({ kind: 'end', outcome: 'done' });
+  });
+
+  it('and another and another: a step that is being done again is lost once', () => {
+    const story = new Story({ restartLimit: 2 }).begun();
+    story.steps(1, 3);
+    story.run.receive(killed, story.now);
+    story.run.receive(killedToo, story.now);
+    story.say('w2', hello(102, 1));
+    story.say('w2', ready());
+    const first = story.run.generation;
+    story.say('w2', linked(first, 0));
+    expect(story.run.stepsLost).toBe(3);
+    story.say('w2', { ...report(1), generation: first } as WorkerMessage);
+    story.say('w3', hello(103, 0));
+    story.say('w3', ready());
+    story.say('w3', linked(first + 1, 0));
+    story.say('w2', linked(first + 1, 1, DIGEST_A));
+    expect(story.run.stepsLost).toBe(3);
+  });
+
+  it('below the minimum while the run stops: who is left is not waited with', () => {
+    const story = new Story({ minWorkers: 2 }).begun();
+    story.run.receive(closed('w1'), story.now);
+    story.run.receive({ kind: 'stop-requested', because: 'Ctrl-C' }, story.now);
+    expect(story.say('w0', linked(2, 0)).at(-1)).toEqual({ kind: 'end', outcome: 'stopped' });
+  });
+
   it('is the last one: a supervised run whose processes are all gone for good has failed', () => {
     const story = new Story().begun();
     story.run.receive(killed, story.now);

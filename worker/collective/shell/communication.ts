@@ -6,7 +6,7 @@ import { availableParallelism } from 'node:os';
 import { inRankOrder, planFor, type Communication } from './generation.ts';
 import { inPlace } from './in-place.ts';
 import { openLinks } from './link-up.ts';
-import { openMeeting, type LinkOptions } from './meeting.ts';
+import { openMeeting, type LinkOptions, type Meeting } from './meeting.ts';
 import { startThread } from './threaded.ts';
 
 /** True where `workers` workers of this machine leave each a core for its communication besides the engine's. */
@@ -19,8 +19,11 @@ export async function startCommunication(
   options: LinkOptions & { readonly threaded: boolean },
 ): Promise<Communication> {
   const { threaded, ...links } = options;
-  if (threaded) return startThread(links);
-  const meeting = await openMeeting(links);
+  return threaded ? startThread(links) : communicateOver(await openMeeting(links), links);
+}
+
+/** In place, with the peers that `meeting` meets. */
+export function communicateOver(meeting: Meeting, links: Pick<LinkOptions, 'nats'>): Communication {
   return {
     url: meeting.url,
     open: async (partial, members, signal) => {
