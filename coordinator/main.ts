@@ -32,7 +32,7 @@ import { aheadOf, openNatsRecord } from './nats/record.ts';
 import { claimRun } from './nats/rivals.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import type { RunRecord } from './record/journal-schema.ts';
-import { jobChangesIn, lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
+import { jobChangesIn, firstNameAfter, lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
 import { isDiskFailure } from './record/atomic.ts';
@@ -42,6 +42,7 @@ import type { RunDirectory } from './record/run-directory.ts';
 
 // The launcher comes in by this door: it opens the record before it starts a coordinator on it.
 export { latestCheckpoint, type Checkpoint } from './record/checkpoint.ts';
+export { configOf } from './record/journal.ts';
 export { lastStepOf } from './record/metrics-log.ts';
 export { holdsRun, latestRun, openRunDirectory, type RunDirectory } from './record/run-directory.ts';
 
@@ -69,7 +70,7 @@ export interface CoordinatorOptions {
   readonly runDirectory: RunDirectory;
   /** The checkpoint to go on from. */
   readonly resume: {
-    readonly checkpoint: Checkpoint;
+    readonly checkpoint: Checkpoint | null;
     readonly directory: string;
     readonly stepsLost: number;
     /** The job's SHA-256 in the checkpoint, where it is another one now and that is allowed. */
@@ -133,9 +134,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     waitLimitMs: options.waitLimitMs,
     restartLimit: options.restartLimit,
     resumed: resume?.checkpoint ?? null,
-    progress: resume === null ? NO_PROGRESS : resume.checkpoint.progress,
+    progress: resume?.checkpoint?.progress ?? NO_PROGRESS,
     stepsLost: resume?.stepsLost ?? 0,
     lastGeneration: lastGenerationIn(before),
+    workersLost: before.filter((record) => record.kind === 'lost').length,
   });
   const alarms = new RecordAlarms();
   const view = (): RunView =>
@@ -191,7 +193,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   );
   const metricsLog = await opening(
     openMetricsLog(runDirectory.path, {
-      keepSteps: resume?.checkpoint.step ?? 0,
+      keepSteps: resume?.checkpoint?.step ?? 0,
       observe: (failure) => written('metrics', failure),
     }),
   );
@@ -394,14 +396,15 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     kind: 'run',
     lockstep: options.lockstepVersion,
     config,
-    resumedFromStep: resume?.checkpoint.step ?? null,
+    resumedFromStep: resume === null ? null : (resume.checkpoint?.step ?? 0),
     ...(jobChangedFrom !== null && { jobChangedFrom }),
     ...(nats !== null && { nats: natsOf() }),
   };
   /** Nobody says so for a job that is the same: its model is, too. */
   const refuseOtherModel = (message: WorkerMessage): void => {
-    if (message.kind !== 'ready' || resume === null || jobChangedFrom === null) return;
-    const { step, layout, vectors } = resume.checkpoint;
+    const checkpoint = resume?.checkpoint ?? null;
+    if (message.kind !== 'ready' || checkpoint === null || jobChangedFrom === null) return;
+    const { step, layout, vectors } = checkpoint;
     const slots = vectors.flatMap(({ name }) => (name.startsWith('slot:') ? [name.slice('slot:'.length)] : []));
     const because = unfitFor({ step, layout: [...layout], slots }, message);
     if (because !== null)
@@ -429,10 +432,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     },
   };
   const { token } = options;
+  const firstName = firstNameAfter(before);
   const control =
     nats === null
-      ? openControl({ ...events, server: http.server, token })
-      : await openNatsControl(nats, { ...events, run: config.run, token });
+      ? openControl({ ...events, server: http.server, token, firstName })
+      : await openNatsControl(nats, { ...events, run: config.run, token, firstName });
   void nats?.lost.then((error) => {
     if (error !== null)
       feed({
@@ -456,13 +460,13 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const message = `the NATS server keeps no copy of the record: ${kept.because}; journal.jsonl is the only one`;
     tell({ kind: 'warning', message });
   }
-  const ahead = resume === null || !kept?.record ? null : aheadOf(resume.checkpoint.step, kept.record.before);
+  const ahead = resume === null || !kept?.record ? null : aheadOf(resume.checkpoint?.step ?? 0, kept.record.before);
   if (ahead !== null) tell({ kind: 'warning', message: ahead });
   if (jobChangedFrom !== null) {
-    const message = `the job is not the one that the checkpoint was made by (--allow-changed-job): from step ${(resume?.checkpoint.step ?? 0) + 1} on the changed one is trained, and the run is not reproducible`;
+    const message = `the job is not the one that the checkpoint was made by (--allow-changed-job): from step ${(resume?.checkpoint?.step ?? 0) + 1} on the changed one is trained, and the run is not reproducible`;
     tell({ kind: 'warning', message });
   }
-  if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint.step, from: resume.directory });
+  if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint?.step ?? 0, from: resume.directory });
   const ticker = setInterval(() => {
     try {
       feed({ kind: 'tick' });

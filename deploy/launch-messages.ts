@@ -4,12 +4,18 @@
 import type { ChildProcess } from 'node:child_process';
 import type { WorkerEnd } from './worker-processes.ts';
 
+/** Set for a coordinator that takes the place of one that died: its workers are there. */
+export const TAKEOVER = 'LOCKSTEP_TAKEOVER';
+
 /** The coordinator listens: workers can be started. */
 export interface Listening {
   readonly kind: 'listening';
   /** Where workers join. */
   readonly url: string;
+  /** Its own address, whatever workers join by. */
+  readonly address: string;
   readonly tokenFile: string;
+  readonly runDirectory: string;
   readonly logDirectory: string;
   readonly workers: number;
 }

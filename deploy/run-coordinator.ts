@@ -8,6 +8,7 @@ import { availableParallelism, networkInterfaces } from 'node:os';
 import { basename, join } from 'node:path';
 import {
   holdsRun,
+  configOf,
   lastStepOf,
   latestCheckpoint,
   latestRun,
@@ -23,7 +24,7 @@ import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { joinLine } from './join-line.ts';
-import { fromLauncher, type Listening, type StartWorker } from './launch-messages.ts';
+import { fromLauncher, TAKEOVER, type Listening, type StartWorker } from './launch-messages.ts';
 import { joinUrl, natsServerOf } from './nats.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { isLoopback } from './options/values.ts';
@@ -41,7 +42,10 @@ const RUNS = 'runs';
 const EXIT_CODES = { done: 0, failed: 1, stopped: 130 } as const;
 
 interface Resume {
-  readonly checkpoint: Checkpoint;
+  /** The run's configuration until now. */
+  readonly config: RunConfig;
+  /** Null where the run ended before its first one: it begins anew, or with the state of workers that are still there. */
+  readonly checkpoint: Checkpoint | null;
   readonly directory: string;
   readonly stepsLost: number;
   /** The job's SHA-256 in the checkpoint, where it is another one now and that is allowed. */
@@ -89,7 +93,7 @@ async function coordinate(
   const { definition } = job;
   const resume = flags.resume ? await openResume(runDirectory.path, job.reference, flags.allowChangedJob) : null;
   const data = definition.data.open(dataSetDirectory(definition.data));
-  const choice = await engineChoice(flags, resume?.checkpoint.config ?? null);
+  const choice = await engineChoice(flags, resume?.config ?? null);
   const place = {
     engine: choice.engine,
     run: basename(runDirectory.path),
@@ -99,12 +103,13 @@ async function coordinate(
   };
   data.train.close?.();
   data.test.close?.();
-  const config = resolveRun(withCheckpoint(flags, resume?.checkpoint.config ?? null), definition, place);
+  const config = resolveRun(withCheckpoint(flags, resume?.config ?? null), definition, place);
   if (resume !== null) checkResume(config, resume, runDirectory.path, flags.allowMixedEngines);
   const workers = flags.workers ?? (await workersHere(config.engine, flags.adapter));
   const tls = readTls(flags, Date.now());
   const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
-  if (flags.tokenFile === undefined)
+  // A run keeps its token: workers that have lost a coordinator show it to the next.
+  if (flags.tokenFile === undefined && !(flags.resume && existsSync(tokenFile)))
     writeFileSync(tokenFile, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600 });
   const token = readToken(tokenFile);
 
@@ -176,6 +181,8 @@ async function coordinate(
       url: nats === null ? coordinator.url : joinUrl(nats, config.run),
       tokenFile,
       logDirectory: runDirectory.logDirectory,
+      runDirectory: runDirectory.path,
+      address: coordinator.url,
       workers,
     };
     process.send?.(listening);
@@ -249,9 +256,24 @@ const RESUMED = [
   'gradientCompression',
 ] as const;
 
+/** The last checkpoint; where there is none yet, what the journal says of the run. */
+async function lastStateOf(
+  directory: string,
+): Promise<Pick<Resume, 'config' | 'checkpoint' | 'directory' | 'damaged'>> {
+  try {
+    const found = await latestCheckpoint(directory, { setAside: true });
+    return { ...found, config: found.checkpoint.config };
+  } catch (error) {
+    const isThereNone = error instanceof LockstepError && error.code === 'E_NO_CHECKPOINT';
+    const config = isThereNone ? await configOf(directory) : null;
+    if (config === null) throw error;
+    return { config, checkpoint: null, directory, damaged: [] };
+  }
+}
+
 async function openResume(directory: string, reference: JobReference, allowChangedJob: boolean): Promise<Resume> {
-  const found = await latestCheckpoint(directory, { setAside: true });
-  const before = found.checkpoint.config.job.sha256;
+  const found = await lastStateOf(directory);
+  const before = found.config.job.sha256;
   const isChanged = before !== reference.sha256;
   if (isChanged && !allowChangedJob) {
     throw new LockstepError(
@@ -262,7 +284,7 @@ async function openResume(directory: string, reference: JobReference, allowChang
       },
     );
   }
-  const stepsLost = Math.max(0, (await lastStepOf(directory)) - found.checkpoint.step);
+  const stepsLost = Math.max(0, (await lastStepOf(directory)) - (found.checkpoint?.step ?? 0));
   return { ...found, stepsLost, jobChangedFrom: isChanged ? before : null };
 }
 
@@ -281,7 +303,7 @@ type Resumable =
 
 /** A resumed run must go on to the bits that it would have reached: what decides them may not change. */
 function checkResume(config: RunConfig, resume: Resume, directory: string, allowMixedEngines: boolean): void {
-  const before = resume.checkpoint.config;
+  const before = resume.config;
   const flagsOf = {
     globalBatch: '--batch-size',
     microbatches: '--microbatches',
@@ -303,8 +325,10 @@ function checkResume(config: RunConfig, resume: Resume, directory: string, allow
       );
     }
   }
-  if (resume.checkpoint.step >= config.steps) {
-    throw new LockstepError('E_USAGE', `the run in ${directory} has done its ${resume.checkpoint.step} steps already`, {
+  const done = resume.checkpoint?.step ?? 0;
+  // Workers that are still there have yet to hear that it is done.
+  if (done >= config.steps && process.env[TAKEOVER] === undefined) {
+    throw new LockstepError('E_USAGE', `the run in ${directory} has done its ${done} steps already`, {
       remedy: 'Give more --epochs (or --max-steps) to train it further.',
     });
   }

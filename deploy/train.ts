@@ -8,7 +8,7 @@ import { engineEnvironment } from '../worker/engine/environment.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
-import { fromCoordinator, tellCoordinator, type ToCoordinator } from './launch-messages.ts';
+import { fromCoordinator, TAKEOVER, tellCoordinator, type Listening, type ToCoordinator } from './launch-messages.ts';
 import { natsEnvironment, natsServerOf, tryNats } from './nats.ts';
 import { resolveBatch, type TrainOptions } from './options.ts';
 import { findGpus, type Gpu, gpuOf } from './setup/nvidia.ts';
@@ -24,6 +24,8 @@ const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
  * whole process group, and passed on by npm.
  */
 const IMPATIENT_AFTER_MS = 1000;
+/** A coordinator that lived for so long did not die of how it begins. */
+const STEADY_MS = 10_000;
 
 /** Checks the wish, sets up what is missing, runs it; `args` are those of the command line, without `train`. */
 export async function train(options: TrainOptions, args: readonly string[]): Promise<number> {
@@ -43,7 +45,17 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   const noTls = { LOCKSTEP_TLS_CERT: '', LOCKSTEP_TLS_KEY: '', LOCKSTEP_TLS_CA: '' };
   const secrets = nats === null ? {} : { ...natsEnvironment(options.flags), ...noTls };
   const { job } = options;
-  return supervise({ args, job, flags: workerFlags(options), choice, adapter: adapter ?? null, gpus, secrets });
+  const { restartLimit } = options.flags;
+  return supervise({
+    args,
+    job,
+    restartLimit,
+    flags: workerFlags(options),
+    choice,
+    adapter: adapter ?? null,
+    gpus,
+    secrets,
+  });
 }
 
 /** What its workers are told as the coordinator is. */
@@ -65,15 +77,37 @@ async function supervise(launch: {
   readonly adapter: string | null;
   /** For the engine on NVIDIA's GPUs: one a worker, in turn. */
   readonly gpus: readonly Gpu[];
+  /** How often in a row a coordinator is replaced that did not live for long. */
+  readonly restartLimit: number;
   /** For the workers' environment. */
   readonly secrets: Readonly<Record<string, string>>;
 }): Promise<number> {
   const workers = new WorkerProcesses();
-  const coordinator = spawn(process.execPath, [ENTRY, 'coordinator', ...launch.args], {
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    env: { ...process.env, [ENGINE_CHOICE]: JSON.stringify(launch.choice) },
-  });
-  const tell = (message: ToCoordinator): void => tellCoordinator(coordinator, message);
+  /** The first one's, which later ones take over. */
+  let listening: Listening | null = null;
+  const startCoordinator = (): ChildProcess => {
+    const { args, choice } = launch;
+    const takeover =
+      listening === null
+        ? []
+        : ['--resume', '--run-dir', listening.runDirectory, '--listen', new URL(listening.address).host];
+    return spawn(process.execPath, [ENTRY, 'coordinator', ...args, ...takeover], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      env: {
+        ...process.env,
+        [ENGINE_CHOICE]: JSON.stringify(choice),
+        ...(listening !== null && { [TAKEOVER]: '1' }),
+      },
+    });
+  };
+  let coordinator = startCoordinator();
+  /** What no coordinator has been told of yet, because none listened. */
+  const untold: ToCoordinator[] = [];
+  let isHeard = false;
+  const tell = (message: ToCoordinator): void => {
+    if (isHeard) tellCoordinator(coordinator, message);
+    else untold.push(message);
+  };
 
   let firstSignalMs: number | null = null;
   const onSignal = (signal: NodeJS.Signals): void => {
@@ -93,13 +127,18 @@ async function supervise(launch: {
   const startWorker = (localRank: number): void => {
     if (workerLaunch !== null) workers.start(workerLaunch, localRank, (end) => tell({ kind: 'worker-ended', end }));
   };
-  coordinator.on('message', (raw) => {
+  const onMessage = (raw: unknown): void => {
     const message = fromCoordinator(raw);
     if (message === null) return;
     if (message.kind === 'start-worker') {
       startWorker(message.localRank);
       return;
     }
+    isHeard = true;
+    for (const one of untold.splice(0)) tell(one);
+    // Another has taken over: its workers are there.
+    if (listening !== null) return;
+    listening = message;
     workerLaunch = {
       entry: ENTRY,
       coordinatorUrl: message.url,
@@ -119,10 +158,25 @@ async function supervise(launch: {
       },
     };
     for (let localRank = 0; localRank < message.workers; localRank++) startWorker(localRank);
-  });
+  };
 
   try {
-    return await exitCodeOfRun(coordinator, () => firstSignalMs !== null);
+    for (let restarts = 0; ; restarts++) {
+      const startedAt = performance.now();
+      coordinator.on('message', onMessage);
+      const { code, signal } = await endOf(coordinator);
+      isHeard = false;
+      if (code !== null) return code;
+      if (firstSignalMs !== null) return 130;
+      if (performance.now() - startedAt > STEADY_MS) restarts = 0;
+      const isToEnd = listening === null || restarts >= launch.restartLimit;
+      const said = `lockstep: the coordinator was killed by ${String(signal)}`;
+      process.stderr.write(
+        isToEnd ? `${said}; \`--resume\` goes on from its last checkpoint\n` : `${said}; another takes over\n`,
+      );
+      if (isToEnd) return 1;
+      coordinator = startCoordinator();
+    }
   } finally {
     await workers.end();
     process.off('SIGINT', onSignal);
@@ -131,14 +185,8 @@ async function supervise(launch: {
   }
 }
 
-async function exitCodeOfRun(coordinator: ChildProcess, interrupted: () => boolean): Promise<number> {
-  const { code, signal } = await new Promise<{ code: number | null; signal: string | null }>((resolve) => {
-    coordinator.once('exit', (exitCode, exitSignal) => resolve({ code: exitCode, signal: exitSignal }));
+async function endOf(process: ChildProcess): Promise<{ code: number | null; signal: string | null }> {
+  return new Promise((resolve) => {
+    process.once('exit', (code, signal) => resolve({ code, signal }));
   });
-  if (code !== null) return code;
-  if (interrupted()) return 130;
-  process.stderr.write(
-    `lockstep: the coordinator was killed by ${String(signal)}; \`--resume\` goes on from its last checkpoint\n`,
-  );
-  return 1;
 }

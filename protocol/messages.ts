@@ -98,6 +98,18 @@ const hello = z.strictObject({
   pid: count,
   /** The launcher's own number of this process on its host; null when nobody numbers it. */
   localRank: z.int().min(0).nullable(),
+  /** What a worker stands at that has lost its coordinator, or been lost by it; null for a newcomer. */
+  rejoin: z
+    .strictObject({
+      /** Its name until now. */
+      worker: name,
+      /** The last generation that it served, and that one's world size; 0: none. */
+      generation: count,
+      worldSize: count,
+      /** Steps done. */
+      step: count,
+    })
+    .nullable(),
 });
 
 const weightEntry = z.strictObject({
@@ -225,6 +237,8 @@ const welcome = z.strictObject({
   protocol: z.int(),
   worker: name,
   config: runConfigSchema,
+  /** Steps that this coordinator has on record. */
+  step: count,
 });
 
 /** A new membership: its members link up. */

@@ -7,7 +7,7 @@ import type { DataSet, JobDefinition } from '../jobs/contract.ts';
 import type { NatsServer } from '../nats/server.ts';
 import { rankMicrobatches, type BatchPlan } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
-import { PROTOCOL_VERSION, type CoordinatorMessage } from '../protocol/messages.ts';
+import { PROTOCOL_VERSION, type CoordinatorMessage, type WorkerMessage } from '../protocol/messages.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
 import type { Tls } from '../protocol/tls.ts';
 import type { LocalWays } from './collective/links/ws.ts';
@@ -23,6 +23,7 @@ import { connectControlOverNats } from './nats-control-link.ts';
 import { digestOf } from './engine/digest.ts';
 import type { Engine } from './engine/engine.ts';
 import { fingerprintOf } from './engine/fingerprint.ts';
+import { keepJoined } from './rejoin.ts';
 import { refusal, serveGenerations, type Generation, type Replica } from './member.ts';
 import type { ReplicaState } from './train.ts';
 
@@ -84,23 +85,17 @@ type Welcome = Extract<CoordinatorMessage, { kind: 'welcome' }>;
 
 /** Runs one worker to its end. Returns when it was dismissed; throws what made it fail. */
 export async function runWorker(options: WorkerOptions, around: Surroundings = REAL): Promise<void> {
-  const control = await around.connect(options);
+  const first = await around.connect(options);
+  // The link that is there when it ends: coordinators may come and go.
+  const session: Session = { control: first };
   try {
-    control.send({
-      kind: 'hello',
-      protocol: PROTOCOL_VERSION,
-      lockstep: options.lockstepVersion,
-      node: process.version,
-      host: around.host,
-      pid: process.pid,
-      localRank: options.localRank,
-    });
-    const welcome = await expectMessage(control, 'welcome');
+    first.send({ ...helloOf(options, around.host), rejoin: null });
+    const welcome = await expectMessage(first, 'welcome');
     options.log(`joined run ${welcome.config.run} as ${welcome.worker}`);
-    await work(options, around, control, welcome);
+    await work(options, around, first, welcome, session);
   } catch (error) {
     const told = error instanceof Error ? error : new Error(String(error));
-    control.send({
+    session.control.send({
       kind: 'failed',
       code: told instanceof LockstepError ? told.code : 'E_TRAINING',
       message: told.message.slice(0, 8000),
@@ -108,8 +103,24 @@ export async function runWorker(options: WorkerOptions, around: Surroundings = R
     });
     throw error;
   } finally {
-    await control.close();
+    await session.control.close();
   }
+}
+
+interface Session {
+  control: Pick<ControlLink, 'send' | 'close'>;
+}
+
+function helloOf(options: WorkerOptions, host: string): Omit<Extract<WorkerMessage, { kind: 'hello' }>, 'rejoin'> {
+  return {
+    kind: 'hello',
+    protocol: PROTOCOL_VERSION,
+    lockstep: options.lockstepVersion,
+    node: process.version,
+    host,
+    pid: process.pid,
+    localRank: options.localRank,
+  };
 }
 
 async function expectMessage<K extends CoordinatorMessage['kind']>(
@@ -134,6 +145,7 @@ async function work(
   around: Surroundings,
   control: ControlLink,
   welcome: Welcome,
+  session: Session,
 ): Promise<void> {
   const { config } = welcome;
   const job = await options.openJob(config.job);
@@ -178,7 +190,7 @@ async function work(
   });
   options.log(`peers reach it at ${communication.url.split('?', 1)[0]}`);
   try {
-    control.send({
+    const ready: WorkerMessage = {
       kind: 'ready',
       engine: engine.info,
       fingerprint: proof,
@@ -187,13 +199,28 @@ async function work(
       layout: engine.layout.entries.map((entry) => ({ ...entry, shape: [...entry.shape] })),
       topology: JSON.stringify(engine.topology),
       optimizer: { name: job.optimizer.name, slots: [...job.optimizer.slots] },
+    };
+    control.send(ready);
+    const served = { generation: 0, worldSize: 0 };
+    const launcher = options.localRank === null ? null : process.ppid;
+    const joined = keepJoined({
+      first: control,
+      connect: () => around.connect(options),
+      hello: helloOf(options, around.host),
+      ready,
+      config,
+      standing: () => ({ worker: welcome.worker, ...served, step: state.step }),
+      isOrphaned: () => launcher !== null && process.ppid !== launcher,
+      log: options.log,
     });
+    session.control = joined;
     const replica = { job, engine, data, plan, config, state, vectors };
     await serveGenerations({
-      control,
+      control: joined,
       communication,
       replica,
       audit: auditOf(replica),
+      serving: ({ generation, worldSize }) => Object.assign(served, { generation, worldSize }),
       openLoader: async (generation) => openLoader(options, replica, generation),
       clock: () => performance.now() / 1000,
       rssBytes: () => process.memoryUsage.rss(),

@@ -45,6 +45,8 @@ export interface MemberOptions {
   readonly replica: Replica;
   /** What is computed again for others, and read for that; null: nothing. */
   readonly audit: TrainingContext['audit'];
+  /** Told of each generation as it is entered. */
+  readonly serving: (generation: Generation) => void;
   readonly openLoader: (generation: Generation) => Promise<Loader>;
   /** Seconds on a monotonic clock. */
   readonly clock: () => number;
@@ -199,6 +201,7 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
   const { state } = replica;
   const { generation: number, rank, worldSize, members } = generation;
   log(`generation ${number}: rank ${rank} of ${worldSize}; ${generation.because}`);
+  options.serving(generation);
   const signal = orders.enter(generation);
   const reports = new ReportBatch(number, (message) => control.send(message));
   const served: { collective: OpenCollective | null; loader: Loader | null } = { collective: null, loader: null };

@@ -115,6 +115,8 @@ export interface Worker {
   isConnected: boolean;
   /** The last generation that began with it. */
   generation: number;
+  /** It came back from another coordinator, or from having been lost; what it stood at then. Null for a newcomer. */
+  readonly rejoined: NonNullable<Extract<WorkerMessage, { kind: 'hello' }>['rejoin']> | null;
   ready: ReadyMessage | null;
   /** Steps done, by its last report. */
   step: number;
@@ -147,12 +149,16 @@ export interface RunOptions {
   readonly stepsLost: number;
   /** The last generation that the run has had, in whichever process; 0 for a fresh run. Its number is not used again. */
   readonly lastGeneration: number;
+  /** Workers that it lost in other processes. */
+  readonly workersLost: number;
 }
 
 /** A failed link between two workers that both live: how long to wait for the news that one of them does not. */
 export const SUSPICION_MS = 200;
 /** How often in a row, without a step between, two members may fail to keep a link before one of them has to go. */
 const SUSPICIONS_MAX = 3;
+/** After a coordinator's restart: how long to wait, from the first worker that is back, for the others. */
+export const REJOIN_MS = 3000;
 /** Steps whose loss sums are remembered, to compare later reports with. */
 const REMEMBERED_STEPS = 1024;
 
@@ -208,9 +214,15 @@ export class Run {
   /** By local rank: starts anew since its last step. */
   private readonly restarts = new Map<number, number>();
   private waitingSinceMs: number | null = null;
+  /** When the first worker came back that had begun with another coordinator. */
+  private rejoiningSinceMs: number | null = null;
+  /** Reports of steps before which some are missing: somebody else may have them. */
+  private readonly early = new Map<number, { readonly report: StepReport; readonly generation: number }>();
   private generationFirstStep = 0;
   /** Steps done by the most advanced state that some member has had since the last beginning. */
   private stepHeld: number;
+  /** No generation has begun yet in this process: workers may come with steps that its checkpoint does not have. */
+  private isResumedAnew = true;
   /** Loss sums by step: replicas must agree on them to the bit. */
   private readonly agreed = new Map<number, number>();
   private readonly evaluations = new Map<number, Map<string, EvaluationReport>>();
@@ -231,6 +243,7 @@ export class Run {
     this.evaluatedStep = resumeStep ?? -1;
     this.checkpointStep = resumeStep;
     this.stepsLost = options.stepsLost;
+    this.workersLost = options.workersLost;
     this.processes = options.supervised ? options.workers : 0;
     this.generation = options.lastGeneration;
     this.progress = new Progress(options.progress);
@@ -337,9 +350,11 @@ export class Run {
       rank: null,
       lastRank: null,
       isConnected: true,
-      generation: 0,
+      generation: message.rejoin?.generation ?? 0,
+      rejoined: message.rejoin,
       ready: null,
-      step: 0,
+      // What a worker that is back has done it tells itself.
+      step: message.rejoin === null ? 0 : UNKNOWN_STEP,
       rssBytes: null,
       peakRssBytes: null,
       finishedDigest: null,
@@ -347,7 +362,11 @@ export class Run {
     });
     this.explainGathering();
     return [
-      { kind: 'send', worker: id, message: { kind: 'welcome', protocol: PROTOCOL_VERSION, worker: id, config } },
+      {
+        kind: 'send',
+        worker: id,
+        message: { kind: 'welcome', protocol: PROTOCOL_VERSION, worker: id, config, step: this.step },
+      },
       { kind: 'tell', event: { kind: 'worker-joined', worker: id, host: message.host, pid: message.pid } },
     ];
   }
@@ -402,7 +421,9 @@ export class Run {
   private takeIn(nowMs: number): Effect[] {
     const ready = this.newcomers();
     if (this.phase === 'gathering') {
-      if (ready.length < this.options.workers) return [];
+      this.rejoiningSinceMs ??= ready.some((w) => w.rejoined !== null) ? nowMs : null;
+      const isLate = this.rejoiningSinceMs !== null && nowMs - this.rejoiningSinceMs >= REJOIN_MS;
+      if (ready.length < this.options.workers && !(isLate && ready.length >= this.options.minWorkers)) return [];
       const because = `${ready.length} of ${this.options.workers} workers ready`;
       // The launcher's order where there is one, so that rank r is the launcher's process r.
       return this.regroup(because, nowMs, { graceful: true, newcomers: ready.toSorted(byLocalRank) });
@@ -546,9 +567,12 @@ export class Run {
     this.isHolding = hold;
     if (!hold) this.waitingSinceMs = null;
     // Steps that are on record and whose result nobody has any more are done again.
-    this.stepsLost += Math.max(0, this.stepHeld - step);
+    if (this.isResumedAnew)
+      this.stepsLost = Math.max(0, (this.options.resumed?.step ?? 0) + this.options.stepsLost - step);
+    else this.stepsLost += Math.max(0, this.stepHeld - step);
+    this.isResumedAnew = false;
+    const late = this.commitWhatIsKnown(step);
     this.stepHeld = step;
-    this.step = Math.max(this.step, step);
     this.generationFirstStep = step + 1;
     this.isDistrusted = false;
     this.evaluations.clear();
@@ -564,6 +588,7 @@ export class Run {
     }
     const spares = this.newcomers().length;
     const effects: Effect[] = [
+      ...late,
       { kind: 'journal', record: { kind: 'begin', generation, step, digest } },
       {
         kind: 'tell',
@@ -654,12 +679,15 @@ export class Run {
 
   private report(worker: Worker, message: Extract<WorkerMessage, { kind: 'report' }>, nowMs: number): Effect[] {
     // A worker's reports of a generation come before it links up in the next; later ones are of a generation that it left.
-    if (message.generation !== worker.generation) return [];
+    const isRepeated = worker.rejoined !== null && message.generation < worker.rejoined.generation;
+    if (message.generation !== worker.generation && !isRepeated) return [];
     const effects: Effect[] = [];
     for (const step of message.steps) {
-      effects.push(...this.stepDone(worker, step, nowMs));
-      if (this.ended || worker.rank === null) return effects;
+      effects.push(...this.stepDone(worker, step, message.generation, nowMs));
+      if (this.ended || worker.state === 'lost') return effects;
     }
+    // Until the first generation of this coordinator begins, it does not know who is whose peer.
+    if (this.begun.length === 0) return effects;
     this.progress.traffic(message.links);
     for (const link of message.links) {
       const peer = this.workers.get(this.begun[link.peer] ?? '');
@@ -670,8 +698,8 @@ export class Run {
     return effects;
   }
 
-  private stepDone(worker: Worker, report: StepReport, nowMs: number): Effect[] {
-    if (report.step !== worker.step + 1)
+  private stepDone(worker: Worker, report: StepReport, generation: number, nowMs: number): Effect[] {
+    if (worker.step !== UNKNOWN_STEP && report.step !== worker.step + 1)
       return this.accuse(worker, nowMs, `step ${report.step} reported after step ${worker.step}`);
     worker.step = report.step;
     this.stepHeld = Math.max(this.stepHeld, report.step);
@@ -689,13 +717,13 @@ export class Run {
       const because = `${worker.id} computed the loss sum ${report.lossSum} at step ${report.step}, others ${agreed}`;
       return [...effects, ...this.compareWeights(because, nowMs)];
     }
-    if (report.step > this.step) effects.push(...this.commit(report, worker.generation));
+    if (report.step > this.step) effects.push(...this.commitInOrder(report, generation));
     return [...effects, ...this.compareDigests(worker, report, nowMs), ...this.compareAudits(worker, report, nowMs)];
   }
 
   /** Who holds other weights than the majority is sent away; where there is none, a new generation shows it again, and ends the run. */
   private compareDigests(worker: Worker, { step, digest }: StepReport, nowMs: number): Effect[] {
-    if (digest === undefined || worker.rank === null) return [];
+    if (digest === undefined || this.begun.length === 0) return [];
     const verdict = this.digests.accept(worker.id, step, digest, this.begun);
     if (verdict.kind !== 'deviating') return [];
     const { workers, because } = verdict;
@@ -708,6 +736,7 @@ export class Run {
   /** Whose microbatch had other bits is sent away, and the others go back to what was kept before it. */
   private compareAudits(worker: Worker, { step, audits = [] }: StepReport, nowMs: number): Effect[] {
     const effects: Effect[] = [];
+    if (this.begun.length === 0) return effects;
     for (const { owner, auditor, culprit, because, ...found } of this.audits.accept(
       worker.id,
       step,
@@ -735,6 +764,32 @@ export class Run {
   private compareWeights(because: string, nowMs: number): Effect[] {
     const warning: Effect = { kind: 'tell', event: { kind: 'warning', message: because } };
     return [warning, ...this.regroup(because, nowMs, { graceful: false })];
+  }
+
+  /** Commits a step, and those after it that were reported before it; one whose predecessor is missing waits. */
+  private commitInOrder(report: StepReport, generation: number): Effect[] {
+    this.early.set(report.step, { report, generation });
+    const effects: Effect[] = [];
+    for (let next = this.early.get(this.step + 1); next !== undefined; next = this.early.get(this.step + 1)) {
+      this.early.delete(next.report.step);
+      effects.push(...this.commit(next.report, next.generation));
+    }
+    return effects;
+  }
+
+  /** All members have done `step` steps: what is not known by now of those before is not going to be. */
+  private commitWhatIsKnown(step: number): Effect[] {
+    const effects: Effect[] = [];
+    const known = [...this.early.values()].toSorted((a, b) => a.report.step - b.report.step);
+    this.early.clear();
+    for (const { report, generation } of known) {
+      if (report.step <= this.step || report.step > step) continue;
+      if (report.step > this.step + 1) effects.push(unreported(this.step + 1, report.step - 1));
+      effects.push(...this.commit(report, generation));
+    }
+    if (step > this.step) effects.push(unreported(this.step + 1, step));
+    this.step = Math.max(this.step, step);
+    return effects;
   }
 
   /** The first report of a step commits it: every rank has summed the same gradient by then. */
@@ -793,7 +848,9 @@ export class Run {
       return this.compareWeights(because, nowMs);
     }
     this.evaluations.set(message.step, reports.set(worker.id, message));
-    if (!this.begun.every((id) => reports.has(id))) return [];
+    const isComplete =
+      this.begun.length === 0 ? reports.size === worker.rejoined?.worldSize : this.begun.every((id) => reports.has(id));
+    if (!isComplete) return [];
     this.evaluations.delete(message.step);
     this.evaluatedStep = message.step;
     const chunks = [...reports.values()].flatMap((r) => r.chunks);
@@ -933,7 +990,8 @@ export class Run {
 
   private processEnded(input: Extract<Input, { kind: 'process-ended' }>, nowMs: number): Effect[] {
     this.processes--;
-    const worker = [...this.workers.values()].find((w) => w.pid === input.pid && w.localRank === input.localRank);
+    // The last one: a worker that came back has an entry for each time.
+    const worker = [...this.workers.values()].findLast((w) => w.pid === input.pid && w.localRank === input.localRank);
     if (worker?.state === 'finished' && this.formation === null) return [];
     const who = worker?.id ?? `worker process ${input.localRank}`;
     const key = worker?.id ?? `pid ${input.pid}`;
@@ -1036,6 +1094,7 @@ export class Run {
   private tick(nowMs: number): Effect[] {
     const effects = this.conclude(nowMs);
     if (this.ended) return effects;
+    if (this.rejoiningSinceMs !== null && this.phase === 'gathering') effects.push(...this.takeIn(nowMs));
     effects.push(...this.concludeSuspicion(nowMs));
     const { waitingSinceMs } = this;
     if (this.ended || waitingSinceMs === null || nowMs - waitingSinceMs < this.options.waitLimitMs) return effects;
@@ -1058,6 +1117,15 @@ export class Run {
       ...this.end('failed', cause.message),
     ];
   }
+}
+
+/** Of a worker that is back, before its first report. */
+const UNKNOWN_STEP = -1;
+
+function unreported(from: number, to: number): Effect {
+  const steps = from === to ? `step ${from}` : `steps ${from} to ${to}`;
+  const message = `nobody is left who could report ${steps}: done, but not among the metrics`;
+  return { kind: 'tell', event: { kind: 'warning', message } };
 }
 
 function tooFew(present: number, wanted: number, because: string): string {

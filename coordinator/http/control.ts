@@ -65,6 +65,8 @@ interface Body {
 export interface ControlOptions extends ControlEvents {
   readonly server: Server;
   readonly token: string | null;
+  /** The number in the name of the first worker that comes (default: 0). */
+  readonly firstName?: number;
   readonly timing?: Partial<ControlTiming>;
   readonly connectionsMax?: number;
   /** Monotonic milliseconds. */
@@ -105,7 +107,7 @@ export function openControl(options: ControlOptions): { close(): Promise<void> }
   const sockets = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: MAX_MESSAGE_BYTES });
   const hearts = new WebSocketServer({ noServer: true, perMessageDeflate: false, maxPayload: MAX_BEAT_BYTES });
   const bodies = new Map<string, Body>();
-  let arrivals = 0;
+  let arrivals = options.firstName ?? 0;
 
   const refuse = (socket: Duplex, status: string, code: string): void => {
     options.onRefused(code);

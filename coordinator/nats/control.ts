@@ -21,6 +21,8 @@ const aboutSchema = z.strictObject({ heart: z.string().regex(HEART_KEY).optional
 export interface NatsControlOptions extends ControlEvents {
   readonly run: string;
   readonly token: string | null;
+  /** The number in the name of the first worker that comes (default: 0). */
+  readonly firstName?: number;
   readonly connectionsMax?: number;
   readonly helloMs?: number;
   readonly timing?: StreamTiming;
@@ -32,7 +34,7 @@ export async function openNatsControl(nats: Nats, options: NatsControlOptions): 
   const streams = new Set<NatsStream>();
   /** Links by the key of the heart that comes after them, and the hearts that came. */
   const bodies = new Map<string, { readonly link: NatsStream; heart: NatsStream | null }>();
-  let arrivals = 0;
+  let arrivals = options.firstName ?? 0;
 
   const join = (stream: NatsStream, key: string | undefined): void => {
     let graceTimer: NodeJS.Timeout | undefined;

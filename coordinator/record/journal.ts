@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { LockstepError } from '../../protocol/errors.ts';
 import type { JobChange, RunReport } from '../../protocol/report.ts';
 import type { CommitsEntry } from '../core/commit-log.ts';
+import type { RunConfig } from '../../protocol/run-config.ts';
 import type { JournalEntry } from '../core/run.ts';
 import { RetriedLines, type WriteObserver } from './retried-lines.ts';
 import { journalRecordSchema, type JournalRecord, type RunRecord } from './journal-schema.ts';
@@ -112,6 +113,18 @@ export async function wholeRecords(directory: string): Promise<JournalRecord[]> 
 /** The highest number of a generation; 0 when there was none. */
 export function lastGenerationIn(records: readonly JournalRecord[]): number {
   return records.reduce((last, record) => ('generation' in record ? Math.max(last, record.generation) : last), 0);
+}
+
+/** The number of the first name that no worker of the records has had. */
+export function firstNameAfter(records: readonly JournalRecord[]): number {
+  const names = records.flatMap((record) => (record.kind === 'generation' ? record.members : []));
+  return names.reduce((next, name) => Math.max(next, Number(/^w(\d+)$/.exec(name)?.[1] ?? -1) + 1), 0);
+}
+
+/** The configuration that a run had last; null where the journal does not say. */
+export async function configOf(directory: string): Promise<RunConfig | null> {
+  const records = await wholeRecords(directory);
+  return records.findLast((record) => record.kind === 'run')?.config ?? null;
 }
 
 /** The changes of the job on the way to the records' end: those that a resumed run went back before are none. */

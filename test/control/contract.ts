@@ -91,6 +91,7 @@ export const HELLO: WorkerMessage = {
   host: 'h',
   pid: 7,
   localRank: null,
+  rejoin: null,
 };
 const linked = (generation: number): WorkerMessage => ({ kind: 'linked', generation, step: 0, digest: 'a'.repeat(64) });
 const stop = (because: string): CoordinatorMessage => ({ kind: 'stop', because });

@@ -41,8 +41,26 @@ const STEP: StepReport = {
 };
 
 const WORKER_MESSAGES: WorkerMessage[] = [
-  { kind: 'hello', protocol: 3, lockstep: '0.1.0', node: 'v20.20.2', host: 'red', pid: 4711, localRank: 0 },
-  { kind: 'hello', protocol: 3, lockstep: '0.1.0', node: 'v20.20.2', host: 'ré', pid: 0, localRank: null },
+  {
+    kind: 'hello',
+    protocol: 3,
+    lockstep: '0.1.0',
+    node: 'v20.20.2',
+    host: 'red',
+    pid: 4711,
+    localRank: 0,
+    rejoin: null,
+  },
+  {
+    kind: 'hello',
+    protocol: 3,
+    lockstep: '0.1.0',
+    node: 'v20.20.2',
+    host: 'ré',
+    pid: 0,
+    localRank: null,
+    rejoin: { worker: 'w1', generation: 3, worldSize: 2, step: 40 },
+  },
   {
     kind: 'ready',
     engine: { name: 'tensorflow', library: 'TensorFlow 2.21.0', device: 'CPU', threads: 1, settings: { oneDNN: '1' } },
@@ -111,6 +129,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       digestEverySteps: 0,
       auditRate: 0,
     },
+    step: 0,
   },
   STATE,
   {

@@ -2,7 +2,14 @@
 
 import { describe, expect, it } from 'vitest';
 import { NO_PROGRESS } from '../../../coordinator/core/progress.ts';
-import { Run, SUSPICION_MS, type Effect, type Input, type RunOptions } from '../../../coordinator/core/run.ts';
+import {
+  REJOIN_MS,
+  Run,
+  SUSPICION_MS,
+  type Effect,
+  type Input,
+  type RunOptions,
+} from '../../../coordinator/core/run.ts';
 import { viewOf } from '../../../coordinator/core/view.ts';
 import type { StepReport, WorkerMessage } from '../../../protocol/messages.ts';
 
@@ -53,6 +60,7 @@ function options(
     restartLimit: 0,
     waitLimitMs: 60_000,
     resumed: null,
+    workersLost: 0,
     progress: NO_PROGRESS,
     stepsLost: 0,
     lastGeneration: 0,
@@ -68,6 +76,7 @@ const hello = (pid: number, localRank: number): WorkerMessage => ({
   host: 'h',
   pid,
   localRank,
+  rejoin: null,
 });
 
 const ready = (change: Partial<Extract<WorkerMessage, { kind: 'ready' }>> = {}): WorkerMessage => ({
@@ -330,6 +339,100 @@ describe('a run that is resumed', () => {
       kind: 'journal',
       record: { kind: 'generation', generation: 8, members: ['w0', 'w1'], because: '2 of 2 workers ready' },
     });
+  });
+});
+
+describe('a coordinator that takes the place of another', () => {
+  const back = (pid: number, localRank: number, step: number, generation = 3): WorkerMessage =>
+    ({
+      ...hello(pid, localRank),
+      rejoin: { worker: `w${localRank}`, generation, worldSize: 2, step },
+    }) as WorkerMessage;
+  const repeated = (generation: number, ...steps: number[]): WorkerMessage => ({
+    kind: 'report',
+    generation,
+    steps: steps.map((step) => stepReport(step)),
+    links: [],
+  });
+  const taking = (change: Parameters<typeof options>[0] = {}): Story =>
+    new Story({ lastGeneration: 3, workersLost: 2, ...change });
+
+  it('hears from its workers what they did meanwhile, and lets them finish their step before it opens a generation', () => {
+    const story = taking({ stepsLost: 1 });
+    expect(story.say('w4', back(100, 0, 2))).toMatchObject([{ message: { kind: 'welcome', step: 0 } }, {}]);
+    expect(kinds(story.say('w4', repeated(2, 1)))).toContain('tell step');
+    story.say('w4', repeated(3, 2));
+    story.say('w4', ready());
+    story.say('w5', back(101, 1, 2));
+    story.say('w5', repeated(3, 1, 2));
+    expect(story.run.step).toBe(2);
+    const effects = flat(story.say('w5', ready()));
+    expect(effects.filter((e) => e.kind === 'send')).toMatchObject([
+      { worker: 'w4', message: { generation: 4, graceful: true } },
+      { worker: 'w5', message: { generation: 4, graceful: true } },
+    ]);
+    expect(kinds(story.say('w4', repeated(3, 3)))).toContain('tell step');
+    story.say('w5', repeated(3, 3));
+    story.link(4, 3);
+    expect([story.run.step, story.run.stepsLost, story.run.workersLost]).toEqual([3, 0, 2]);
+  });
+
+  it('takes the steps in their order, whoever reports them first; what nobody knows any more it says', () => {
+    const story = taking();
+    story.say('w4', back(100, 0, 3));
+    expect(kinds(story.say('w4', repeated(3, 3)))).toEqual(['worker-step']);
+    story.say('w5', back(101, 1, 3));
+    expect(kinds(story.say('w5', repeated(3, 2)))).toEqual(['worker-step']);
+    story.say('w5', repeated(3, 3));
+    story.say('w4', ready());
+    story.say('w5', ready());
+    const told = story.link(4, 3).flatMap((e) => (e.kind === 'tell' ? [e.event] : []));
+    expect(told).toMatchObject([
+      { kind: 'warning', message: 'nobody is left who could report step 1: done, but not among the metrics' },
+      { kind: 'step', step: 2, generation: 3 },
+      { kind: 'step', step: 3, generation: 3 },
+      { kind: 'generation' },
+    ]);
+  });
+
+  it('does not wait for long for those who do not come back', () => {
+    const story = taking();
+    story.say('w4', back(100, 0, 0));
+    expect(story.say('w4', ready())).toHaveLength(1);
+    expect(story.run.receive({ kind: 'tick' }, story.now + REJOIN_MS - 1)).toEqual([]);
+    expect(kinds(story.run.receive({ kind: 'tick' }, story.now + REJOIN_MS))).toContain('send generation to w4');
+  });
+
+  it('completes an evaluation with the parts of all who had a share in it', () => {
+    const story = taking();
+    for (const [i, w] of ['w4', 'w5'].entries()) {
+      story.say(w, back(100 + i, i, 3));
+      story.say(w, repeated(3, 1, 2, 3));
+    }
+    const part = (index: number): WorkerMessage =>
+      ({
+        ...evaluation(3, [{ index, samples: 2, lossSum: 3, correct: 1 }]),
+        generation: 3,
+      }) as WorkerMessage;
+    expect(kinds(story.say('w4', part(0)))).toEqual([]);
+    expect(kinds(story.say('w5', part(1)))).toEqual(['tell epoch', 'journal']);
+  });
+});
+
+describe('a worker that was lost and lives', () => {
+  it('comes back as a newcomer, and takes the state from a member', () => {
+    const story = new Story().begun();
+    story.run.receive({ kind: 'disconnected', worker: 'w1', because: 'nothing was heard of it for 2 s' }, story.now);
+    story.say('w0', linked(2, 0));
+    story.say('w0', { ...report(1), generation: 2 } as WorkerMessage);
+    const rejoin = { worker: 'w1', generation: 1, worldSize: 2, step: 0 };
+    story.say('w2', { ...hello(101, 1), rejoin } as WorkerMessage);
+    expect(kinds(story.say('w2', ready()))).toContain('send generation to w2');
+    story.say('w0', linked(3, 1, DIGEST_A));
+    expect(story.say('w2', linked(3, 0)).filter((e) => e.kind === 'send')).toMatchObject([
+      { message: { kind: 'begin', step: 1, source: { kind: 'rank', rank: 0 } } },
+      { message: { kind: 'begin' } },
+    ]);
   });
 });
 

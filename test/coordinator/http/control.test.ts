@@ -16,6 +16,7 @@ const HELLO: WorkerMessage = {
   host: 'h',
   pid: 7,
   localRank: null,
+  rejoin: null,
 };
 const KEY = '0123456789abcdef'.repeat(2);
 const QUICK = { floorMs: 100, ceilingMs: 100, lookMostMs: 50 };

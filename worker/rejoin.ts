@@ -1,0 +1,155 @@
+// A worker outlives its coordinator's process, and its link to it: it goes on training with its peers, who are reached without the
+// coordinator, and calls until one answers. Then it says who it is and what it stands at, and reports again what that coordinator may
+// not have heard of: the steps after those that it has on record.
+//
+// What else was said meanwhile is lost, and missed by nobody: the next generation asks again for what matters.
+
+import { LockstepError } from '../protocol/errors.ts';
+import {
+  MAX_REPORTED_STEPS,
+  type CoordinatorMessage,
+  type StepReport,
+  type WorkerMessage,
+} from '../protocol/messages.ts';
+import type { RunConfig } from '../protocol/run-config.ts';
+import type { ControlLink } from './control-link.ts';
+
+/** Reports kept to be made again: some megabytes. */
+const MAX_REMEMBERED_STEPS = 20_000;
+/** Evaluations kept, one an epoch. */
+const MAX_REMEMBERED_EVALUATIONS = 8;
+/** Between two calls: from so soon to so long. */
+const CALL_AGAIN_MS = { least: 50, most: 1000 };
+/** Without a coordinator for so long a worker ends: nobody would keep what it trains. */
+export const COORDINATOR_LIMIT_MS = 120_000;
+
+type Hello = Extract<WorkerMessage, { kind: 'hello' }>;
+type Rejoin = NonNullable<Hello['rejoin']>;
+
+export interface RejoinOptions {
+  readonly first: ControlLink;
+  readonly connect: () => Promise<ControlLink>;
+  readonly hello: Omit<Hello, 'rejoin'>;
+  readonly ready: WorkerMessage;
+  readonly config: RunConfig;
+  /** What the worker stands at now. */
+  readonly standing: () => Rejoin;
+  /** True when nobody watches this process any more who should: then it does not call. */
+  readonly isOrphaned: () => boolean;
+  readonly log: (line: string) => void;
+}
+
+type MemberControl = Pick<ControlLink, 'send' | 'drained' | 'listen' | 'closed' | 'close'>;
+
+/** What was reported, as far back as it may matter. */
+class History {
+  private steps: { readonly generation: number; readonly step: StepReport }[] = [];
+  private evaluations: Extract<WorkerMessage, { kind: 'evaluation' }>[] = [];
+
+  add(message: WorkerMessage): void {
+    if (message.kind === 'report') {
+      this.steps.push(...message.steps.map((step) => ({ generation: message.generation, step })));
+      if (this.steps.length > MAX_REMEMBERED_STEPS) this.steps = this.steps.slice(-MAX_REMEMBERED_STEPS / 2);
+    }
+    if (message.kind === 'evaluation') {
+      this.evaluations = [...this.evaluations.slice(1 - MAX_REMEMBERED_EVALUATIONS), message];
+    }
+  }
+
+  /** What was reported of the steps after `step`, in messages. A step that was done twice is reported as it was the last time. */
+  *after(step: number): Generator<WorkerMessage> {
+    const last = new Map(this.steps.map((one) => [one.step.step, one]));
+    const wanted = [...last.values()]
+      .filter((one) => one.step.step > step)
+      .toSorted((a, b) => a.step.step - b.step.step);
+    for (let start = 0; start < wanted.length;) {
+      const { generation } = wanted[start] ?? { generation: 0 };
+      let end = start;
+      while (end < wanted.length && end - start < MAX_REPORTED_STEPS && wanted[end]?.generation === generation) end++;
+      yield { kind: 'report', generation, steps: wanted.slice(start, end).map((one) => one.step), links: [] };
+      start = end;
+    }
+    yield* this.evaluations.filter((evaluation) => evaluation.step > step);
+  }
+}
+
+/** The control link of a worker that has joined; it stays while coordinators come and go. */
+export function keepJoined(options: RejoinOptions): MemberControl {
+  const { log } = options;
+  const history = new History();
+  let link: ControlLink | null = options.first;
+  const life = { isClosing: false };
+  let handler: (message: CoordinatorMessage) => void = () => {};
+  let giveUp: (error: LockstepError) => void = () => {};
+  const closed = new Promise<LockstepError>((resolve) => {
+    giveUp = resolve;
+  });
+
+  /** Introduces this worker on a new link. Throws E_PROTOCOL when that coordinator won't have it back. */
+  const introduce = async (to: ControlLink): Promise<void> => {
+    to.send({ ...options.hello, rejoin: options.standing() });
+    const welcome = await to.next();
+    if (welcome.kind !== 'welcome') {
+      const because = 'because' in welcome ? welcome.because : `it sent "${welcome.kind}"`;
+      throw new LockstepError('E_PROTOCOL', `the coordinator does not take this worker back: ${because}`);
+    }
+    if (JSON.stringify(welcome.config) !== JSON.stringify(options.config)) {
+      throw new LockstepError('E_PROTOCOL', 'the coordinator that answers now has another run');
+    }
+    // From here to `link = to` nothing is reported in between.
+    for (const message of history.after(welcome.step)) to.send(message);
+    to.send(options.ready);
+    link = to;
+    log(`joined again as ${welcome.worker}`);
+    to.listen((message) => handler(message));
+    follow(to);
+  };
+
+  const call = async (why: LockstepError): Promise<void> => {
+    const lostAt = performance.now();
+    log(`${why.message}; training goes on, and a coordinator is looked for`);
+    for (let waitMs = CALL_AGAIN_MS.least; !life.isClosing; waitMs = Math.min(1.5 * waitMs, CALL_AGAIN_MS.most)) {
+      if (options.isOrphaned() || performance.now() - lostAt > COORDINATOR_LIMIT_MS) return giveUp(why);
+      await new Promise<void>((resolve) => {
+        setTimeout(resolve, waitMs);
+      });
+      let to: ControlLink | null = null;
+      try {
+        to = await options.connect();
+        return await introduce(to);
+      } catch (error) {
+        await to?.close();
+        const isFinal =
+          error instanceof LockstepError && ['E_PROTOCOL', 'E_UNAUTHORIZED', 'E_TLS'].includes(error.code);
+        if (isFinal) return giveUp(error);
+      }
+    }
+    return undefined;
+  };
+
+  const follow = (present: ControlLink): void => {
+    void present.closed.then(async (error) => {
+      if (link !== present) return;
+      link = null;
+      if (!life.isClosing) await call(error);
+    });
+  };
+  follow(options.first);
+
+  return {
+    send: (message) => {
+      history.add(message);
+      link?.send(message);
+    },
+    drained: async () => link?.drained(),
+    listen: (handle) => {
+      handler = handle;
+      link?.listen(handle);
+    },
+    closed,
+    close: async () => {
+      life.isClosing = true;
+      await link?.close();
+    },
+  };
+}
