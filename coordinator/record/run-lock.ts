@@ -36,10 +36,11 @@ function readOrNull(path: string): string | null {
   }
 }
 
-/** Field 22 of /proc/<pid>/stat, counted after the command's closing parenthesis (proc(5)); null where there is none. */
-function startOf(pid: number): string | null {
+/** Fields 3 and 22 of /proc/<pid>/stat, counted after the command's closing parenthesis (proc(5)); null where there is none. */
+function statOf(pid: number): { readonly state: string | null; readonly started: string | null } {
   const stat = readOrNull(`/proc/${pid}/stat`);
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null;
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ') ?? [];
+  return { state: fields[0] ?? null, started: fields[19] ?? null };
 }
 
 const bootOf = (): string | null => readOrNull('/proc/sys/kernel/random/boot_id')?.trim() ?? null;
@@ -54,7 +55,9 @@ function mayLive(holder: Holder): boolean {
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && error.code === 'EPERM')) return false;
   }
-  const started = startOf(holder.pid);
+  const { state, started } = statOf(holder.pid);
+  // Killed, and nobody has asked yet how it ended: it can't write any more.
+  if (state === 'Z' || state === 'X') return false;
   return holder.started === null || started === null || started === holder.started;
 }
 
@@ -86,7 +89,7 @@ export function holderOf(directory: string): { readonly holder: Holder; readonly
 
 /** Takes the lock of an existing directory, or says who has it. Throws the file system's error when it can't be written. */
 export function takeLock(directory: string): LockResult {
-  const started = startOf(process.pid);
+  const started = statOf(process.pid).started;
   const file = join(directory, `.lock-${process.pid}-${started ?? 'x'}`);
   const me: Holder = { pid: process.pid, started, boot: bootOf(), host: hostname() };
   // A file of this name is this process's own: the directory is already open here.

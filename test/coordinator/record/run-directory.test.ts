@@ -73,6 +73,22 @@ describe('who may open a run directory', () => {
     expect(readdirSync(path)).toEqual(['logs']);
   });
 
+  it('one whose holder has ended is free, also while nobody has asked yet how it ended', async () => {
+    const path = temporaryDirectory();
+    // The shell becomes a process that waits for no child.
+    const script = '"$0" --import tsx "$1" "$2" new < /dev/null & exec sleep 1000';
+    const parent = spawn('sh', ['-c', script, process.execPath, HOLDER, path], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    onTestFinished(() => {
+      parent.kill('SIGKILL');
+    });
+    await once(parent.stdout, 'data');
+    const [, pid] = /^\.lock-(\d+)-/.exec(readdirSync(path).find((name) => name.startsWith('.lock-')) ?? '') ?? [];
+    await expect.poll(() => readFileSync(`/proc/${pid}/stat`, 'utf8'), { timeout: 10_000 }).toMatch(/\) Z /);
+    expect(open(path).notices).toEqual([expect.stringContaining(`process ${pid}) ended without releasing it`)]);
+  });
+
   it('one that a living process holds is refused, naming its pid and where it listens', async () => {
     const path = temporaryDirectory();
     const { said, child } = await openElsewhere(path);
