@@ -40,8 +40,11 @@ import { pruneCheckpoints } from './record/prune.ts';
 import { copyReport, writeReport } from './record/report.ts';
 import type { RunDirectory } from './record/run-directory.ts';
 
-// The launcher comes in by this door: it opens the record before it starts a coordinator on it.
-export { latestCheckpoint, type Checkpoint } from './record/checkpoint.ts';
+// The launcher comes in by this door: it opens the record before it starts a coordinator on it, and verifies what one has left.
+export { placeText, type Finding } from './core/finding.ts';
+export { verifyRun, type RecordedRun, type RunAccount } from './core/verify.ts';
+export { readRun } from './record/read-run.ts';
+export { latestCheckpoint, latestCheckpointBefore, type Checkpoint } from './record/checkpoint.ts';
 export { configOf } from './record/journal.ts';
 export { lastStepOf } from './record/metrics-log.ts';
 export { holdsRun, latestRun, openRunDirectory, type RunDirectory } from './record/run-directory.ts';

@@ -2,7 +2,7 @@
 // `doctor` works on a machine where half of the rest does not.
 
 import type { DataSetDefinition } from '../jobs/contract.ts';
-import { exitCodeOf, LockstepError } from '../protocol/errors.ts';
+import { exitCodeOf } from '../protocol/errors.ts';
 import { DEFAULT_PORT } from './options/flags.ts';
 import { parseCommand, type ParsedCommand, type TrainOptions } from './options.ts';
 import { errorRecord, renderError } from './terminal/error.ts';
@@ -93,9 +93,7 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
     case 'evaluate':
       return (await import('./evaluate.ts')).evaluate(command.run);
     case 'verify':
-      throw new LockstepError('E_NOT_SUPPORTED', '`lockstep verify` is not in this version of Lockstep', {
-        remedy: 'journal.jsonl and metrics.jsonl in the run directory hold the record.',
-      });
+      return (await import('./verify.ts')).verify(command.run, command.replay ?? null);
     case 'doctor':
       return (await import('./doctor.ts')).doctor({
         natsUrl: command.natsUrl ?? null,

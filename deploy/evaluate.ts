@@ -1,14 +1,10 @@
 // `lockstep evaluate RUN`: loss, accuracy and confusion matrix of a run's last checkpoint on the test set. Done in a process of
 // its own, which has the engine's environment from its start and whose library may write to stderr what it likes.
 
-import { spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { latestCheckpoint } from '../coordinator/main.ts';
 import { LockstepError } from '../protocol/errors.ts';
-import { engineEnvironment } from '../worker/engine/environment.ts';
 import { evaluateWeights } from '../worker/main.ts';
-import { isEngineNoise } from './engine-noise.ts';
+import { inEngineProcess, isEngineProcess } from './engine-process.ts';
 import { loadJob, resolveReference } from './job-file.ts';
 import { openEngine } from './open-engine.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
@@ -16,24 +12,8 @@ import { setUp } from './setup/steps.ts';
 import { confusionText } from './terminal/confusion.ts';
 import { percent } from './terminal/text.ts';
 
-/** Set in the process that evaluates. */
-const INSIDE = 'LOCKSTEP_EVALUATE_INSIDE';
-const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
-
 export async function evaluate(runDirectory: string): Promise<number> {
-  if (process.env[INSIDE] !== undefined) return evaluateHere(runDirectory);
-  const child = spawn(process.execPath, [ENTRY, 'evaluate', runDirectory], {
-    stdio: ['ignore', 'inherit', 'pipe'],
-    env: { ...process.env, ...engineEnvironment(1), [INSIDE]: '1' },
-  });
-  const lines = createInterface({ input: child.stderr });
-  lines.on('line', (line) => {
-    if (!isEngineNoise(line)) process.stderr.write(`${line}\n`);
-  });
-  const code = await new Promise<number | null>((resolve) => {
-    child.on('close', resolve);
-  });
-  return code ?? 1;
+  return isEngineProcess() ? evaluateHere(runDirectory) : inEngineProcess(['evaluate', runDirectory]);
 }
 
 async function evaluateHere(runDirectory: string): Promise<number> {

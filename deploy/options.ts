@@ -27,6 +27,7 @@ import {
   natsUrl,
   oneOf,
   switchWord,
+  wholeNumber,
   type Address,
   type CoordinatorAddress,
   type Parser,
@@ -64,7 +65,8 @@ export type ParsedCommand =
   | { readonly kind: 'worker'; readonly flags: WorkerFlags }
   | { readonly kind: 'status'; readonly url: string | undefined; readonly tlsCa: string | undefined }
   | { readonly kind: 'doctor'; readonly natsUrl: NatsServer | undefined }
-  | { readonly kind: 'evaluate' | 'verify'; readonly run: string }
+  | { readonly kind: 'evaluate'; readonly run: string }
+  | { readonly kind: 'verify'; readonly run: string; readonly replay: number | undefined }
   | { readonly kind: 'setup'; readonly engine: string; readonly job: string }
   | { readonly kind: 'test' | 'bench'; readonly args: readonly string[] }
   /** Help or the version was asked for: print it and end well. */
@@ -177,8 +179,9 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
         tlsCa: text('--tls-ca <file>'),
       };
     case 'evaluate':
-    case 'verify':
       return { kind: command, run: first };
+    case 'verify':
+      return { kind: command, run: first, replay: optional(valueOf('--replay <step>', given, env), wholeNumber(1)) };
     case 'doctor':
       return { kind: command, natsUrl: serverOf(valueOf('--nats-url <url>', given, env)) };
     case 'setup':

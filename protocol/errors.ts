@@ -30,6 +30,13 @@ export type ErrorCode =
   | 'E_DATA_CORRUPT'
   | 'E_CHECKPOINT_CORRUPT'
   | 'E_NO_CHECKPOINT'
+  // what `lockstep verify` finds in a run's record
+  | 'E_RECORD_DAMAGED' // a line or file of it that can't be read
+  | 'E_RECORD_STEPS' // steps that are not consecutive, or not done exactly once
+  | 'E_RECORD_GENERATION' // a generation's number that is used twice or unknown, or members that can't be
+  | 'E_RECORD_SAMPLES' // samples that are not used exactly once an epoch
+  | 'E_RECORD_DIGEST' // two places that disagree about weights or a loss
+  | 'E_RECORD_REPLAY' // a step that comes to other bits when it is computed again
   // between processes
   | 'E_FRAME' // a malformed frame
   | 'E_MESSAGE' // a malformed control message

@@ -33,6 +33,7 @@ export { openTensorflow } from './engine/tensorflow/open.ts';
 export { openWasm } from './engine/wasm/open.ts';
 export { openWebgpu, probeWebgpu } from './engine/webgpu/open.ts';
 export { evaluateWeights } from './evaluate.ts';
+export { replaySteps, type KeptState } from './replay.ts';
 export { callerOptions, tlsError, type Trust } from './tls.ts';
 
 export interface WorkerOptions {

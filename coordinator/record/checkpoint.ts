@@ -238,3 +238,17 @@ export async function latestCheckpoint(
     remedy: 'Start the run anew, in another --run-dir.',
   });
 }
+
+/** The newest whole checkpoint of fewer than `step` steps; null when there is none. Damaged ones are passed over. */
+export async function latestCheckpointBefore(runDirectory: string, step: number): Promise<Checkpoint | null> {
+  for (const before of checkpointSteps(runDirectory).toReversed()) {
+    if (before >= step) continue;
+    try {
+      const checkpoint = await readCheckpoint(join(checkpointsOf(runDirectory), `step-${before}`));
+      if (checkpoint.step === before) return checkpoint;
+    } catch (error) {
+      if (!(error instanceof LockstepError)) throw error;
+    }
+  }
+  return null;
+}

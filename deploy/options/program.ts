@@ -45,6 +45,16 @@ Examples:
   npx lockstep worker --coordinator https://10.0.0.5:29400 --token-file token --tls-cert cert.pem --tls-key key.pem
                      one certificate, the same on every machine, is trusted without --tls-ca`;
 
+const VERIFY = `Replays a run's record: every sample of every epoch used exactly once, steps consecutive, no generation's number
+used twice, digests consistent, every checkpoint whole. Changes nothing; of a run that is under way it reads what there is.`;
+
+const VERIFY_EXAMPLES = `
+Examples:
+  npx lockstep verify runs/cifar10-cnn-20261126-170000
+  npx lockstep verify runs/cifar10-cnn-20261126-170000 --replay 782
+
+Exit codes: 0 all is well, 1 something is wrong: each with its code, file and line.`;
+
 const TOP = `
 Start here:
   npm start                                          train the tutorial's CNN on CIFAR-10
@@ -109,10 +119,10 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
     '<run>',
     'a run directory',
   );
-  add('verify', "Replays a run's record. Not in this version.", 'replay a run', { hidden: true }).argument(
-    '<run>',
-    'a run directory',
-  );
+  add('verify', VERIFY, "whether a run's record holds together")
+    .argument('<run>', 'a run directory')
+    .option('--replay <step>', 'compute this step again, from the checkpoint before it, and compare its bits')
+    .addHelpText('after', VERIFY_EXAMPLES);
   add('doctor', 'What this machine has of what training needs, and what is missing.', 'what this machine has').option(
     '--nats-url <url>',
     'also try to reach this NATS server',

@@ -61,10 +61,12 @@ describe('bad input ends with code 2, one error on stderr, and nothing on stdout
     });
   });
 
-  test('a command that this version does not have', async () => {
+  test('a run to verify that is not there', async () => {
     const { code, stderr } = await lockstep(['verify', 'runs/x']);
     expect(code).toBe(2);
-    expect(stderr).toMatch(/^lockstep: E_NOT_SUPPORTED: `lockstep verify` is not in this version of Lockstep\n {2}-> /);
+    expect(stderr).toMatch(
+      /^lockstep: E_RUN_NOT_FOUND: there is no run in \S+runs\/x: it has no journal\.jsonl\n {2}-> /,
+    );
   });
 
   test('as an object, where logs are JSON', async () => {

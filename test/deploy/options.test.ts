@@ -481,6 +481,8 @@ describe('the other commands', () => {
     });
     expect(parse('evaluate runs/x')).toEqual({ kind: 'evaluate', run: 'runs/x' });
     expect(parse('verify runs/x')).toEqual({ kind: 'verify', run: 'runs/x' });
+    expect(parse('verify runs/x --replay 12')).toEqual({ kind: 'verify', run: 'runs/x', replay: 12 });
+    expect(() => parse('verify runs/x --replay 0')).toThrow('--replay 0: it must be a whole number of at least 1');
     expect(parse('doctor')).toEqual({ kind: 'doctor', natsUrl: undefined });
     expect(parse('setup')).toEqual({ kind: 'setup', engine: 'auto', job: 'cifar10-cnn' });
   });

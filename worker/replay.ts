@@ -1,0 +1,115 @@
+// Computes steps of a run again, in one process and without peers: all M microbatches of each, summed in the same tree and applied by
+// the same code as in training (train.ts), so that the same bits must come out, whoever computed them then.
+
+import type { DataSet, JobDefinition } from '../jobs/contract.ts';
+import type { BatchPlan } from '../protocol/batch-plan.ts';
+import { LockstepError } from '../protocol/errors.ts';
+import { residualName, type StepReport } from '../protocol/messages.ts';
+import type { RunConfig } from '../protocol/run-config.ts';
+import { planFor } from './collective/shell/generation.ts';
+import { inPlace } from './collective/shell/in-place.ts';
+import { BatchLoader } from './data/batch-loader.ts';
+import { alignedFloats } from './data/shell/aligned.ts';
+import { digestOf } from './engine/digest.ts';
+import { contributionOf, type Engine } from './engine/engine.ts';
+import { train, type ReplicaState } from './train.ts';
+
+/** A checkpoint's state: weights, the optimizer's slots and, where gradients are compressed, the residuals, by name. */
+export interface KeptState {
+  readonly step: number;
+  readonly vectors: readonly { readonly name: string; readonly data: Float32Array }[];
+}
+
+/**
+ * Does the steps after `from` (null: from the initial weights) up to `to`; tells each to `onStep`. Returns the digest of the weights
+ * after the last. Throws E_JOB_CHANGED where the state does not fit the job's model.
+ */
+export async function replaySteps(options: {
+  readonly job: JobDefinition;
+  readonly engine: Engine;
+  readonly data: DataSet;
+  readonly config: RunConfig;
+  readonly from: KeptState | null;
+  readonly to: number;
+  readonly onStep: (report: StepReport) => void;
+}): Promise<string> {
+  const { job, engine, data, config, from } = options;
+  const { inputShape } = data;
+  const plan: BatchPlan = {
+    samples: config.trainSamples,
+    globalBatch: config.globalBatch,
+    microbatches: config.microbatches,
+    seed: config.seed,
+  };
+  const state: ReplicaState = {
+    step: from?.step ?? 0,
+    weights: await engine.initialWeights(config.seed),
+    slots: job.optimizer.slots.map(() => new Float32Array(engine.layout.trainableSize)),
+  };
+  const alone = [{ rank: 0, worker: 'replay', peerUrl: '', host: 'here' }];
+  const generation = {
+    generation: 1,
+    rank: 0,
+    microbatches: config.microbatches,
+    length: contributionOf(engine.layout).size + 1,
+    firstStep: state.step,
+    bucketFloats: config.bucketBytes / Float32Array.BYTES_PER_ELEMENT,
+    compression:
+      config.gradientCompression === 'none'
+        ? null
+        : { elements: config.gradientCompression, floats: engine.layout.trainableSize },
+  };
+  const collective = inPlace(planFor(generation, alone), alone, new Map());
+  try {
+    if (from !== null) {
+      take(from, 'weights', state.weights);
+      for (const [i, slot] of state.slots.entries()) take(from, `slot:${job.optimizer.slots[i]}`, slot);
+      for (const [m, residual] of collective.residuals) take(from, residualName(m), residual);
+    }
+    const augment = config.augment ? (job.augment ?? null) : null;
+    const loader = new BatchLoader({ plan, split: data.train, inputShape, augment }, alignedFloats);
+    await train(
+      {
+        generation: generation.generation,
+        plan,
+        steps: options.to,
+        checkpointEverySteps: 0,
+        digestEverySteps: 0,
+        audit: null,
+        learningRate: config.learningRate,
+        // Evaluations change no weight.
+        testSamples: 0,
+        engine,
+        optimizer: job.optimizer,
+        loader,
+        test: data.test,
+        inputShape,
+        collective,
+        clock: () => performance.now() / 1000,
+        rssBytes: () => 0,
+        wish: () => null,
+        check: () => {},
+        inFlight: { microbatches: 0 },
+        report: (report) => options.onStep(report),
+        tell: () => {},
+        keep: async () => {},
+      },
+      state,
+    );
+    return digestOf(state.weights);
+  } finally {
+    await collective.close();
+  }
+}
+
+function take(from: KeptState, name: string, into: Float32Array): void {
+  const found = from.vectors.find((vector) => vector.name === name)?.data;
+  if (found?.length !== into.length) {
+    throw new LockstepError(
+      'E_JOB_CHANGED',
+      `the checkpoint after step ${from.step} has ${found === undefined ? 'no' : `${found.length} floats of`} ${name}; the job wants ${into.length}`,
+      { remedy: 'Restore the job file that the run was trained with.' },
+    );
+  }
+  into.set(found);
+}
