@@ -110,8 +110,8 @@ export async function writeCheckpoint(
   const aside = join(parent, asideName(state.step));
   try {
     await rm(aside, { recursive: true, force: true });
-    // A recursive mkdir says ENOENT of a read-only disk.
-    await mkdir(parent, { recursive: true });
+    const isNew = (await mkdir(parent, { recursive: true })) !== undefined;
+    // A recursive mkdir would say ENOENT of a read-only disk.
     await mkdir(aside);
     const vectors = [];
     for (const [i, { name, data }] of state.vectors.entries()) {
@@ -141,6 +141,7 @@ export async function writeCheckpoint(
     if (existsSync(directory)) await rename(directory, replaced);
     await rename(aside, directory);
     await syncDirectory(parent);
+    if (isNew) await syncDirectory(runDirectory);
     await rm(replaced, { recursive: true, force: true });
     return { ok: true, directory };
   } catch (error) {

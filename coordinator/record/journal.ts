@@ -12,6 +12,7 @@ import type { JobChange, RunReport } from '../../protocol/report.ts';
 import type { CommitsEntry } from '../core/commit-log.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
 import type { JournalEntry } from '../core/run.ts';
+import { syncDirectory } from './atomic.ts';
 import { RetriedLines, type WriteObserver } from './retried-lines.ts';
 import { journalRecordSchema, type JournalRecord, type RunRecord } from './journal-schema.ts';
 
@@ -71,6 +72,7 @@ export async function openJournal(
   }
   const file = await open(path, 'a');
   await file.sync();
+  await syncDirectory(directory);
   const lines = new RetriedLines(file, durableBytes, options.observe ?? (() => {}));
   let last: Promise<void> = Promise.resolve();
   let next: Promise<void> | null = null;

@@ -3,7 +3,7 @@
 
 import { once } from 'node:events';
 import { createReadStream, createWriteStream, existsSync } from 'node:fs';
-import { open, rename } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { finished } from 'node:stream/promises';
@@ -47,18 +47,31 @@ async function keepFirst(directory: string, keepSteps: number): Promise<void> {
   const path = pathIn(directory);
   if (!existsSync(path)) return;
   const aside = `${path}.new-${process.pid}`;
-  const out = createWriteStream(aside);
+  try {
+    await copyFirst(path, aside, keepSteps);
+  } catch (error) {
+    // Half a copy would only take the room that is wanted.
+    await rm(aside, { force: true }).catch(() => {});
+    throw error;
+  }
+  await rename(aside, path);
+  await syncDirectory(directory);
+}
+
+async function copyFirst(path: string, aside: string, keepSteps: number): Promise<void> {
+  const out = createWriteStream(aside, { flush: true });
+  // Listened to from the start: a disk without room may fail before the end is written.
+  const done = finished(out);
+  done.catch(() => {});
   let kept = 0;
   for await (const line of createInterface({ input: createReadStream(path) })) {
     const step = stepOf(line);
     if (step === null || step <= kept || step > keepSteps) continue;
     kept = step;
-    if (!out.write(`${line}\n`)) await once(out, 'drain');
+    if (!out.write(`${line}\n`)) await Promise.race([once(out, 'drain'), done]);
   }
   out.end();
-  await finished(out);
-  await rename(aside, path);
-  await syncDirectory(directory);
+  await done;
 }
 
 /** Opens it with the lines of the first `keepSteps` steps kept; `observe` is told of every write. */

@@ -51,7 +51,7 @@ export function accountText(directory: string, account: RunAccount, style: Pick<
         `${worker}: ${counted(samples, 'sample')}, in ${grouped(microbatches)} microbatches`,
     ),
   );
-  say('digests', `${counted(account.claims, 'place')} of ${counted(digests.size, 'step')}`);
+  say('digests', `of ${counted(digests.size, 'step')}, in ${counted(account.claims, 'place')}`);
   say('checkpoints', checkpoints.length === 0 ? 'none' : `whole: after ${checkpoints.map(grouped).join(', ')}`);
   if (account.modelStep !== null) say('model', `the weights after step ${grouped(account.modelStep)}`);
   for (const note of account.notes) say('note', note);

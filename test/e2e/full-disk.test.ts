@@ -69,7 +69,7 @@ describe.runIf(MAY_MOUNT)('a run directory on a full disk', () => {
       '--run-dir',
       directory,
     ]);
-    await run.wrote(/^\s+1\/60\s+\d/m);
+    await run.wrote(/^\s+3\/60\s+\d/m);
     disk.fill();
     const ended = await run.ended;
     expect([ended.stderr, ended.code]).toEqual(['', 0]);
@@ -77,5 +77,11 @@ describe.runIf(MAY_MOUNT)('a run directory on a full disk', () => {
     for (const what of ['the report', 'model/', 'journal.jsonl', 'metrics.jsonl', 'the checkpoint after step 960'])
       expect(said).toContain(`${what} could not be written`);
     expect(ended.stdout).toMatch(/digest\s+[0-9a-f]{64}/);
+    // Nothing is begun where nothing could be kept.
+    disk.fill();
+    const flags = ['--workers', '1', '--epochs', '61', '--listen', '127.0.0.1:0', '--run-dir', directory];
+    const resumed = await lockstep(['train', JOB, '--resume', ...flags]).ended;
+    expect(resumed.code).not.toBe(0);
+    expect(resumed.stderr).toMatch(/the run directory \S+ cannot be (used|written): ENOSPC/);
   });
 });

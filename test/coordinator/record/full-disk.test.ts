@@ -1,6 +1,6 @@
 // Every file of the record on a disk that is really full: a failure that is told, nothing half there, and all of it once there is room.
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { RecordAlarms } from '../../../coordinator/core/record-alarms.ts';
@@ -104,6 +104,20 @@ describe.runIf(MAY_MOUNT)('on a full disk', () => {
     const steps = readFileSync(join(disk.path, 'metrics.jsonl'), 'utf8').trim().split('\n');
     expect(steps.map((text) => (JSON.parse(text) as { step: number }).step)).toEqual([1, 2, 3, 4]);
     expect(seen.at(-1)).toBeNull();
+  });
+
+  it('metrics.jsonl is not cut back to its first steps, and stays as it was: a resumed run can not begin', async () => {
+    const disk = new SmallDisk(256);
+    const whole = Array.from(
+      { length: 30 },
+      (_, i) => `${JSON.stringify({ step: i + 1, text: 'x'.repeat(3000) })}\n`,
+    ).join('');
+    writeFileSync(join(disk.path, 'metrics.jsonl'), whole);
+    disk.fill();
+    await expect(openMetricsLog(disk.path, { keepSteps: 25 })).rejects.toThrow('ENOSPC');
+    disk.empty();
+    expect(readdirSync(disk.path)).toEqual(['metrics.jsonl']);
+    expect(readFileSync(join(disk.path, 'metrics.jsonl'), 'utf8')).toBe(whole);
   });
 
   it('report and model are refused, and leave nothing half written: the older ones stay', async () => {
