@@ -13,7 +13,7 @@ export const PAGE_STYLE = `
   #phase { display: inline-block; padding: 0 .6rem; margin-right: .5rem; border: 1px solid currentColor; border-radius: 1rem; color: var(--accent); font-weight: 600; font-size: .9rem; }
   #phase[data-tone=good] { color: var(--good); }
   #phase[data-tone=bad] { color: var(--bad); }
-  #stale { margin: 0 0 1rem; padding: .5rem .75rem; border: 1px solid var(--bad); border-radius: .4rem; color: var(--bad); font-weight: 600; }
+  #stale, #alarms { margin: 0 0 1rem; padding: .5rem .75rem; border: 1px solid var(--bad); border-radius: .4rem; color: var(--bad); font-weight: 600; }
   .is-stale main { opacity: .55; }
   progress { display: block; width: 100%; height: .55rem; border: 0; border-radius: .3rem; overflow: hidden; background: var(--line); accent-color: var(--accent); }
   progress::-webkit-progress-bar { background: var(--line); }

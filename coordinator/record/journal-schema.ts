@@ -36,6 +36,7 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
     /** Over NATS: the server, and the bucket that holds a copy of this record, if any. */
     nats: z.object({ server: z.string(), bucket: z.string().nullable() }).nullable().optional(),
   }),
+  /** Who is in, in the order of their ranks: each step's microbatches are theirs by rankMicrobatches of protocol/batch-plan.ts. */
   z.object({
     ...at,
     kind: z.literal('generation'),

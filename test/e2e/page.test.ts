@@ -105,6 +105,15 @@ describe('the page', () => {
     expect(await alert.textContent()).toMatch(/^The coordinator does not answer\. What is shown is \d+ s old\.$/);
   });
 
+  it('says what can not be written, for as long as that lasts', async () => {
+    let alarms: RunView['alarms'] = [{ part: 'journal', failures: 3, because: 'ENOSPC: no space left on device' }];
+    const { page } = await open(() => ({ ...VIEW, alarms }));
+    const alert = page.getByRole('alert');
+    expect(await alert.textContent()).toBe('The journal cannot be written: ENOSPC: no space left on device');
+    alarms = [];
+    await alert.waitFor({ state: 'hidden' });
+  });
+
   it('of a run that is over says that, and not that something is wrong', async () => {
     const { page, http } = await open(() => ({
       ...VIEW,
