@@ -10,6 +10,7 @@ import { compression } from './compression.ts';
 import { digest } from './digest.ts';
 import { engine } from './engine.ts';
 import { gpu } from './gpu.ts';
+import { heart } from './heart.ts';
 import { model } from './model.ts';
 import { installPeers } from './peers.ts';
 import { pipeline } from './pipeline.ts';
@@ -31,6 +32,7 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>
   digest,
   engine,
   gpu,
+  heart,
   model,
   overlap,
   pipeline,

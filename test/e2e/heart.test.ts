@@ -10,11 +10,14 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { openControl } from '../../coordinator/http/control.ts';
 import { openNatsControl } from '../../coordinator/nats/control.ts';
 import { connectNats } from '../../nats/connect.ts';
-import { BUSY_SILENCE, WORKER_SILENCE } from '../../protocol/heartbeat.ts';
+import { WORKER_SILENCE } from '../../protocol/heartbeat.ts';
 import { arrivals, type Arrival } from '../control/contract.ts';
 import { serverAt, startNatsServer } from './nats-server.ts';
 
-const FILE = fileURLToPath(new URL('heart-process.ts', import.meta.url));
+const WORKER = fileURLToPath(new URL('heart-process.ts', import.meta.url));
+const COORDINATOR = fileURLToPath(new URL('heart-coordinator-process.ts', import.meta.url));
+/** In which a heart has begun and beaten often enough to be believed. */
+const BEATEN_MS = 8000;
 
 type Arrivals = ReturnType<typeof arrivals>;
 
@@ -53,17 +56,20 @@ interface Joined {
   ended: string | null;
 }
 
+function start(...command: readonly string[]): Pick<Joined, 'line'> & { readonly process: ChildProcess } {
+  const child = spawn(process.execPath, ['--import', 'tsx', ...command], { stdio: ['ignore', 'pipe', 'inherit'] });
+  onTestFinished(() => {
+    child.kill('SIGKILL');
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  return { process: child, line: async () => String((await lines.next()).value) };
+}
+
 /** A worker that has joined, and whose engine now holds its thread for so long. */
 async function join({ url, come }: { url: string; come: Arrivals }, holdMs: number): Promise<Joined> {
-  const worker = spawn(process.execPath, ['--import', 'tsx', FILE, url, String(holdMs)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  onTestFinished(() => {
-    worker.kill('SIGKILL');
-  });
-  const lines = createInterface({ input: worker.stdout })[Symbol.asyncIterator]();
+  const { process: worker, line } = start(WORKER, url, String(holdMs));
   const arrival = await come.next();
-  const joined: Joined = { arrival, worker, line: async () => String((await lines.next()).value), ended: null };
+  const joined: Joined = { arrival, worker, line, ended: null };
   void arrival.connection.closed.then(({ because }) => (joined.ended = because));
   await arrival.until(1);
   arrival.connection.send({ kind: 'stop', because: 'go on' });
@@ -81,14 +87,13 @@ describe.each([
     expect(joined.ended).toBeNull();
   });
 
-  it('a worker that is stopped is lost within the limit and two beats, engine at work or not', async () => {
-    // Its heart is known by the time that it has beaten for a while.
-    const joined = await join(await open(), WORKER_SILENCE.floorMs + 1500);
+  it('a worker that is stopped is found by its silence, and knows when it goes on', async () => {
+    const joined = await join(await open(), BEATEN_MS);
     await joined.arrival.until(2);
-    const stoppedAt = performance.now();
     joined.worker.kill('SIGSTOP');
-    expect((await joined.arrival.connection.closed).because).toMatch(/^nothing was heard of it for 2(?:\.\d)? s/);
-    expect(performance.now() - stoppedAt).toBeLessThan(WORKER_SILENCE.floorMs + 1500);
+    expect((await joined.arrival.connection.closed).because).toMatch(
+      /^nothing was heard of it for 2(?:\.\d)? s, where 2 s is the limit$/,
+    );
     // When it goes on, it knows.
     joined.worker.kill('SIGCONT');
     expect(await joined.line()).toMatch(/^lost: the link to the coordinator at /);
@@ -97,12 +102,14 @@ describe.each([
 
 describe('a coordinator that is stopped', () => {
   it('is lost to its worker, and when it goes on it does not take its own absence for the worker’s silence', async () => {
-    // This process is the worker's coordinator: its thread is held, as SIGSTOP would, and no beat leaves it.
-    const joined = await join(await overWebSocket(), 3000);
-    await joined.arrival.until(2);
-    const heldMs = BUSY_SILENCE.floorMs + 2500;
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, heldMs);
-    expect(await joined.line()).toMatch(/^lost: .*nothing was heard of it for 5(?:\.\d)? s, where 5 s is the limit/);
-    expect((await joined.arrival.connection.closed).because).toMatch(/^its (?:link closed|heart stopped)/);
+    const coordinator = start(COORDINATOR);
+    const url = await coordinator.line();
+    const worker = start(WORKER, url, String(BEATEN_MS));
+    expect(await worker.line()).toBe('holding');
+    expect([await coordinator.line(), await coordinator.line()]).toEqual(['linked 1', 'linked 2']);
+    coordinator.process.kill('SIGSTOP');
+    expect(await worker.line()).toMatch(/^lost: .*nothing was heard of it for 5(?:\.\d)? s, where 5 s is the limit/);
+    coordinator.process.kill('SIGCONT');
+    expect(await coordinator.line()).toMatch(/^its (?:link closed|heart stopped)/);
   });
 });

@@ -4,9 +4,7 @@
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { WebSocket } from 'ws';
-import { connectNats } from '../../nats/connect.ts';
-import { callOn } from '../../nats/meet.ts';
-import { heartSubject, type NatsServer } from '../../nats/server.ts';
+import type { NatsServer } from '../../nats/server.ts';
 import { BEAT_EVERY_MS, BUSY_SILENCE, HEART_HEADER, HEART_PATH } from '../../protocol/heartbeat.ts';
 import { Silence } from '../../protocol/silence.ts';
 import type { Tls } from '../../protocol/tls.ts';
@@ -60,21 +58,9 @@ function beatOverWebSocket({ url, tls, key, token }: Extract<HeartTarget, { kind
   }, BEAT_EVERY_MS);
 }
 
-async function beatOverNats({ server, run, key, token }: Extract<HeartTarget, { kind: 'nats' }>): Promise<void> {
-  const nats = await connectNats(server, `lockstep ${run}: heart`);
-  const stream = await callOn(nats, heartSubject(run), {
-    token,
-    about: { heart: key },
-    whom: `the coordinator of ${run}`,
-    lostCode: 'E_COORDINATOR_LOST',
-    timing: { beatMs: BEAT_EVERY_MS, silence: BUSY_SILENCE },
-  });
-  say({ kind: 'ended', because: (await stream.closed).because });
-}
-
 if (target.kind === 'http') beatOverWebSocket(target);
 else {
-  await beatOverNats(target).catch((error: unknown) => {
-    say({ kind: 'ended', because: error instanceof Error ? error.message : String(error) });
-  });
+  // Only where it is needed: the client of NATS takes memory, and each thread has its own.
+  const { beatOverNats } = await import('./over-nats.ts');
+  say({ kind: 'ended', because: await beatOverNats(target) });
 }
