@@ -1,0 +1,156 @@
+// Nothing stops it: real processes, the tutorial's CNN, SIGKILL and SIGSTOP at any moment. Every run ends with the weights of the
+// undisturbed one, and no step is lost.
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { lockstep, processesNaming, reportIn, Scratch } from '../e2e/lockstep.ts';
+import { startNatsServer } from '../e2e/nats-server.ts';
+import { Cluster, JOB, membersOf, pidOf, sharedMemory, STEPS } from './cluster.ts';
+
+const scratch = new Scratch();
+const sharedBefore = sharedMemory();
+let digest = '';
+
+beforeAll(async () => {
+  const ended = await lockstep([
+    'train',
+    ...JOB,
+    '--workers',
+    '1',
+    '--listen',
+    '127.0.0.1:0',
+    '--run-dir',
+    scratch.dir('calm'),
+  ]).ended;
+  expect(ended.code).toBe(0);
+  digest = reportIn(scratch.dir('calm')).digest ?? '';
+  expect(digest).toMatch(/^[0-9a-f]{64}$/);
+});
+afterAll(() => {
+  expect(sharedMemory()).toEqual(sharedBefore);
+  scratch.remove();
+});
+
+const train = async (name: string, ...flags: string[]): Promise<Cluster> =>
+  new Cluster(scratch.dir(name), ['train', ...JOB, ...flags]).listening();
+
+describe('workers', () => {
+  it('killed one after the other, at any moment of their steps, and started anew', async () => {
+    const cluster = await train('workers', '--workers', '2');
+    let view = await cluster.members(2);
+    for (let kill = 0; kill < 4; kill++) {
+      process.kill(pidOf(view, kill % 2), 'SIGKILL');
+      await cluster.members(1);
+      view = await cluster.members(2);
+    }
+    const report = await cluster.survived(digest);
+    expect(report).toMatchObject({ workersLost: 4, workersStarted: 6, generations: 9 });
+  });
+
+  it('killed while they wait for a part of the sum, having sent their own', async () => {
+    const cluster = await train('waiting', '--workers', '2');
+    const view = await cluster.members(2);
+    // The one that is stopped sends nothing more: the other comes to the all-reduce and stays there.
+    process.kill(pidOf(view, 0), 'SIGSTOP');
+    await cluster.until('nothing moves', (now) => now.step >= view.step);
+    process.kill(pidOf(view, 1), 'SIGKILL');
+    process.kill(pidOf(view, 0), 'SIGCONT');
+    await cluster.members(2);
+    expect(await cluster.survived(digest)).toMatchObject({ workersLost: 1 });
+  });
+
+  it('killed two of three at once, and all but one of four', async () => {
+    const cluster = await train('several', '--workers', '4');
+    let view = await cluster.members(4);
+    for (const rank of [0, 2]) process.kill(pidOf(view, rank), 'SIGKILL');
+    view = await cluster.members(4);
+    for (const rank of [1, 2, 3]) process.kill(pidOf(view, rank), 'SIGKILL');
+    await cluster.members(1);
+    expect(await cluster.survived(digest)).toMatchObject({ workersLost: 5 });
+  });
+
+  it('stopped for longer than the limit of silence, and going on: told that its generation is over, it joins again', async () => {
+    const cluster = await train('stopped', '--workers', '2');
+    const view = await cluster.step(40);
+    const victim = pidOf(view, 1);
+    process.kill(victim, 'SIGSTOP');
+    await cluster.members(1);
+    process.kill(victim, 'SIGCONT');
+    const back = await cluster.members(2);
+    expect(membersOf(back).map((w) => w.pid)).toContain(victim);
+    expect(await cluster.survived(digest)).toMatchObject({ workersLost: 1 });
+  });
+});
+
+describe('the coordinator', () => {
+  it('killed while it gathers, while it trains, and together with a worker', async () => {
+    const cluster = await train('coordinator', '--workers', '2');
+    const gathering = await cluster.until('it listens', () => true);
+    process.kill(gathering.coordinator.pid, 'SIGKILL');
+    const first = await cluster.members(2);
+    expect(first.coordinator.pid).not.toBe(gathering.coordinator.pid);
+    process.kill(first.coordinator.pid, 'SIGKILL');
+    const another = (view: { coordinator: { pid: number } }): boolean => view.coordinator.pid !== first.coordinator.pid;
+    await cluster.until('another coordinator', another);
+    const second = await cluster.members(2);
+    process.kill(second.coordinator.pid, 'SIGKILL');
+    process.kill(pidOf(second, 1), 'SIGKILL');
+    await cluster.until('yet another', (view) => view.coordinator.pid !== second.coordinator.pid);
+    await cluster.members(2);
+    expect(await cluster.survived(digest)).toMatchObject({ workersLost: 1 });
+  });
+});
+
+describe('everything', () => {
+  it('killed at once, and resumed with other workers over another transport: from the last checkpoint, to the same bits', async () => {
+    const cluster = await train('machine', '--workers', '2', '--checkpoint-every', '10');
+    const view = await cluster.step(75);
+    for (const pid of [cluster.run.child.pid, view.coordinator.pid, ...view.workers.map((w) => w.pid)]) {
+      process.kill(pid ?? Number.NaN, 'SIGKILL');
+    }
+    await cluster.run.ended;
+    await expect.poll(() => processesNaming(cluster.directory), { timeout: 30_000 }).toEqual([]);
+    const server = await startNatsServer();
+    try {
+      const again = ['train', 'cifar10-cnn', '--resume', '--run-dir', cluster.directory, '--workers', '3'];
+      const over = ['--transport', 'nats', '--nats-url', server.url, '--listen', '127.0.0.1:0'];
+      expect((await lockstep([...again, ...over]).ended).code).toBe(0);
+      const report = reportIn(cluster.directory);
+      expect(report).toMatchObject({ steps: STEPS, digest, transport: 'nats' });
+      expect(report.resumedFromStep).toBeGreaterThanOrEqual(70);
+    } finally {
+      await server.kill();
+    }
+  });
+});
+
+describe('over NATS', () => {
+  it('a worker killed, and the coordinator', async () => {
+    const server = await startNatsServer();
+    try {
+      const cluster = await train('nats', '--workers', '2', '--transport', 'nats', '--nats-url', server.url);
+      process.kill(pidOf(await cluster.members(2), 1), 'SIGKILL');
+      await cluster.members(1);
+      const view = await cluster.members(2);
+      process.kill(view.coordinator.pid, 'SIGKILL');
+      await cluster.until('another coordinator', (now) => now.coordinator.pid !== view.coordinator.pid);
+      await cluster.members(2);
+      expect(await cluster.survived(digest)).toMatchObject({ workersLost: 1, transport: 'nats' });
+    } finally {
+      await server.kill();
+    }
+  });
+});
+
+describe('a worker from elsewhere', () => {
+  it('joins in mid-epoch', async () => {
+    const cluster = new Cluster(scratch.dir('joined'), ['coordinator', ...JOB, '--workers', '1']);
+    const [, line = ''] = await cluster.run.wrote(/npx lockstep (worker --coordinator \S+ --token-file \S+ --job \S+)/);
+    await cluster.listening();
+    const first = lockstep(line.split(' '));
+    await cluster.step(40);
+    const second = lockstep(line.split(' '));
+    await cluster.members(2);
+    expect(await cluster.survived(digest)).toMatchObject({ workersLost: 0, workersStarted: 2, generations: 2 });
+    expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
+  });
+});
