@@ -439,11 +439,11 @@ export class Run {
     return this.regroup(because, nowMs, { graceful: true, newcomers: ready });
   }
 
-  /** More workers are of use: there are steps to be done, or nobody but `leaving` is left who could end the run. */
-  private isTraining(leaving: string | null = null): boolean {
+  /** Newcomers are of use: there are steps to be done, or nobody is left who could end the run. */
+  private isTraining(): boolean {
     if (this.phase === 'stopping') return false;
     if (this.step < this.options.config.steps || this.phase === 'waiting') return true;
-    return this.members().every((w) => w.state === 'lost' || w.id === leaving);
+    return this.members().every((w) => w.state === 'lost' || !w.isConnected);
   }
 
   private newcomers(): Worker[] {
@@ -927,7 +927,9 @@ export class Run {
   private endWhenComplete(): Effect[] {
     if (this.formation !== null || this.writing > 0 || this.heldState !== null) return [];
     const areThrough = this.areThrough();
-    if (areThrough && this.step >= this.options.config.steps) {
+    // Not by the record: those who stopped may have been doing steps again.
+    const isDone = areThrough && this.members().every((w) => w.step >= this.options.config.steps);
+    if (isDone) {
       const record = { kind: 'finished' as const, step: this.step, digest: this.digest ?? '' };
       return [{ kind: 'journal', record }, ...this.end('done', 'the run is done')];
     }
@@ -992,7 +994,10 @@ export class Run {
     this.processes--;
     // The last one: a worker that came back has an entry for each time.
     const worker = [...this.workers.values()].findLast((w) => w.pid === input.pid && w.localRank === input.localRank);
-    if (worker?.state === 'finished' && this.formation === null) return [];
+    if (worker?.state === 'finished' && this.formation === null) {
+      worker.isConnected = false;
+      return [];
+    }
     const who = worker?.id ?? `worker process ${input.localRank}`;
     const key = worker?.id ?? `pid ${input.pid}`;
     if (!this.told.has(key)) {
@@ -1000,7 +1005,8 @@ export class Run {
       this.inquiryOf(key, nowMs).processEnded(who, place, input.end);
     }
     // One that ends by itself before it has begun would do so again.
-    if (this.phase === 'gathering' && input.end.exitCode !== null) this.fatal.add(key);
+    const isKnownLost = this.told.has(key) || worker?.state === 'lost';
+    if (this.phase === 'gathering' && input.end.exitCode !== null && !isKnownLost) this.fatal.add(key);
     const restarted = this.restart(input.localRank, key);
     // The launcher may be quicker than the link.
     const lost = worker === undefined ? this.conclude(nowMs) : this.lose(worker, nowMs);
@@ -1009,7 +1015,9 @@ export class Run {
 
   private restart(localRank: number, key: string): Effect[] {
     const restarts = this.restarts.get(localRank) ?? 0;
-    if (!this.isTraining(key) || this.fatal.has(key) || restarts >= this.options.restartLimit) return [];
+    // When all steps are done, too: until all members have finished, those who are left may be lost as well.
+    const isNeeded = this.phase !== 'stopping' && !this.areThrough();
+    if (!isNeeded || this.fatal.has(key) || restarts >= this.options.restartLimit) return [];
     this.restarts.set(localRank, restarts + 1);
     this.processes++;
     return [{ kind: 'start-worker', localRank }];
