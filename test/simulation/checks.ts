@@ -27,9 +27,8 @@ export class Checks {
   private journalled = 0;
   /** Steps whose commits are on disk. */
   private recordedTo = 0;
-  /** The most steps that somebody alive has done; steps that died with all who had done them. */
-  private reached = 0;
-  private losable = 0;
+  /** The steps that each process has done, by where it is reached. */
+  private readonly reached = new Map<string, number>();
   /** What workers said of a generation, some of it. */
   private readonly said: {
     readonly worker: string;
@@ -58,12 +57,8 @@ export class Checks {
     return this.committed.size;
   }
 
-  /** @param reached is told how many steps this replica has done */
-  watcher(who: string, reached: (step: number) => void): Watcher {
-    const has = (step: number): void => {
-      reached(step);
-      this.reached = Math.max(this.reached, step);
-    };
+  watcher(who: string): Watcher {
+    const has = (step: number): void => void this.reached.set(urlOf(who), step);
     return {
       loaded: (weights) => {
         const step = this.answer.weights.findIndex((right) => hasSameBits(weights, right));
@@ -205,6 +200,15 @@ export class Checks {
     if (message.kind === 'begin') {
       this.begun.set(worker, message.generation);
       this.checkDigest(`generation ${message.generation}`, message.step, message.digest);
+      for (const url of this.memberships.get(message.generation) ?? []) {
+        const reached = this.reached.get(url) ?? 0;
+        if (reached > message.step) {
+          this.break(
+            'no step is lost',
+            `generation ${message.generation} begins after step ${message.step}, and ${url} has done ${reached}`,
+          );
+        }
+      }
     }
     if (message.kind !== 'generation') return;
     if (message.generation > this.journalled)
@@ -221,15 +225,13 @@ export class Checks {
   }
 
   /** The run has ended as done. */
-  done({ step, digest, stepsLost }: { step: number; digest: string | null; stepsLost: number }): void {
+  done({ step, digest }: { step: number; digest: string | null }): void {
     if (step !== this.job.steps || this.committed.size !== this.job.steps) {
       this.break(
         'no step is lost',
         `the run is done after step ${step}, with ${this.committed.size} of ${this.job.steps} committed`,
       );
     }
-    if (stepsLost > this.losable)
-      this.break('no step is lost', `${stepsLost} steps were done again, where ${this.losable} were nobody's any more`);
     this.checkDigest('the run', step, digest ?? '');
     if (this.recordedTo !== step) this.break('no step is lost', `the journal ends with step ${this.recordedTo}`);
   }
@@ -241,15 +243,7 @@ export class Checks {
     this.recordedTo = step;
     this.begun.clear();
     this.said.length = 0;
-    this.losable += Math.max(again, this.reached - step);
-    this.reached = step;
     return again;
-  }
-
-  /** Nobody who is left has done more than `most` steps. */
-  left(most: number): void {
-    this.losable += Math.max(0, this.reached - most);
-    this.reached = most;
   }
 }
 

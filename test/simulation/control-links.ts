@@ -2,9 +2,11 @@
 
 import { openBorder, type ControlEvents } from '../../coordinator/control-connection.ts';
 import { LockstepError } from '../../protocol/errors.ts';
+import { BUSY_SILENCE, WORKER_SILENCE } from '../../protocol/heartbeat.ts';
 import { encodeMessage } from '../../protocol/messages.ts';
 import { ControlInbox } from '../../worker/control-inbox.ts';
 import type { ControlLink } from '../../worker/control-link.ts';
+import type { Chance } from './chance.ts';
 import type { End, Network } from './network.ts';
 import type { Process } from './world.ts';
 
@@ -12,8 +14,13 @@ const HANDSHAKE_MS = 10_000;
 /** From the connection's close on this side to the end of it where the other side is silent. */
 const CLOSE_MS = 30_000;
 
-/** A worker's control link. Throws E_COORDINATOR_LOST. */
-export async function simulatedControl(network: Network, process: Process, url: string): Promise<ControlLink> {
+/** A worker's control link. How long either side may be silent differs, as the real limits do, which adapt (protocol/silence.ts). Throws E_COORDINATOR_LOST. */
+export async function simulatedControl(
+  network: Network,
+  process: Process,
+  url: string,
+  chance: Chance,
+): Promise<ControlLink> {
   let end: End;
   try {
     end = await network.dial(process, url, { kind: 'control' }, HANDSHAKE_MS);
@@ -21,6 +28,7 @@ export async function simulatedControl(network: Network, process: Process, url: 
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new LockstepError('E_COORDINATOR_LOST', `no coordinator can be joined at ${url}: ${why}`, { cause });
   }
+  end.silenceMs = chance.spread(BUSY_SILENCE.floorMs, BUSY_SILENCE.ceilingMs);
   const inbox = new ControlInbox(url);
   takers.set(end, (bytes) => {
     try {
@@ -68,14 +76,14 @@ export function openSimulatedControl(
   network: Network,
   process: Process,
   url: string,
-  silenceMs: number,
+  chance: Chance,
   events: ControlEvents,
 ): () => void {
   let arrivals = 0;
   const ends = new Set<End>();
   const stop = network.listen(process, url, (end) => {
     ends.add(end);
-    end.silenceMs = silenceMs;
+    end.silenceMs = chance.spread(WORKER_SILENCE.floorMs, WORKER_SILENCE.ceilingMs);
     const finish = (because: string): void => {
       if (ends.delete(end)) border.end(because);
     };

@@ -49,7 +49,6 @@ export function startSimulatedCoordinator(options: {
   readonly chance: Chance;
   readonly disk: Disk;
   readonly checks: Checks;
-  readonly silenceMs: number;
   readonly run: Omit<RunOptions, 'resumed' | 'progress' | 'stepsLost' | 'lastGeneration'>;
   /** Steps after the checkpoint that are done again. */
   readonly stepsLost: number;
@@ -57,7 +56,7 @@ export function startSimulatedCoordinator(options: {
   readonly startWorker: (localRank: number) => void;
   readonly ended: (outcome: Outcome) => void;
 }): SimulatedCoordinator {
-  const { network, process, chance, disk, checks, silenceMs } = options;
+  const { network, process, chance, disk, checks } = options;
   const { world } = network;
   const resume = disk.checkpoint;
   const run = options.makeRun({
@@ -175,7 +174,7 @@ export function startSimulatedCoordinator(options: {
     });
   };
 
-  const closeControl = openSimulatedControl(network, process, COORDINATOR_URL, silenceMs, {
+  const closeControl = openSimulatedControl(network, process, COORDINATOR_URL, chance, {
     onRefused: () => {},
     onWarning: () => {},
     onConnect: (connection) => {

@@ -123,6 +123,10 @@ export class Network {
           'is called',
           () => {
             if (isOver || !process.alive) return;
+            if (this.listeners.get(address) !== listener) {
+              arrive();
+              return;
+            }
             const [near, far] = End.pair(process, listener.process, `${process.name}-${listener.process.name}`);
             this.ends.add(near).add(far);
             listener.accept(far, greeting);

@@ -14,6 +14,7 @@ export const FAULTS = [
   'coordinator crash',
   'newcomer',
   'pause',
+  'coordinator pause',
   'cut',
   'stop',
   'delays',
@@ -31,6 +32,8 @@ export interface Scenario {
   readonly spares: number;
   readonly hosts: number;
   readonly checkpointEverySteps: number;
+  readonly digestEverySteps: number;
+  readonly auditRate: number;
   readonly bucketFloats: number;
   /** The engine holds its process's one thread while it computes. */
   readonly blocking: boolean;
@@ -78,6 +81,8 @@ export function drawScenario(chance: Chance): Scenario {
     spares: chance.pick([0, 0, 1]),
     hosts: chance.pick([1, 2, workers]),
     checkpointEverySteps: chance.pick([0, 1, 3]),
+    digestEverySteps: chance.pick([0, 1, 3]),
+    auditRate: chance.pick([0, 0, 0.3, 1]),
     bucketFloats: chance.pick([8, 16, 1024]),
     blocking: chance.happens(0.5),
     computeUs: [computeUs, computeUs * chance.between(1, 4)],

@@ -88,11 +88,8 @@ class Simulation {
   private readonly disk: Disk = { journal: [], checkpoint: null, failures: 0, failed: 0 };
   private readonly config: RunConfig;
   private coordinator: SimulatedCoordinator | null = null;
-  /** Those that live, and the steps that each has done. */
-  private readonly workers = new Map<
-    Process,
-    { readonly localRank: number; readonly launcher: number; step: number }
-  >();
+  /** Those that live, and which launcher watches each; null: it was started by hand, and again when it ends. */
+  private readonly workers = new Map<Process, { readonly localRank: number; readonly launcher: number | null }>();
   private workersStarted = 0;
   private readonly injected: Partial<Record<FaultKind, number>> = {};
   private nextFault = 0;
@@ -134,13 +131,16 @@ class Simulation {
       bucketBytes: 4 * scenario.bucketFloats,
       dataThreads: 0,
       checkpointEverySteps: scenario.checkpointEverySteps,
+      digestEverySteps: scenario.digestEverySteps,
+      auditRate: scenario.auditRate,
     };
   }
 
   async run(): Promise<Simulated> {
     const { world, scenario } = this;
     this.startCoordinator();
-    for (let i = 0; i < scenario.workers + scenario.spares; i++) this.startWorker(i);
+    for (let i = 0; i < scenario.workers; i++) this.startWorker(i);
+    for (let i = 0; i < scenario.spares; i++) this.startWorker(scenario.workers + i, true);
     world.beforeEvent = () => this.maybeFault();
     this.watch();
     await world.run(EVENTS_MAX);
@@ -184,7 +184,6 @@ class Simulation {
         chance: this.chance,
         disk: this.disk,
         checks: this.checks,
-        silenceMs: 120_000,
         stepsLost,
         run: {
           config: this.config,
@@ -202,16 +201,19 @@ class Simulation {
         ended: () => {
           this.calmUs = world.nowUs;
           this.isEnded = true;
+          // After what it has said by then has left.
+          world.end(process);
+          this.network.died(process, 'exited');
         },
       });
     });
   }
 
-  private startWorker(localRank: number): void {
+  private startWorker(localRank: number, byHand = !this.scenario.supervised): void {
     const { world, scenario, network, chance } = this;
     const host = `host${localRank % scenario.hosts}`;
     const process = world.process({ name: `p${world.processes.length}`, host, clockMs: chance.below(1e9), wallMs: 0 });
-    const worker = { localRank, launcher: this.launchers, step: 0 };
+    const worker = { localRank, launcher: byHand ? null : this.launchers };
     this.workers.set(process, worker);
     this.workersStarted++;
     const [least, most] = scenario.computeUs;
@@ -225,17 +227,12 @@ class Simulation {
       if (scenario.blocking) world.compute(us);
       else await sleep(us);
     };
-    const engine = toyEngine(
-      this.checks.watcher(process.name, (step) => {
-        worker.step = step;
-      }),
-      compute,
-    );
+    const engine = toyEngine(this.checks.watcher(process.name), compute);
     const { definition, data } = scenario.job;
     const options: WorkerOptions = {
       coordinator: { kind: 'http', url: COORDINATOR_URL },
       token: null,
-      localRank: scenario.supervised ? localRank : null,
+      localRank: byHand ? null : localRank,
       workersHere: scenario.workers + scenario.spares,
       lockstepVersion: '0.0.0',
       peerListen: null,
@@ -255,7 +252,7 @@ class Simulation {
     const links = new Chance(chance.uint32(), 'links');
     const around: Surroundings = {
       host,
-      connect: () => simulatedControl(network, process, COORDINATOR_URL),
+      connect: () => simulatedControl(network, process, COORDINATOR_URL, links),
       communicate: async () =>
         communicateOver(
           simulatedMeeting(network, process, links, scenario.manners, this.plants.sink ?? ((sink) => sink)),
@@ -300,13 +297,12 @@ class Simulation {
   }
 
   private tellLauncher(process: Process, exitCode: number | null, signal: string | null): void {
-    const { world, scenario, chance } = this;
+    const { world, chance } = this;
     const worker = this.workers.get(process);
     this.workers.delete(process);
-    this.checks.left(Math.max(0, ...[...this.workers.values()].map((one) => one.step)));
     if (worker === undefined || this.isEnded) return;
     const end = { exitCode, signal, lastLines: [], logFile: null };
-    if (scenario.supervised) {
+    if (worker.launcher !== null) {
       world.after(null, chance.spread(100, 50_000), 'launcher', () => {
         const { coordinator } = this;
         // Its launcher may have gone, with the coordinator that it had.
@@ -317,7 +313,7 @@ class Simulation {
       });
     } else {
       world.after(null, chance.spread(10_000, 5_000_000), 'starts again', () => {
-        if (!this.isEnded) this.startWorker(worker.localRank);
+        if (!this.isEnded) this.startWorker(worker.localRank, true);
       });
     }
   }
@@ -392,14 +388,14 @@ class Simulation {
         return true;
       }
       case 'newcomer':
-        this.startWorker(this.workersStarted);
+        this.startWorker(this.workersStarted, true);
         return true;
       case 'lost host':
         note(victim.name);
         this.kill(victim, 'silently');
         return true;
       case 'pause': {
-        const us = chance.spread(1000, 20_000_000);
+        const us = chance.spread(1000, 60_000_000);
         note(`${victim.name} for ${us / 1e6} s`);
         world.pause(victim);
         network.paused(victim);
@@ -409,11 +405,24 @@ class Simulation {
         });
         return true;
       }
+      case 'coordinator pause': {
+        const { coordinator } = this;
+        if (coordinator === null || coordinator.process.pausedUs !== null) return false;
+        const us = chance.spread(1000, 60_000_000);
+        note(`for ${us / 1e6} s`);
+        world.pause(coordinator.process);
+        network.paused(coordinator.process);
+        this.later(us, () => {
+          world.resume(coordinator.process);
+          network.resumed(coordinator.process);
+        });
+        return true;
+      }
       case 'cut': {
         const others = world.processes.filter((process) => process !== victim && process.alive);
         if (others.length === 0) return false;
         const from = chance.happens(0.5) ? [chance.pick(others)] : others;
-        const us = chance.spread(1000, 20_000_000);
+        const us = chance.spread(1000, 60_000_000);
         note(`${victim.name} from ${from.map((process) => process.name).join(', ')} for ${us / 1e6} s`);
         for (const other of from) network.cut(victim, other);
         this.later(us, () => {
@@ -450,7 +459,7 @@ class Simulation {
       case 'duplicate': {
         const hello = this.helloOf(victim);
         world.after(victim, 0, 'joins once more', () => {
-          simulatedControl(network, victim, COORDINATOR_URL).then(
+          simulatedControl(network, victim, COORDINATOR_URL, chance).then(
             (control) => {
               control.send(hello);
               world.after(victim, chance.spread(100, 20_000_000), 'hangs up', () => void control.close());
@@ -487,6 +496,7 @@ class Simulation {
   }
 
   private helloOf(process: Process): WorkerMessage {
+    const worker = this.workers.get(process);
     return {
       kind: 'hello',
       protocol: PROTOCOL_VERSION,
@@ -494,7 +504,7 @@ class Simulation {
       node: 'v0',
       host: process.host,
       pid: process.pid,
-      localRank: this.scenario.supervised ? (this.workers.get(process)?.localRank ?? null) : null,
+      localRank: worker === undefined || worker.launcher === null ? null : worker.localRank,
     };
   }
 
