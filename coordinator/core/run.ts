@@ -506,7 +506,7 @@ export class Run {
       message: {
         kind: 'generation',
         generation: this.generation,
-        graceful,
+        graceful: graceful && this.canAgree(worker, active),
         rank,
         worldSize: inOrder.length,
         members,
@@ -521,6 +521,15 @@ export class Run {
       because,
     };
     return [{ kind: 'journal', record, afterwards }];
+  }
+
+  /**
+   * The generation that a worker is in can end by an agreement of its members. That of one that came back can't where some are missing: if
+   * one of them is dead, no step of it will ever end.
+   */
+  private canAgree({ generation, rejoined }: Worker, active: readonly Worker[]): boolean {
+    if (rejoined === null || rejoined.generation === 0 || generation !== rejoined.generation) return true;
+    return active.filter((w) => w.generation === generation).length === rejoined.worldSize;
   }
 
   /** Nobody is left to train; somebody may come. */
@@ -679,7 +688,9 @@ export class Run {
 
   private report(worker: Worker, message: Extract<WorkerMessage, { kind: 'report' }>, nowMs: number): Effect[] {
     // A worker's reports of a generation come before it links up in the next; later ones are of a generation that it left.
-    const isRepeated = worker.rejoined !== null && message.generation < worker.rejoined.generation;
+    // What a worker repeats that came back it says before it is ready.
+    const isRepeated =
+      worker.ready === null && worker.rejoined !== null && message.generation < worker.rejoined.generation;
     if (message.generation !== worker.generation && !isRepeated) return [];
     const effects: Effect[] = [];
     for (const step of message.steps) {
@@ -1006,7 +1017,8 @@ export class Run {
     }
     // One that ends by itself before it has begun would do so again.
     const isKnownLost = this.told.has(key) || worker?.state === 'lost';
-    if (this.phase === 'gathering' && input.end.exitCode !== null && !isKnownLost) this.fatal.add(key);
+    const isFirst = this.phase === 'gathering' && this.generation === 0;
+    if (isFirst && input.end.exitCode !== null && !isKnownLost) this.fatal.add(key);
     const restarted = this.restart(input.localRank, key);
     // The launcher may be quicker than the link.
     const lost = worker === undefined ? this.conclude(nowMs) : this.lose(worker, nowMs);

@@ -357,6 +357,32 @@ describe('a coordinator that takes the place of another', () => {
   const taking = (change: Parameters<typeof options>[0] = {}): Story =>
     new Story({ lastGeneration: 3, workersLost: 2, ...change });
 
+  it('does not wait for a step that can’t end because not all are back who are in it', () => {
+    const story = taking();
+    story.say('w4', back(100, 0, 2));
+    story.say('w4', ready());
+    story.say('w5', hello(101, 1));
+    const effects = flat(story.say('w5', ready()));
+    expect(effects.filter((e) => e.kind === 'send')).toMatchObject([
+      { worker: 'w4', message: { generation: 4, graceful: false } },
+      { worker: 'w5', message: { generation: 4, graceful: true } },
+    ]);
+  });
+
+  it('believes a repeated report only until the worker is ready', () => {
+    const story = taking();
+    story.say('w4', back(100, 0, 2));
+    story.say('w4', repeated(2, 1));
+    story.say('w4', ready());
+    expect(story.say('w4', repeated(2, 1))).toEqual([]);
+  });
+
+  it('starts a worker anew that could not reach it before it was there', () => {
+    const end = { exitCode: 1, signal: null, lastLines: [], logFile: null };
+    const input = { kind: 'process-ended', pid: 103, localRank: 1, end } as const;
+    expect(kinds(taking({ restartLimit: 1 }).run.receive(input, 0))).toContain('start-worker');
+  });
+
   it('hears from its workers what they did meanwhile, and lets them finish their step before it opens a generation', () => {
     const story = taking({ stepsLost: 1 });
     expect(story.say('w4', back(100, 0, 2))).toMatchObject([{ message: { kind: 'welcome', step: 0 } }, {}]);
