@@ -127,7 +127,8 @@ class Orders {
     const controller = new AbortController();
     this.present = { generation: generation.generation, controller };
     const { newest } = this;
-    if (newest !== null && newest.generation > generation.generation && !newest.graceful) {
+    if (this.lost !== null) controller.abort(this.lost);
+    else if (newest !== null && newest.generation > generation.generation && !newest.graceful) {
       this.giveUp(`generation ${newest.generation} has taken over`);
     }
     return controller.signal;

@@ -439,11 +439,11 @@ export class Run {
     return this.regroup(because, nowMs, { graceful: true, newcomers: ready });
   }
 
-  /** More workers are of use: there are steps to be done, or nobody but `leaving` is left who could end the run. */
-  private isTraining(leaving: string | null = null): boolean {
+  /** Newcomers are of use: there are steps to be done, or nobody is left who could end the run. */
+  private isTraining(): boolean {
     if (this.phase === 'stopping') return false;
     if (this.step < this.options.config.steps || this.phase === 'waiting') return true;
-    return this.members().every((w) => w.state === 'lost' || w.id === leaving);
+    return this.members().every((w) => w.state === 'lost' || !w.isConnected);
   }
 
   private newcomers(): Worker[] {
@@ -506,7 +506,7 @@ export class Run {
       message: {
         kind: 'generation',
         generation: this.generation,
-        graceful,
+        graceful: graceful && this.canAgree(worker, active),
         rank,
         worldSize: inOrder.length,
         members,
@@ -521,6 +521,15 @@ export class Run {
       because,
     };
     return [{ kind: 'journal', record, afterwards }];
+  }
+
+  /**
+   * The generation that a worker is in can end by an agreement of its members. That of one that came back can't where some are missing: if
+   * one of them is dead, no step of it will ever end.
+   */
+  private canAgree({ generation, rejoined }: Worker, active: readonly Worker[]): boolean {
+    if (rejoined === null || rejoined.generation === 0 || generation !== rejoined.generation) return true;
+    return active.filter((w) => w.generation === generation).length === rejoined.worldSize;
   }
 
   /** Nobody is left to train; somebody may come. */
@@ -679,7 +688,9 @@ export class Run {
 
   private report(worker: Worker, message: Extract<WorkerMessage, { kind: 'report' }>, nowMs: number): Effect[] {
     // A worker's reports of a generation come before it links up in the next; later ones are of a generation that it left.
-    const isRepeated = worker.rejoined !== null && message.generation < worker.rejoined.generation;
+    // What a worker repeats that came back it says before it is ready.
+    const isRepeated =
+      worker.ready === null && worker.rejoined !== null && message.generation < worker.rejoined.generation;
     if (message.generation !== worker.generation && !isRepeated) return [];
     const effects: Effect[] = [];
     for (const step of message.steps) {
@@ -927,7 +938,9 @@ export class Run {
   private endWhenComplete(): Effect[] {
     if (this.formation !== null || this.writing > 0 || this.heldState !== null) return [];
     const areThrough = this.areThrough();
-    if (areThrough && this.step >= this.options.config.steps) {
+    // Not by the record: those who stopped may have been doing steps again.
+    const isDone = areThrough && this.members().every((w) => w.step >= this.options.config.steps);
+    if (isDone) {
       const record = { kind: 'finished' as const, step: this.step, digest: this.digest ?? '' };
       return [{ kind: 'journal', record }, ...this.end('done', 'the run is done')];
     }
@@ -992,7 +1005,10 @@ export class Run {
     this.processes--;
     // The last one: a worker that came back has an entry for each time.
     const worker = [...this.workers.values()].findLast((w) => w.pid === input.pid && w.localRank === input.localRank);
-    if (worker?.state === 'finished' && this.formation === null) return [];
+    if (worker?.state === 'finished' && this.formation === null) {
+      worker.isConnected = false;
+      return [];
+    }
     const who = worker?.id ?? `worker process ${input.localRank}`;
     const key = worker?.id ?? `pid ${input.pid}`;
     if (!this.told.has(key)) {
@@ -1000,7 +1016,9 @@ export class Run {
       this.inquiryOf(key, nowMs).processEnded(who, place, input.end);
     }
     // One that ends by itself before it has begun would do so again.
-    if (this.phase === 'gathering' && input.end.exitCode !== null) this.fatal.add(key);
+    const isKnownLost = this.told.has(key) || worker?.state === 'lost';
+    const isFirst = this.phase === 'gathering' && this.generation === 0;
+    if (isFirst && input.end.exitCode !== null && !isKnownLost) this.fatal.add(key);
     const restarted = this.restart(input.localRank, key);
     // The launcher may be quicker than the link.
     const lost = worker === undefined ? this.conclude(nowMs) : this.lose(worker, nowMs);
@@ -1009,7 +1027,9 @@ export class Run {
 
   private restart(localRank: number, key: string): Effect[] {
     const restarts = this.restarts.get(localRank) ?? 0;
-    if (!this.isTraining(key) || this.fatal.has(key) || restarts >= this.options.restartLimit) return [];
+    // When all steps are done, too: until all members have finished, those who are left may be lost as well.
+    const isNeeded = this.phase !== 'stopping' && !this.areThrough();
+    if (!isNeeded || this.fatal.has(key) || restarts >= this.options.restartLimit) return [];
     this.restarts.set(localRank, restarts + 1);
     this.processes++;
     return [{ kind: 'start-worker', localRank }];

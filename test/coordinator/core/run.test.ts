@@ -357,6 +357,32 @@ describe('a coordinator that takes the place of another', () => {
   const taking = (change: Parameters<typeof options>[0] = {}): Story =>
     new Story({ lastGeneration: 3, workersLost: 2, ...change });
 
+  it('does not wait for a step that can’t end because not all are back who are in it', () => {
+    const story = taking();
+    story.say('w4', back(100, 0, 2));
+    story.say('w4', ready());
+    story.say('w5', hello(101, 1));
+    const effects = flat(story.say('w5', ready()));
+    expect(effects.filter((e) => e.kind === 'send')).toMatchObject([
+      { worker: 'w4', message: { generation: 4, graceful: false } },
+      { worker: 'w5', message: { generation: 4, graceful: true } },
+    ]);
+  });
+
+  it('believes a repeated report only until the worker is ready', () => {
+    const story = taking();
+    story.say('w4', back(100, 0, 2));
+    story.say('w4', repeated(2, 1));
+    story.say('w4', ready());
+    expect(story.say('w4', repeated(2, 1))).toEqual([]);
+  });
+
+  it('starts a worker anew that could not reach it before it was there', () => {
+    const end = { exitCode: 1, signal: null, lastLines: [], logFile: null };
+    const input = { kind: 'process-ended', pid: 103, localRank: 1, end } as const;
+    expect(kinds(taking({ restartLimit: 1 }).run.receive(input, 0))).toContain('start-worker');
+  });
+
   it('hears from its workers what they did meanwhile, and lets them finish their step before it opens a generation', () => {
     const story = taking({ stepsLost: 1 });
     expect(story.say('w4', back(100, 0, 2))).toMatchObject([{ message: { kind: 'welcome', step: 0 } }, {}]);
@@ -1034,10 +1060,10 @@ describe('a lost worker', () => {
 
   const killedToo = { ...killed, pid: 100, localRank: 0 } as const;
 
-  it('is started anew when all steps are done and nobody else is left to end the run', () => {
+  it('is started anew when all steps are done, too: nobody else may be left to end the run', () => {
     const story = new Story({ steps: 1, restartLimit: 1 }).begun();
     story.steps(1, 1);
-    expect(kinds(story.run.receive(killed, story.now))).not.toContain('start-worker');
+    expect(kinds(story.run.receive(killed, story.now))).toContain('start-worker');
     expect(kinds(story.run.receive(killedToo, story.now))).toContain('start-worker');
     story.say('w2', hello(102, 0));
     expect(kinds(story.say('w2', ready()))).toContain('send generation to w2');
@@ -1090,6 +1116,31 @@ describe('a lost worker', () => {
     story.run.receive(closed('w1'), story.now);
     story.run.receive({ kind: 'stop-requested', because: 'Ctrl-C' }, story.now);
     expect(story.say('w0', linked(2, 0)).at(-1)).toEqual({ kind: 'end', outcome: 'stopped' });
+  });
+
+  it('takes steps with it that are done again: a run that is stopped meanwhile is not done', () => {
+    const story = new Story({ restartLimit: 1 }).begun();
+    story.steps(1, 6);
+    story.run.receive(killed, story.now);
+    story.run.receive(killedToo, story.now);
+    story.say('w2', hello(102, 1));
+    story.say('w2', ready());
+    const { generation } = story.run;
+    story.say('w2', linked(generation, 0));
+    story.run.receive({ kind: 'stop-requested', because: 'Ctrl-C' }, story.now);
+    story.say('w2', { ...report(1), generation } as WorkerMessage);
+    const effects = story.say('w2', { ...finished(1, DIGEST_A, generation), because: 'stopped' } as WorkerMessage);
+    expect(effects.at(-1)).toEqual({ kind: 'end', outcome: 'stopped' });
+  });
+
+  it('that was silent and ends when it learns of it is started anew, also before training has begun', () => {
+    const story = new Story({ restartLimit: 1 });
+    story.say('w0', hello(100, 0));
+    story.say('w1', hello(101, 1));
+    story.run.receive(closed('w1'), 0);
+    story.run.receive({ kind: 'tick' }, 10_000);
+    const itself = { ...killed, end: { ...end, exitCode: 1, signal: null } };
+    expect(kinds(story.run.receive(itself, 20_000))).toContain('start-worker');
   });
 
   it('is the last one: a supervised run whose processes are all gone for good has failed', () => {
