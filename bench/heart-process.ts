@@ -9,7 +9,7 @@ import { PROTOCOL_VERSION } from '../protocol/messages.ts';
 const SETTLE_SECONDS = 5;
 const [url = '', kind, seconds] = process.argv.slice(2);
 const link = await connectControl(url, null, null, kind === 'heart' ? startHeart : null);
-const me = { lockstep: '0', node: process.version, host: 'here', pid: process.pid, localRank: null };
+const me = { lockstep: '0', node: process.version, host: 'here', pid: process.pid, localRank: null, rejoin: null };
 link.send({ kind: 'hello', protocol: PROTOCOL_VERSION, ...me });
 await sleep(1000 * SETTLE_SECONDS);
 const before = process.cpuUsage();

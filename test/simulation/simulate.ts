@@ -195,6 +195,7 @@ class Simulation {
           maxWorkers: scenario.maxWorkers,
           restartLimit: RESTARTS,
           waitLimitMs: 1000 * PATIENCE_S,
+          workersLost: 0,
         },
         startWorker: (localRank) => this.startWorker(localRank),
         makeRun: this.plants.run ?? ((options) => new Run(options)),
@@ -505,6 +506,7 @@ class Simulation {
       host: process.host,
       pid: process.pid,
       localRank: worker === undefined || worker.launcher === null ? null : worker.localRank,
+      rejoin: null,
     };
   }
 
