@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { LockstepError } from '../protocol/errors.ts';
 import { allreduce, overlap } from './allreduce.ts';
+import { chaos } from './chaos.ts';
 import { compression } from './compression.ts';
 import { digest } from './digest.ts';
 import { engine } from './engine.ts';
@@ -24,10 +25,13 @@ export interface BenchOptions {
   readonly repeats: number | undefined;
   /** Microbatches a step, where whole jobs are measured. */
   readonly microbatches: number | undefined;
+  /** How long each schedule of kills lasts. */
+  readonly minutes: number | undefined;
 }
 
 const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>>> = {
   allreduce,
+  chaos,
   compression,
   digest,
   engine,
@@ -56,7 +60,12 @@ export async function runBench(args: readonly string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args: [...args],
     allowPositionals: true,
-    options: { json: { type: 'string' }, repeats: { type: 'string' }, microbatches: { type: 'string' } },
+    options: {
+      json: { type: 'string' },
+      repeats: { type: 'string' },
+      microbatches: { type: 'string' },
+      minutes: { type: 'string' },
+    },
   });
   const [name = ''] = positionals;
   if (name === 'peers') return installPeers();
@@ -69,6 +78,7 @@ export async function runBench(args: readonly string[]): Promise<number> {
   const rows = await bench({
     repeats: count('--repeats', values.repeats),
     microbatches: count('--microbatches', values.microbatches),
+    minutes: count('--minutes', values.minutes),
   });
   process.stdout.write(`${tableOf(rows)}\n`);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 2)}\n`);

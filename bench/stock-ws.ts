@@ -34,6 +34,7 @@ function linkOf(socket: WebSocket): Link {
     closed,
     drained: async () => {},
     close: () => socket.close(),
+    cut: () => socket.terminate(),
     get bytesOut() {
       return bytesOut;
     },

@@ -46,7 +46,10 @@ export interface Link {
   readonly closed: Promise<LinkEnd>;
   /** Resolves when all that was sent has left this process or been read by the other, or the link is closed. */
   drained(): Promise<void>;
+  /** Says goodbye, after all that was sent; the link is closed when the other side has answered. */
   close(because: string): void;
+  /** Ends it at once: the other side does not answer, or is not to be waited for. What was sent may be lost. */
+  cut(): void;
   /**
    * Only where the link has no events of its own (shared memory): moves what can be moved, without waiting; true when
    * something did. Called by turns while a step is in flight; outside of it the other side wakes the process.

@@ -86,12 +86,10 @@ type Welcome = Extract<CoordinatorMessage, { kind: 'welcome' }>;
 
 /** Runs one worker to its end. Returns when it was dismissed; throws what made it fail. */
 export async function runWorker(options: WorkerOptions, around: Surroundings = REAL): Promise<void> {
-  const first = await around.connect(options);
+  const { first, welcome } = await join(options, around);
   // The link that is there when it ends: coordinators may come and go.
   const session: Session = { control: first };
   try {
-    first.send({ ...helloOf(options, around.host), rejoin: null });
-    const welcome = await expectMessage(first, 'welcome');
     options.log(`joined run ${welcome.config.run} as ${welcome.worker}`);
     await work(options, around, first, welcome, session);
   } catch (error) {
@@ -105,6 +103,33 @@ export async function runWorker(options: WorkerOptions, around: Surroundings = R
     throw error;
   } finally {
     await session.control.close();
+  }
+}
+
+/** Where the launcher has said that there is a coordinator there is one soon, though the first one may just have died. */
+const JOIN_LIMIT_MS = 30_000;
+const JOIN_AGAIN_MS = 200;
+
+async function join(
+  options: WorkerOptions,
+  around: Surroundings,
+): Promise<{ readonly first: ControlLink; readonly welcome: Welcome }> {
+  const beganAt = performance.now();
+  for (;;) {
+    let first: ControlLink | null = null;
+    try {
+      first = await around.connect(options);
+      first.send({ ...helloOf(options, around.host), rejoin: null });
+      return { first, welcome: await expectMessage(first, 'welcome') };
+    } catch (error) {
+      await first?.close();
+      const isGone = error instanceof LockstepError && error.code === 'E_COORDINATOR_LOST';
+      const isPatient = options.localRank !== null && performance.now() - beganAt < JOIN_LIMIT_MS;
+      if (!isGone || !isPatient) throw error;
+    }
+    await new Promise<void>((resolve) => {
+      setTimeout(resolve, JOIN_AGAIN_MS);
+    });
   }
 }
 

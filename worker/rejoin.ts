@@ -17,7 +17,7 @@ import type { ControlLink } from './control-link.ts';
 /** Reports kept to be made again: some megabytes. */
 const MAX_REMEMBERED_STEPS = 20_000;
 /** Evaluations kept, one an epoch. */
-const MAX_REMEMBERED_EVALUATIONS = 8;
+const MAX_REMEMBERED_EVALUATIONS = 64;
 /** Between two calls: from so soon to so long. */
 const CALL_AGAIN_MS = { least: 50, most: 1000 };
 /** Without a coordinator for so long a worker ends: nobody would keep what it trains. */
@@ -56,20 +56,29 @@ class History {
     }
   }
 
-  /** What was reported of the steps after `step`, in messages. A step that was done twice is reported as it was the last time. */
+  /**
+   * What was reported of the steps after `step`, in messages, and the evaluations from there on. A step that was done twice is reported
+   * as it was the last time.
+   */
   *after(step: number): Generator<WorkerMessage> {
     const last = new Map(this.steps.map((one) => [one.step.step, one]));
     const wanted = [...last.values()]
       .filter((one) => one.step.step > step)
       .toSorted((a, b) => a.step.step - b.step.step);
-    for (let start = 0; start < wanted.length;) {
-      const { generation } = wanted[start] ?? { generation: 0 };
-      let end = start;
-      while (end < wanted.length && end - start < MAX_REPORTED_STEPS && wanted[end]?.generation === generation) end++;
-      yield { kind: 'report', generation, steps: wanted.slice(start, end).map((one) => one.step), links: [] };
-      start = end;
+    const evaluations = new Map(this.evaluations.map((evaluation) => [evaluation.step, evaluation]));
+    const atOnce = evaluations.get(step);
+    if (atOnce !== undefined) yield atOnce;
+    let batch: StepReport[] = [];
+    for (const [i, { generation, step: report }] of wanted.entries()) {
+      batch.push(report);
+      const evaluation = evaluations.get(report.step);
+      const isLast = wanted[i + 1]?.generation !== generation || batch.length === MAX_REPORTED_STEPS;
+      if (!isLast && evaluation === undefined) continue;
+      yield { kind: 'report', generation, steps: batch, links: [] };
+      batch = [];
+      // Where it was made: the epoch's end.
+      if (evaluation !== undefined) yield evaluation;
     }
-    yield* this.evaluations.filter((evaluation) => evaluation.step > step);
   }
 }
 

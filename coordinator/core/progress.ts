@@ -59,8 +59,8 @@ export class Progress {
   private epochSamples: number;
   private epochSeconds: number;
   private epochs: EpochReport[];
-  /** An epoch that is trained through but not yet evaluated. */
-  private unfinished: Omit<EpochReport, 'testLoss' | 'testAccuracy'> | null = null;
+  /** Epochs that are trained through but not yet evaluated, by their last step. */
+  private readonly unfinished = new Map<number, Omit<EpochReport, 'testLoss' | 'testAccuracy'>>();
 
   lastLoss: number | null;
   gradientNorm: number | null = null;
@@ -125,33 +125,42 @@ export class Progress {
     this.phaseReports++;
   }
 
-  /** The epoch (from 1) is trained through; its evaluation may still be under way. */
-  endEpoch(epoch: number): void {
-    this.unfinished = {
+  /** The epoch (from 1) is trained through with step `step`; its evaluation may still be under way. */
+  endEpoch(epoch: number, step: number): void {
+    this.unfinished.set(step, {
       epoch,
       loss: this.epochLossSum / this.epochSamples,
       seconds: this.epochSeconds,
       imagesPerSecond: this.epochSeconds > 0 ? this.epochSamples / this.epochSeconds : 0,
-    };
+    });
     this.epochLossSum = 0;
     this.epochCorrect = 0;
     this.epochSamples = 0;
     this.epochSeconds = 0;
   }
 
-  /** An evaluation is complete; returns the epoch that it completes, if any. */
-  evaluated(result: TestResult | null): EpochReport | null {
+  /** The evaluation after `step` is complete; returns the epoch that it completes, if any. */
+  evaluated(step: number, result: TestResult | null): EpochReport | null {
     if (result !== null) this.test = { loss: result.loss, accuracy: result.accuracy };
-    if (this.unfinished === null) return null;
-    const report: EpochReport = {
-      epoch: this.unfinished.epoch,
-      loss: this.unfinished.loss,
-      testLoss: result?.loss ?? null,
-      testAccuracy: result?.accuracy ?? null,
-      seconds: this.unfinished.seconds,
-      imagesPerSecond: this.unfinished.imagesPerSecond,
-    };
-    this.unfinished = null;
+    return this.complete(step, result);
+  }
+
+  /** Completes the epochs that ended before `step` without an evaluation: of who made one, somebody is gone. */
+  withoutEvaluation(step: number): { readonly step: number; readonly report: EpochReport }[] {
+    const ended = [...this.unfinished.keys()].filter((end) => end < step);
+    return ended.flatMap((end) => {
+      const report = this.complete(end, null);
+      return report === null ? [] : [{ step: end, report }];
+    });
+  }
+
+  private complete(step: number, result: TestResult | null): EpochReport | null {
+    const unfinished = this.unfinished.get(step);
+    if (unfinished === undefined) return null;
+    this.unfinished.delete(step);
+    const { epoch, loss, seconds, imagesPerSecond } = unfinished;
+    const tested = { testLoss: result?.loss ?? null, testAccuracy: result?.accuracy ?? null };
+    const report: EpochReport = { epoch, loss, ...tested, seconds, imagesPerSecond };
     this.epochs.push(report);
     return report;
   }

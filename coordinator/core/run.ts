@@ -470,7 +470,7 @@ export class Run {
     const active = [...survivors, ...newcomers].slice(0, this.places);
     for (const worker of this.workers.values()) {
       worker.rank = null;
-      if (worker.state === 'ready') worker.state = 'spare';
+      if (worker.state === 'ready' || worker.state === 'joining') worker.state = 'spare';
     }
     this.formation = null;
     if (active.length === 0) return this.wait(because, nowMs);
@@ -478,7 +478,7 @@ export class Run {
     inOrder.forEach((worker, rank) => {
       worker.rank = rank;
       worker.lastRank = rank;
-      if (worker.state !== 'finished') worker.state = 'training';
+      if (!this.begun.includes(worker.id)) worker.state = 'joining';
     });
     this.generation++;
     const { minWorkers } = this.options;
@@ -584,6 +584,11 @@ export class Run {
     this.stepHeld = step;
     this.generationFirstStep = step + 1;
     this.isDistrusted = false;
+    for (const ended of this.progress.withoutEvaluation(step)) {
+      const because = `epoch ${ended.report.epoch} has no evaluation: of those who made it, somebody is gone`;
+      late.push({ kind: 'tell', event: { kind: 'warning', message: because } });
+      late.push({ kind: 'tell', event: { kind: 'epoch', report: ended.report, epochs: this.options.config.epochs } });
+    }
     this.evaluations.clear();
     this.digests.clear();
     const members = this.members();
@@ -827,7 +832,7 @@ export class Run {
       },
     ];
     const epochEnds = report.step % stepsPerEpoch(this.options.plan) === 0;
-    if (epochEnds) this.progress.endEpoch(placeOfStep(this.options.plan, report.step - 1).epoch + 1);
+    if (epochEnds) this.progress.endEpoch(placeOfStep(this.options.plan, report.step - 1).epoch + 1, report.step);
     if (this.phase === 'training' && this.isEvaluated(report.step)) {
       this.phase = 'evaluating';
       this.because = `evaluating after step ${report.step}`;
@@ -865,7 +870,7 @@ export class Run {
     this.evaluations.delete(message.step);
     this.evaluatedStep = message.step;
     const chunks = [...reports.values()].flatMap((r) => r.chunks);
-    const completed = this.progress.evaluated(sumEvaluation(chunks));
+    const completed = this.progress.evaluated(message.step, sumEvaluation(chunks));
     if (this.phase === 'evaluating' && message.step < this.options.config.steps) {
       this.phase = 'training';
       this.because = 'all members step';
@@ -1011,6 +1016,8 @@ export class Run {
     }
     const who = worker?.id ?? `worker process ${input.localRank}`;
     const key = worker?.id ?? `pid ${input.pid}`;
+    // Who died before this coordinator had met it.
+    if (worker === undefined) this.workersLost++;
     if (!this.told.has(key)) {
       const place = worker ?? { rank: null, host: 'this host', pid: input.pid };
       this.inquiryOf(key, nowMs).processEnded(who, place, input.end);

@@ -70,7 +70,8 @@ describe('workers', () => {
 
   it('stopped for longer than the limit of silence, and going on: told that its generation is over, it joins again', async () => {
     const cluster = await train('stopped', '--workers', '2');
-    const view = await cluster.step(40);
+    // By then its heart is known.
+    const view = await cluster.step(200);
     const victim = pidOf(view, 1);
     process.kill(victim, 'SIGSTOP');
     await cluster.members(1);

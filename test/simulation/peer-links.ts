@@ -172,6 +172,10 @@ class FrameLink implements Link {
     return Promise.resolve();
   }
 
+  cut(): void {
+    this.close('cut');
+  }
+
   close(because: string): void {
     if (!this.end.isOpen) return;
     this.network.close(this.end, because);

@@ -38,6 +38,7 @@ class Network {
       closed: new Promise(() => {}),
       drained: () => Promise.resolve(),
       close: () => {},
+      cut: () => {},
       get bytesOut() {
         return count(from, to);
       },

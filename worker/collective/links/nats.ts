@@ -32,6 +32,7 @@ function linkOn(stream: NatsStream): Link {
     closed: stream.closed,
     drained: () => stream.drained(),
     close: (because) => stream.close(because),
+    cut: () => stream.lose('the link was cut'),
     get bytesOut() {
       return stream.bytesOut;
     },

@@ -212,6 +212,7 @@ export function shmLink(segment: Segment, channel: WebSocketChannel, side: 0 | 1
       if (queue.length > 0 && isOpen) goodbye = because;
       else channel.close(because);
     },
+    cut: () => channel.destroy(),
     poll,
     sleep: (asleep) => {
       isAsleep = asleep;

@@ -39,6 +39,7 @@ export function socketLink(channel: WebSocketChannel, transport: Transport): Lin
     closed: channel.closed,
     drained: () => channel.drained(),
     close: (because) => channel.close(because),
+    cut: () => channel.destroy(),
     get bytesOut() {
       return channel.bytesOut;
     },

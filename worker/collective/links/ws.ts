@@ -142,8 +142,13 @@ export async function listenForPeers(options: {
     void channel.closed.then(() => channels.delete(channel));
     const link = segment === null ? socketLink(channel, transport) : shmLink(segment, channel, 1);
     const claim = claims.get(key);
-    if (claim === undefined) unclaimed.set(key, link);
-    else {
+    if (claim === undefined) {
+      unclaimed.set(key, link);
+      // Who called in vain has given up: a generation that never began.
+      void link.closed.then(() => {
+        if (unclaimed.get(key) === link) unclaimed.delete(key);
+      });
+    } else {
       claims.delete(key);
       claim(link);
     }

@@ -8,6 +8,9 @@ import { AllReduce, planMemory } from '../all-reduce.ts';
 import type { VectorMemory } from '../vector-memory.ts';
 import { planCollective, type PlanOptions } from '../plan.ts';
 
+/** That peers get to answer a goodbye. A survivor of a lost generation waits no longer for one that is stopped. */
+const CLOSE_MS = 250;
+
 export interface GenerationPlan extends PlanOptions {
   readonly generation: number;
   readonly rank: number;
@@ -171,11 +174,16 @@ export class Exchange {
     for (const link of this.polled) link.sleep?.(asleep);
   }
 
-  close(because: string): Promise<void> {
+  /** Closes its links; a peer that does not answer for a while (stopped, cut off) is not waited for. */
+  async close(because: string): Promise<void> {
     this.isOver = true;
-    const { links } = this.options;
-    for (const link of links.values()) link.close(because);
-    return Promise.all([...links.values()].map((link) => link.closed)).then(() => undefined);
+    const links = [...this.options.links.values()];
+    for (const link of links) link.close(because);
+    const impatience = setTimeout(() => {
+      for (const link of links) link.cut();
+    }, CLOSE_MS);
+    await Promise.all(links.map((link) => link.closed));
+    clearTimeout(impatience);
   }
 
   private lookForTheEnd(): void {

@@ -156,6 +156,17 @@ export function linkContract(pair: () => Promise<LinkPair>): void {
     await Promise.all([a.drained(), b.drained()]);
   });
 
+  it('cut, ends at once on this side, whether or not the other answers, and then on the other', async () => {
+    const { ends } = await pair();
+    const [a, b] = ends;
+    a.receive(collector());
+    // The other side reads nothing yet, as one that is stopped.
+    a.cut();
+    await a.closed;
+    b.receive(collector());
+    await b.closed;
+  });
+
   it('ends when the other process dies', async () => {
     const { ends, kill } = await pair();
     const [a, b] = ends;

@@ -1,0 +1,155 @@
+// Training under fire: a worker chosen by chance is killed every so many seconds, and started anew by the launcher. Measured are the
+// share of steps that are committed, the rate against that of a run that nobody disturbs (before and after), how long from a kill
+// to the next commit, and whether the weights at the ends of epochs are those of the undisturbed run.
+//
+// The peer's figures are published ones of another system on other machines (torchft: replicas killed every 60 and every 15
+// seconds); ours are of this machine. `--minutes N` each schedule, 10 by default.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { median } from './measure.ts';
+import type { BenchOptions } from './run.ts';
+import type { Row } from './table.ts';
+
+const ENTRY = fileURLToPath(new URL('../deploy/lockstep.mjs', import.meta.url));
+const WORKERS = 2;
+/** As they were published; and one scaled to steps a thousand times shorter than those of a large model: no worker lives for long. */
+const SCHEDULES = [
+  { everySeconds: 60, published: 0.82 },
+  { everySeconds: 15, published: 0.3 },
+  { everySeconds: 5, published: null },
+];
+const UNDISTURBED_SECONDS = 90;
+
+interface Figures {
+  readonly stepsPerSecond: number;
+  readonly committed: number;
+  readonly lost: number;
+  readonly kills: number;
+  readonly recoverySeconds: readonly number[];
+  /** Digests at the ends of epochs. */
+  readonly digests: ReadonlyMap<number, string>;
+}
+
+const lines = (file: string): Record<string, unknown>[] =>
+  readFileSync(file, 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+
+const sleep = async (ms: number): Promise<void> =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+
+/** Trains for `seconds` from the first step on; null: nobody is killed. */
+async function trained(seconds: number, everySeconds: number | null): Promise<Figures> {
+  const scratch = mkdtempSync(join(tmpdir(), 'lockstep-chaos-'));
+  const directory = join(scratch, 'run');
+  const flags = ['--workers', String(WORKERS), '--epochs', '1000', '--seed', '7', '--test-samples', '0'];
+  const place = ['--listen', '127.0.0.1:0', '--run-dir', directory, '--log-level', 'error'];
+  const child = spawn(process.execPath, [ENTRY, 'train', 'cifar10-cnn', ...flags, ...place], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  const ended = once(child, 'exit');
+  type View = { step: number; workers: { rank: number | null; state: string; pid: number }[] };
+  const view = async (): Promise<View | null> => {
+    try {
+      const { url } = JSON.parse(readFileSync(join(directory, 'endpoint.json'), 'utf8')) as { url: string };
+      return (await (await fetch(`${url}/api/run`)).json()) as View;
+    } catch {
+      return null;
+    }
+  };
+  for (let now = await view(); (now?.step ?? 0) < 1; now = await view()) await sleep(50);
+  const beganAt = Date.now();
+  const until = beganAt + 1000 * seconds;
+  const killedAt: number[] = [];
+  for (let kill = 1; everySeconds !== null && beganAt + 1000 * everySeconds * kill < until; kill++) {
+    await sleep(beganAt + 1000 * everySeconds * kill - Date.now());
+    const members = (await view())?.workers.filter((w) => w.rank !== null && w.state === 'training') ?? [];
+    // The last one alive has the only copy of the newest steps: it is the schedule's to kill a replica, not the job.
+    const victim = members.length < 2 ? undefined : members[Math.floor(Math.random() * members.length)];
+    if (victim === undefined) continue;
+    killedAt.push(Date.now());
+    process.kill(victim.pid, 'SIGKILL');
+  }
+  await sleep(until - Date.now());
+  child.kill('SIGINT');
+  await ended;
+  const steps = lines(join(directory, 'metrics.jsonl')).map((line) => ({
+    at: Date.parse(String(line['t'])),
+    step: Number(line['step']),
+  }));
+  const inTime = steps.filter(({ at }) => at >= beganAt && at <= until);
+  const report = JSON.parse(readFileSync(join(directory, 'report.json'), 'utf8')) as {
+    steps: number;
+    stepsLost: number;
+  };
+  const digests = new Map(
+    lines(join(directory, 'journal.jsonl')).flatMap((record): [number, string][] =>
+      record['kind'] === 'epoch' ? [[Number(record['epoch']), String(record['digest'])]] : [],
+    ),
+  );
+  rmSync(scratch, { recursive: true, force: true });
+  return {
+    stepsPerSecond: inTime.length / seconds,
+    committed: report.steps,
+    lost: report.stepsLost,
+    kills: killedAt.length,
+    recoverySeconds: killedAt.map((at) => {
+      const next = steps.find((step) => step.at > at);
+      return ((next?.at ?? until) - at) / 1000;
+    }),
+    digests,
+  };
+}
+
+export async function chaos({ minutes = 10 }: BenchOptions): Promise<Row[]> {
+  const rows: Row[] = [];
+  let before = await trained(UNDISTURBED_SECONDS, null);
+  for (const { everySeconds, published } of SCHEDULES) {
+    const under = await trained(60 * minutes, everySeconds);
+    const after = await trained(UNDISTURBED_SECONDS, null);
+    const calm = (before.stepsPerSecond + after.stepsPerSecond) / 2;
+    const compared = [...before.digests].filter(([epoch]) => under.digests.has(epoch));
+    const same = compared.filter(([epoch, digest]) => under.digests.get(epoch) === digest).length;
+    const recovery = under.recoverySeconds.toSorted((a, b) => a - b);
+    const share = under.committed / (under.committed + under.lost);
+    const about = `a kill every ${everySeconds} s for ${minutes} min (${under.kills} kills, ${under.committed} steps)`;
+    const torchft = published === null ? {} : { peer: published, peerName: 'torchft, as published' };
+    const row = (what: string, ours: number, unit: string, peer: Partial<Row> = {}): Row => ({
+      case: `${about}: ${what}`,
+      ours,
+      peer: null,
+      peerName: '',
+      ratio: null,
+      unit,
+      repeats: 1,
+      ...peer,
+    });
+    rows.push(
+      row('share of steps committed', share, 'of 1', {
+        ...torchft,
+        ratio: published === null ? null : share / published,
+      }),
+      row('steps a second against undisturbed', under.stepsPerSecond, 'steps/s', {
+        peer: calm,
+        peerName: 'undisturbed, before and after',
+        ratio: under.stepsPerSecond / calm,
+      }),
+      row('from a kill to the next commit, median', median(recovery), 's'),
+      row('from a kill to the next commit, worst', recovery.at(-1) ?? 0, 's'),
+      row('ends of epochs with the undisturbed run’s digest', same, `of ${compared.length}`),
+    );
+    process.stderr.write(
+      `every ${everySeconds} s: ${JSON.stringify({ ...under, digests: undefined })}, calm ${calm}\n`,
+    );
+    before = after;
+  }
+  return rows;
+}

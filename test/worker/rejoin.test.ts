@@ -1,0 +1,137 @@
+// A worker and its coordinators, who come and go: what is said to the next one.
+
+import { expect, it } from 'vitest';
+import { LockstepError } from '../../protocol/errors.ts';
+import type { CoordinatorMessage, StepReport, WorkerMessage } from '../../protocol/messages.ts';
+import type { RunConfig } from '../../protocol/run-config.ts';
+import type { ControlLink } from '../../worker/control-link.ts';
+import { keepJoined } from '../../worker/rejoin.ts';
+
+const CONFIG = { run: 'r' } as RunConfig;
+const HELLO = {
+  kind: 'hello',
+  protocol: 4,
+  lockstep: '0',
+  node: 'v20',
+  host: 'h',
+  pid: 1,
+  localRank: null,
+} as const;
+const READY = { kind: 'ready' } as WorkerMessage;
+const STANDING = { worker: 'w1', generation: 2, worldSize: 2, step: 4 };
+const LOST = new LockstepError('E_COORDINATOR_LOST', 'gone');
+
+/** A coordinator's end: it answers a hello by `answer`. */
+class Far {
+  readonly said: WorkerMessage[] = [];
+  handler: (message: CoordinatorMessage) => void = () => {};
+  die: (error: LockstepError) => void = () => {};
+  readonly link: ControlLink;
+
+  constructor(answer?: CoordinatorMessage) {
+    this.link = {
+      send: (message) => this.said.push(message),
+      drained: async () => {},
+      next: async () => answer ?? Promise.reject(LOST),
+      listen: (handler) => {
+        this.handler = handler;
+      },
+      closed: new Promise((resolve) => {
+        this.die = resolve;
+      }),
+      close: async () => {},
+      localAddress: null,
+    };
+  }
+}
+
+const welcome = (step: number, config = CONFIG): CoordinatorMessage => ({
+  kind: 'welcome',
+  protocol: 4,
+  worker: 'w7',
+  config,
+  step,
+});
+
+const report = (generation: number, ...steps: number[]): WorkerMessage => ({
+  kind: 'report',
+  generation,
+  steps: steps.map((step) => ({ step }) as StepReport),
+  links: [],
+});
+const evaluation = (step: number): WorkerMessage =>
+  ({ kind: 'evaluation', generation: 2, step }) as Extract<WorkerMessage, { kind: 'evaluation' }>;
+
+function joined(first: Far, ...next: (Far | LockstepError)[]): ReturnType<typeof keepJoined> {
+  return keepJoined({
+    first: first.link,
+    connect: async () => {
+      const one = next.shift() ?? LOST;
+      if (one instanceof LockstepError) throw one;
+      return one.link;
+    },
+    hello: HELLO,
+    ready: READY,
+    config: CONFIG,
+    standing: () => STANDING,
+    isOrphaned: () => next.length === 0,
+    log: () => {},
+  });
+}
+
+it('the next coordinator is told who comes, what it has not on record, and that the worker is ready; and is heard', async () => {
+  const [first, second] = [new Far(), new Far(welcome(2))];
+  const control = joined(first, LOST, second, LOST);
+  const heard: string[] = [];
+  control.listen((message) => heard.push(message.kind));
+  control.send(report(1, 1, 2));
+  control.send(evaluation(2));
+  control.send(report(1, 3));
+  first.die(LOST);
+  // While there is no coordinator nothing is lost that matters.
+  control.send(report(2, 4, 5));
+  control.send(evaluation(4));
+  await expect.poll(() => second.said.at(-1)).toEqual(READY);
+  expect(second.said).toEqual([
+    { ...HELLO, rejoin: STANDING },
+    evaluation(2),
+    report(1, 3),
+    report(2, 4),
+    evaluation(4),
+    report(2, 5),
+    READY,
+  ]);
+  second.handler({ kind: 'stop', because: 'x' });
+  control.send(report(2, 6));
+  expect(second.said.at(-1)).toEqual(report(2, 6));
+  expect(heard).toEqual(['stop']);
+});
+
+it('a step that was done twice is told once, as of its last generation', async () => {
+  const [first, second] = [new Far(), new Far(welcome(0))];
+  const control = joined(first, second, LOST);
+  control.send(report(1, 1, 2));
+  control.send(report(2, 2, 3));
+  first.die(LOST);
+  await expect.poll(() => second.said.at(-1)).toEqual(READY);
+  expect(second.said.slice(1, -1)).toEqual([report(1, 1), report(2, 2, 3)]);
+});
+
+it('a coordinator of another run, or one that refuses it, ends the worker', async () => {
+  const [first, second] = [new Far(), new Far(welcome(0, { run: 'another' } as RunConfig))];
+  const control = joined(first, second, LOST);
+  first.die(LOST);
+  expect(await control.closed).toMatchObject({ code: 'E_PROTOCOL' });
+
+  const [third, fourth] = [new Far(), new Far({ kind: 'refused', code: 'E_PROTOCOL_VERSION', because: 'too old' })];
+  const refused = joined(third, fourth, LOST);
+  third.die(LOST);
+  expect((await refused.closed).message).toContain('too old');
+});
+
+it('a worker that nobody watches any more does not call', async () => {
+  const first = new Far();
+  const control = joined(first);
+  first.die(LOST);
+  expect(await control.closed).toBe(LOST);
+});
