@@ -20,6 +20,10 @@ import { inVirtualTime, Violation, World, type Process } from './world.ts';
 
 /** What a healthy simulation needs is a tenth of it. */
 const EVENTS_MAX = 300_000;
+/** After which a launcher looks again for a coordinator that hears it. */
+const NOBODY_HEARS_US = 50_000;
+/** That workers get to end by themselves when the run is over. */
+const LAUNCHER_GRACE_US = 5_000_000;
 /** Of a worker without a step: more than there are faults. */
 const RESTARTS = 100;
 /** Virtual time that a run may take once nothing goes wrong any more. */
@@ -88,8 +92,8 @@ class Simulation {
   private readonly disk: Disk = { journal: [], checkpoint: null, failures: 0, failed: 0 };
   private readonly config: RunConfig;
   private coordinator: SimulatedCoordinator | null = null;
-  /** Those that live, and which launcher watches each; null: it was started by hand, and again when it ends. */
-  private readonly workers = new Map<Process, { readonly localRank: number; readonly launcher: number | null }>();
+  /** Those that live; the others than the launcher's were started by hand, and are again when they end. */
+  private readonly workers = new Map<Process, { readonly localRank: number; readonly byHand: boolean }>();
   private workersStarted = 0;
   private readonly injected: Partial<Record<FaultKind, number>> = {};
   private nextFault = 0;
@@ -98,8 +102,6 @@ class Simulation {
   /** Something that this version does not survive has happened. */
   private mayFail = false;
   private mayStop = false;
-  private stepsLostBefore = 0;
-  private launchers = 0;
   private isEnded = false;
 
   constructor(seed: number, scenario: Scenario, world: World, plants: Plants) {
@@ -170,7 +172,6 @@ class Simulation {
 
   private startCoordinator(stepsLost = 0): void {
     const { world, scenario } = this;
-    this.launchers++;
     const process = world.process({
       name: `c${world.processes.length}`,
       host: 'host0',
@@ -204,6 +205,7 @@ class Simulation {
           // After what it has said by then has left.
           world.end(process);
           this.network.died(process, 'exited');
+          this.endWorkers();
         },
       });
     });
@@ -213,7 +215,7 @@ class Simulation {
     const { world, scenario, network, chance } = this;
     const host = `host${localRank % scenario.hosts}`;
     const process = world.process({ name: `p${world.processes.length}`, host, clockMs: chance.below(1e9), wallMs: 0 });
-    const worker = { localRank, launcher: byHand ? null : this.launchers };
+    const worker = { localRank, byHand };
     this.workers.set(process, worker);
     this.workersStarted++;
     const [least, most] = scenario.computeUs;
@@ -267,6 +269,17 @@ class Simulation {
     });
   }
 
+  /** A launcher leaves none of its own behind; what was started by hand ends by itself. */
+  private endWorkers(): void {
+    this.world.after(null, LAUNCHER_GRACE_US, 'launcher', () => {
+      for (const [process, { byHand }] of this.workers) {
+        if (byHand) continue;
+        if (process.pausedUs !== null) this.world.resume(process);
+        this.kill(process, 'killed');
+      }
+    });
+  }
+
   /** Its code has come to its end. */
   private exit(process: Process, exitCode: number): void {
     this.world.end(process);
@@ -281,18 +294,15 @@ class Simulation {
   }
 
   /** Who started it hears that it has ended, and may start another in its place. */
-  /** With it goes the launcher of its workers; another begins with what is on disk. */
+  /** Another begins with what is on disk. */
   private killCoordinator({ process }: SimulatedCoordinator): void {
-    const { world, network, chance, scenario, disk } = this;
+    const { world, network, chance, disk } = this;
     world.end(process);
     network.died(process, 'killed');
     this.coordinator = null;
     this.later(chance.spread(10_000, 5_000_000), () => {
       const lost = this.checks.resumed(disk.checkpoint?.state.step ?? 0);
-      this.startCoordinator(this.stepsLostBefore + lost);
-      this.stepsLostBefore += lost;
-      if (!scenario.supervised) return;
-      for (let i = 0; i < scenario.workers; i++) this.startWorker(i);
+      this.startCoordinator(lost);
     });
   }
 
@@ -302,15 +312,18 @@ class Simulation {
     this.workers.delete(process);
     if (worker === undefined || this.isEnded) return;
     const end = { exitCode, signal, lastLines: [], logFile: null };
-    if (worker.launcher !== null) {
-      world.after(null, chance.spread(100, 50_000), 'launcher', () => {
+    if (!worker.byHand) {
+      const tell = (): void => {
         const { coordinator } = this;
-        // Its launcher may have gone, with the coordinator that it had.
-        if (coordinator === null || worker.launcher !== this.launchers) return;
-        world.after(coordinator.process, 0, 'process ended', () =>
-          coordinator.feed({ kind: 'process-ended', pid: process.pid, localRank: worker.localRank, end }),
-        );
-      });
+        if (this.isEnded) return;
+        if (coordinator === null) world.after(null, NOBODY_HEARS_US, 'launcher', tell);
+        else {
+          world.after(coordinator.process, 0, 'process ended', () =>
+            coordinator.feed({ kind: 'process-ended', pid: process.pid, localRank: worker.localRank, end }),
+          );
+        }
+      };
+      world.after(null, chance.spread(100, 50_000), 'launcher', tell);
     } else {
       world.after(null, chance.spread(10_000, 5_000_000), 'starts again', () => {
         if (!this.isEnded) this.startWorker(worker.localRank, true);
@@ -384,6 +397,8 @@ class Simulation {
       case 'coordinator crash': {
         const { coordinator } = this;
         if (coordinator === null) return false;
+        // Who can't reach it at first is taken for one that never will.
+        this.mayFail ||= coordinator.run.generation === 0;
         this.killCoordinator(coordinator);
         return true;
       }
@@ -504,7 +519,8 @@ class Simulation {
       node: 'v0',
       host: process.host,
       pid: process.pid,
-      localRank: worker === undefined || worker.launcher === null ? null : worker.localRank,
+      localRank: worker === undefined || worker.byHand ? null : worker.localRank,
+      rejoin: null,
     };
   }
 
