@@ -1,7 +1,7 @@
 // One seed, from the first process to the last: starts the coordinator and the workers, lets go wrong what is to go wrong, and holds
 // what happens against checks.ts. Once nothing more goes wrong, the run must end.
 
-import { Run, type Outcome, type RunOptions } from '../../coordinator/core/run.ts';
+import { Run, type Input, type Outcome, type RunOptions } from '../../coordinator/core/run.ts';
 import type { FrameSink } from '../../protocol/frame.ts';
 import { PROTOCOL_VERSION, type WorkerMessage } from '../../protocol/messages.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
@@ -20,8 +20,6 @@ import { inVirtualTime, Violation, World, type Process } from './world.ts';
 
 /** What a healthy simulation needs is a tenth of it. */
 const EVENTS_MAX = 300_000;
-/** After which a launcher looks again for a coordinator that hears it. */
-const NOBODY_HEARS_US = 50_000;
 /** That workers get to end by themselves when the run is over. */
 const LAUNCHER_GRACE_US = 5_000_000;
 /** Of a worker without a step: more than there are faults. */
@@ -96,6 +94,8 @@ class Simulation {
   private readonly workers = new Map<Process, { readonly localRank: number; readonly byHand: boolean }>();
   private workersStarted = 0;
   private readonly injected: Partial<Record<FaultKind, number>> = {};
+  /** Processes of the launcher that have ended and were not started anew: each coordinator is told of them. */
+  private readonly ended = new Map<number, Extract<Input, { kind: 'process-ended' }>>();
   private nextFault = 0;
   /** Virtual time after which nothing goes wrong any more. */
   private calmUs = 0;
@@ -197,7 +197,10 @@ class Simulation {
           restartLimit: RESTARTS,
           waitLimitMs: 1000 * PATIENCE_S,
         },
-        startWorker: (localRank) => this.startWorker(localRank),
+        startWorker: (localRank) => {
+          this.ended.delete(localRank);
+          this.startWorker(localRank);
+        },
         makeRun: this.plants.run ?? ((options) => new Run(options)),
         ended: () => {
           this.calmUs = world.nowUs;
@@ -208,6 +211,7 @@ class Simulation {
           this.endWorkers();
         },
       });
+      for (const message of this.ended.values()) this.tellEnd(this.coordinator, message);
     });
   }
 
@@ -293,6 +297,10 @@ class Simulation {
     this.tellLauncher(process, null, 'SIGKILL');
   }
 
+  private tellEnd(coordinator: SimulatedCoordinator, message: Extract<Input, { kind: 'process-ended' }>): void {
+    this.world.after(coordinator.process, 0, 'process ended', () => coordinator.feed(message));
+  }
+
   /** Who started it hears that it has ended, and may start another in its place. */
   /** Another begins with what is on disk. */
   private killCoordinator({ process }: SimulatedCoordinator): void {
@@ -313,17 +321,12 @@ class Simulation {
     if (worker === undefined || this.isEnded) return;
     const end = { exitCode, signal, lastLines: [], logFile: null };
     if (!worker.byHand) {
-      const tell = (): void => {
-        const { coordinator } = this;
-        if (this.isEnded) return;
-        if (coordinator === null) world.after(null, NOBODY_HEARS_US, 'launcher', tell);
-        else {
-          world.after(coordinator.process, 0, 'process ended', () =>
-            coordinator.feed({ kind: 'process-ended', pid: process.pid, localRank: worker.localRank, end }),
-          );
-        }
-      };
-      world.after(null, chance.spread(100, 50_000), 'launcher', tell);
+      const { localRank } = worker;
+      const message = { kind: 'process-ended' as const, pid: process.pid, localRank, end };
+      world.after(null, chance.spread(100, 50_000), 'launcher', () => {
+        this.ended.set(localRank, message);
+        if (this.coordinator !== null) this.tellEnd(this.coordinator, message);
+      });
     } else {
       world.after(null, chance.spread(10_000, 5_000_000), 'starts again', () => {
         if (!this.isEnded) this.startWorker(worker.localRank, true);
@@ -369,7 +372,7 @@ class Simulation {
     if (workers.length === 0 || isOver) return false;
     const victim = chance.pick(workers);
     // A worker that does not reach the coordinator at first is taken for one that never will.
-    const delays = kind === 'pause' || kind === 'cut' || kind === 'delays';
+    const delays = ['pause', 'coordinator pause', 'cut', 'delays'].includes(kind);
     this.mayFail ||= delays && this.coordinator?.run.phase === 'gathering';
     const note = (what: string): void => {
       world.after(
