@@ -103,6 +103,8 @@ async function supervise(launch: {
   let coordinator = startCoordinator();
   /** What no coordinator has been told of yet, because none listened. */
   const untold: ToCoordinator[] = [];
+  /** By local rank, those that have ended and were not started anew: a coordinator may die before it acts on what it is told. */
+  const ended = new Map<number, ToCoordinator>();
   let isHeard = false;
   const tell = (message: ToCoordinator): void => {
     if (isHeard) tellCoordinator(coordinator, message);
@@ -125,7 +127,13 @@ async function supervise(launch: {
 
   let workerLaunch: WorkerLaunch | null = null;
   const startWorker = (localRank: number): void => {
-    if (workerLaunch !== null) workers.start(workerLaunch, localRank, (end) => tell({ kind: 'worker-ended', end }));
+    if (workerLaunch === null) return;
+    ended.delete(localRank);
+    workers.start(workerLaunch, localRank, (end) => {
+      const message: ToCoordinator = { kind: 'worker-ended', end };
+      ended.set(localRank, message);
+      tell(message);
+    });
   };
   const onMessage = (raw: unknown): void => {
     const message = fromCoordinator(raw);
@@ -166,6 +174,7 @@ async function supervise(launch: {
       coordinator.on('message', onMessage);
       const { code, signal } = await endOf(coordinator);
       isHeard = false;
+      untold.splice(0, untold.length, ...ended.values());
       if (code !== null) return code;
       if (firstSignalMs !== null) return 130;
       if (performance.now() - startedAt > STEADY_MS) restarts = 0;

@@ -585,8 +585,8 @@ export class Run {
     this.generationFirstStep = step + 1;
     this.isDistrusted = false;
     for (const ended of this.progress.withoutEvaluation(step)) {
-      const because = `epoch ${ended.report.epoch} has no evaluation: of those who made it, somebody is gone`;
-      late.push({ kind: 'tell', event: { kind: 'warning', message: because } });
+      const untested = `epoch ${ended.report.epoch} has no evaluation: of those who made it, somebody is gone`;
+      late.push({ kind: 'tell', event: { kind: 'warning', message: untested } });
       late.push({ kind: 'tell', event: { kind: 'epoch', report: ended.report, epochs: this.options.config.epochs } });
     }
     this.evaluations.clear();

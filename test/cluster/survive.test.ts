@@ -11,27 +11,20 @@ const sharedBefore = sharedMemory();
 let digest = '';
 
 beforeAll(async () => {
-  const ended = await lockstep([
-    'train',
-    ...JOB,
-    '--workers',
-    '1',
-    '--listen',
-    '127.0.0.1:0',
-    '--run-dir',
-    scratch.dir('calm'),
-  ]).ended;
-  expect(ended.code).toBe(0);
-  digest = reportIn(scratch.dir('calm')).digest ?? '';
-  expect(digest).toMatch(/^[0-9a-f]{64}$/);
+  const calm = ['--workers', '1', '--listen', '127.0.0.1:0', '--run-dir', scratch.dir('calm')];
+  await lockstep(['train', ...JOB, ...calm]).ended;
+  digest = reportIn(scratch.dir('calm')).digest ?? 'none';
 });
-afterAll(() => {
-  expect(sharedMemory()).toEqual(sharedBefore);
-  scratch.remove();
-});
+afterAll(() => scratch.remove());
 
 const train = async (name: string, ...flags: string[]): Promise<Cluster> =>
   new Cluster(scratch.dir(name), ['train', ...JOB, ...flags]).listening();
+
+describe('the machine', () => {
+  it('has the digest of a run that nobody disturbed', () => {
+    expect(digest).toMatch(/^[0-9a-f]{64}$/);
+  });
+});
 
 describe('workers', () => {
   it('killed one after the other, at any moment of their steps, and started anew', async () => {
@@ -153,5 +146,12 @@ describe('a worker from elsewhere', () => {
     await cluster.members(2);
     expect(await cluster.survived(digest)).toMatchObject({ workersLost: 0, workersStarted: 2, generations: 2 });
     expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
+  });
+});
+
+describe('afterwards', () => {
+  it('nothing is left of them: no process, no shared memory', () => {
+    expect(processesNaming(scratch.path)).toEqual([]);
+    expect(sharedMemory()).toEqual(sharedBefore);
   });
 });

@@ -19,6 +19,8 @@ export class Checks {
   private readonly digests: readonly string[];
   /** Loss sums by step. */
   private readonly committed = new Map<number, number>();
+  /** By whichever coordinator. */
+  private readonly everCommitted = new Set<number>();
   /** By steps done, microbatch and process. */
   private readonly computed = new Set<string>();
   /** By generation: where its members are reached, in the order of their ranks. */
@@ -27,6 +29,7 @@ export class Checks {
   private journalled = 0;
   /** Steps whose commits are on disk. */
   private recordedTo = 0;
+  private wasResumed = false;
   /** The steps that each process has done, by where it is reached. */
   private readonly reached = new Map<string, number>();
   /** What workers said of a generation, some of it. */
@@ -153,6 +156,10 @@ export class Checks {
     const lossSum = loss * samples;
     const before = this.committed.get(step);
     if (before !== undefined) this.break('a step commits once', `step ${step} commits again`);
+    // Another coordinator may find nobody who still knows of steps that the one before has committed.
+    for (let known = this.committed.size + 1; known < step && this.everCommitted.has(known); known++) {
+      this.committed.set(known, this.answer.lossSums[known] ?? Number.NaN);
+    }
     if (step !== this.committed.size + 1)
       this.break('steps commit in their order', `step ${step} commits after ${this.committed.size}`);
     const right = ((this.answer.lossSums[step] ?? Number.NaN) / samples) * samples;
@@ -174,6 +181,7 @@ export class Checks {
       }
     }
     this.committed.set(step, lossSum);
+    this.everCommitted.add(step);
   }
 
   /** It is on disk. */
@@ -185,6 +193,7 @@ export class Checks {
       this.journalled = record.generation;
       this.generations++;
     } else if (record.kind === 'commits') {
+      while (this.recordedTo + 1 < record.from && this.everCommitted.has(this.recordedTo + 1)) this.recordedTo++;
       if (record.from !== this.recordedTo + 1 || record.to < record.from) {
         this.break(
           'steps commit in their order',
@@ -226,6 +235,8 @@ export class Checks {
 
   /** The run has ended as done. */
   done({ step, digest }: { step: number; digest: string | null }): void {
+    while (this.everCommitted.has(this.committed.size + 1)) this.committed.set(this.committed.size + 1, 0);
+    while (this.everCommitted.has(this.recordedTo + 1) && this.wasResumed) this.recordedTo++;
     if (step !== this.job.steps || this.committed.size !== this.job.steps) {
       this.break(
         'no step is lost',
@@ -241,6 +252,7 @@ export class Checks {
     const again = this.committed.size - step;
     for (const done of this.committed.keys()) if (done > step) this.committed.delete(done);
     this.recordedTo = step;
+    this.wasResumed = true;
     this.begun.clear();
     this.said.length = 0;
     return again;

@@ -77,9 +77,10 @@ export function openSimulatedControl(
   process: Process,
   url: string,
   chance: Chance,
+  firstName: number,
   events: ControlEvents,
 ): () => void {
-  let arrivals = 0;
+  let arrivals = firstName;
   const ends = new Set<End>();
   const stop = network.listen(process, url, (end) => {
     ends.add(end);

@@ -49,7 +49,7 @@ export function startSimulatedCoordinator(options: {
   readonly chance: Chance;
   readonly disk: Disk;
   readonly checks: Checks;
-  readonly run: Omit<RunOptions, 'resumed' | 'progress' | 'stepsLost' | 'lastGeneration'>;
+  readonly run: Omit<RunOptions, 'resumed' | 'progress' | 'stepsLost' | 'lastGeneration' | 'workersLost'>;
   /** Steps after the checkpoint that are done again. */
   readonly stepsLost: number;
   readonly makeRun: (options: RunOptions) => Run;
@@ -68,6 +68,7 @@ export function startSimulatedCoordinator(options: {
       0,
       ...disk.journal.map((record) => (record.kind === 'generation' ? record.generation : 0)),
     ),
+    workersLost: disk.journal.filter((record) => record.kind === 'lost').length,
   });
   const commits = new CommitLog();
   const connections = new Map<string, ControlConnection>();
@@ -174,7 +175,9 @@ export function startSimulatedCoordinator(options: {
     });
   };
 
-  const closeControl = openSimulatedControl(network, process, COORDINATOR_URL, chance, {
+  const names = disk.journal.flatMap((record) => (record.kind === 'generation' ? record.members : []));
+  const firstName = 1 + Math.max(-1, ...names.map((name) => Number(name.slice(1))));
+  const closeControl = openSimulatedControl(network, process, COORDINATOR_URL, chance, firstName, {
     onRefused: () => {},
     onWarning: () => {},
     onConnect: (connection) => {

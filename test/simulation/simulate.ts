@@ -1,7 +1,7 @@
 // One seed, from the first process to the last: starts the coordinator and the workers, lets go wrong what is to go wrong, and holds
 // what happens against checks.ts. Once nothing more goes wrong, the run must end.
 
-import { Run, type Outcome, type RunOptions } from '../../coordinator/core/run.ts';
+import { Run, type Input, type Outcome, type RunOptions } from '../../coordinator/core/run.ts';
 import type { FrameSink } from '../../protocol/frame.ts';
 import { PROTOCOL_VERSION, type WorkerMessage } from '../../protocol/messages.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
@@ -20,6 +20,8 @@ import { inVirtualTime, Violation, World, type Process } from './world.ts';
 
 /** What a healthy simulation needs is a tenth of it. */
 const EVENTS_MAX = 300_000;
+/** That workers get to end by themselves when the run is over. */
+const LAUNCHER_GRACE_US = 5_000_000;
 /** Of a worker without a step: more than there are faults. */
 const RESTARTS = 100;
 /** Virtual time that a run may take once nothing goes wrong any more. */
@@ -88,18 +90,18 @@ class Simulation {
   private readonly disk: Disk = { journal: [], checkpoint: null, failures: 0, failed: 0 };
   private readonly config: RunConfig;
   private coordinator: SimulatedCoordinator | null = null;
-  /** Those that live, and which launcher watches each; null: it was started by hand, and again when it ends. */
-  private readonly workers = new Map<Process, { readonly localRank: number; readonly launcher: number | null }>();
+  /** Those that live; the others than the launcher's were started by hand, and are again when they end. */
+  private readonly workers = new Map<Process, { readonly localRank: number; readonly byHand: boolean }>();
   private workersStarted = 0;
   private readonly injected: Partial<Record<FaultKind, number>> = {};
+  /** Processes of the launcher that have ended and were not started anew: each coordinator is told of them. */
+  private readonly ended = new Map<number, Extract<Input, { kind: 'process-ended' }>>();
   private nextFault = 0;
   /** Virtual time after which nothing goes wrong any more. */
   private calmUs = 0;
   /** Something that this version does not survive has happened. */
   private mayFail = false;
   private mayStop = false;
-  private stepsLostBefore = 0;
-  private launchers = 0;
   private isEnded = false;
 
   constructor(seed: number, scenario: Scenario, world: World, plants: Plants) {
@@ -170,7 +172,6 @@ class Simulation {
 
   private startCoordinator(stepsLost = 0): void {
     const { world, scenario } = this;
-    this.launchers++;
     const process = world.process({
       name: `c${world.processes.length}`,
       host: 'host0',
@@ -195,9 +196,11 @@ class Simulation {
           maxWorkers: scenario.maxWorkers,
           restartLimit: RESTARTS,
           waitLimitMs: 1000 * PATIENCE_S,
-          workersLost: 0,
         },
-        startWorker: (localRank) => this.startWorker(localRank),
+        startWorker: (localRank) => {
+          this.ended.delete(localRank);
+          this.startWorker(localRank);
+        },
         makeRun: this.plants.run ?? ((options) => new Run(options)),
         ended: () => {
           this.calmUs = world.nowUs;
@@ -205,8 +208,10 @@ class Simulation {
           // After what it has said by then has left.
           world.end(process);
           this.network.died(process, 'exited');
+          this.endWorkers();
         },
       });
+      for (const message of this.ended.values()) this.tellEnd(this.coordinator, message);
     });
   }
 
@@ -214,7 +219,7 @@ class Simulation {
     const { world, scenario, network, chance } = this;
     const host = `host${localRank % scenario.hosts}`;
     const process = world.process({ name: `p${world.processes.length}`, host, clockMs: chance.below(1e9), wallMs: 0 });
-    const worker = { localRank, launcher: byHand ? null : this.launchers };
+    const worker = { localRank, byHand };
     this.workers.set(process, worker);
     this.workersStarted++;
     const [least, most] = scenario.computeUs;
@@ -268,6 +273,17 @@ class Simulation {
     });
   }
 
+  /** A launcher leaves none of its own behind; what was started by hand ends by itself. */
+  private endWorkers(): void {
+    this.world.after(null, LAUNCHER_GRACE_US, 'launcher', () => {
+      for (const [process, { byHand }] of this.workers) {
+        if (byHand) continue;
+        if (process.pausedUs !== null) this.world.resume(process);
+        this.kill(process, 'killed');
+      }
+    });
+  }
+
   /** Its code has come to its end. */
   private exit(process: Process, exitCode: number): void {
     this.world.end(process);
@@ -281,19 +297,20 @@ class Simulation {
     this.tellLauncher(process, null, 'SIGKILL');
   }
 
+  private tellEnd(coordinator: SimulatedCoordinator, message: Extract<Input, { kind: 'process-ended' }>): void {
+    this.world.after(coordinator.process, 0, 'process ended', () => coordinator.feed(message));
+  }
+
   /** Who started it hears that it has ended, and may start another in its place. */
-  /** With it goes the launcher of its workers; another begins with what is on disk. */
+  /** Another begins with what is on disk. */
   private killCoordinator({ process }: SimulatedCoordinator): void {
-    const { world, network, chance, scenario, disk } = this;
+    const { world, network, chance, disk } = this;
     world.end(process);
     network.died(process, 'killed');
     this.coordinator = null;
     this.later(chance.spread(10_000, 5_000_000), () => {
       const lost = this.checks.resumed(disk.checkpoint?.state.step ?? 0);
-      this.startCoordinator(this.stepsLostBefore + lost);
-      this.stepsLostBefore += lost;
-      if (!scenario.supervised) return;
-      for (let i = 0; i < scenario.workers; i++) this.startWorker(i);
+      this.startCoordinator(lost);
     });
   }
 
@@ -303,14 +320,12 @@ class Simulation {
     this.workers.delete(process);
     if (worker === undefined || this.isEnded) return;
     const end = { exitCode, signal, lastLines: [], logFile: null };
-    if (worker.launcher !== null) {
+    if (!worker.byHand) {
+      const { localRank } = worker;
+      const message = { kind: 'process-ended' as const, pid: process.pid, localRank, end };
       world.after(null, chance.spread(100, 50_000), 'launcher', () => {
-        const { coordinator } = this;
-        // Its launcher may have gone, with the coordinator that it had.
-        if (coordinator === null || worker.launcher !== this.launchers) return;
-        world.after(coordinator.process, 0, 'process ended', () =>
-          coordinator.feed({ kind: 'process-ended', pid: process.pid, localRank: worker.localRank, end }),
-        );
+        this.ended.set(localRank, message);
+        if (this.coordinator !== null) this.tellEnd(this.coordinator, message);
       });
     } else {
       world.after(null, chance.spread(10_000, 5_000_000), 'starts again', () => {
@@ -357,7 +372,7 @@ class Simulation {
     if (workers.length === 0 || isOver) return false;
     const victim = chance.pick(workers);
     // A worker that does not reach the coordinator at first is taken for one that never will.
-    const delays = kind === 'pause' || kind === 'cut' || kind === 'delays';
+    const delays = ['pause', 'coordinator pause', 'cut', 'delays'].includes(kind);
     this.mayFail ||= delays && this.coordinator?.run.phase === 'gathering';
     const note = (what: string): void => {
       world.after(
@@ -385,6 +400,8 @@ class Simulation {
       case 'coordinator crash': {
         const { coordinator } = this;
         if (coordinator === null) return false;
+        // Who can't reach it at first is taken for one that never will.
+        this.mayFail ||= coordinator.run.generation === 0;
         this.killCoordinator(coordinator);
         return true;
       }
@@ -505,7 +522,7 @@ class Simulation {
       node: 'v0',
       host: process.host,
       pid: process.pid,
-      localRank: worker === undefined || worker.launcher === null ? null : worker.localRank,
+      localRank: worker === undefined || worker.byHand ? null : worker.localRank,
       rejoin: null,
     };
   }

@@ -162,9 +162,9 @@ export function linkContract(pair: () => Promise<LinkPair>): void {
     a.receive(collector());
     // The other side reads nothing yet, as one that is stopped.
     a.cut();
-    await a.closed;
+    expect((await a.closed).error).toBeNull();
     b.receive(collector());
-    await b.closed;
+    expect((await b.closed).error).toBeNull();
   });
 
   it('ends when the other process dies', async () => {
