@@ -19,8 +19,8 @@ const ENTRY = fileURLToPath(new URL('../deploy/lockstep.mjs', import.meta.url));
 const WORKERS = 2;
 /** As they were published; and one scaled to steps a thousand times shorter than those of a large model: no worker lives for long. */
 const SCHEDULES = [
-  { everySeconds: 60, published: 0.82 },
   { everySeconds: 15, published: 0.3 },
+  { everySeconds: 60, published: 0.82 },
   { everySeconds: 5, published: null },
 ];
 const UNDISTURBED_SECONDS = 90;
@@ -69,8 +69,9 @@ async function trained(seconds: number, everySeconds: number | null): Promise<Fi
   const beganAt = Date.now();
   const until = beganAt + 1000 * seconds;
   const killedAt: number[] = [];
-  for (let kill = 1; everySeconds !== null && beganAt + 1000 * everySeconds * kill < until; kill++) {
-    await sleep(beganAt + 1000 * everySeconds * kill - Date.now());
+  const everyMs = 1000 * (everySeconds ?? Infinity);
+  for (let at = beganAt + everyMs; at < until; at += everyMs) {
+    await sleep(at - Date.now());
     const members = (await view())?.workers.filter((w) => w.rank !== null && w.state === 'training') ?? [];
     // The last one alive has the only copy of the newest steps: it is the schedule's to kill a replica, not the job.
     const victim = members.length < 2 ? undefined : members[Math.floor(Math.random() * members.length)];

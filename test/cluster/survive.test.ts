@@ -4,7 +4,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { lockstep, processesNaming, reportIn, Scratch } from '../e2e/lockstep.ts';
 import { startNatsServer } from '../e2e/nats-server.ts';
-import { Cluster, JOB, membersOf, pidOf, sharedMemory, STEPS } from './cluster.ts';
+import type { RunReport } from '../../protocol/report.ts';
+import { Cluster, JOB, membersOf, pidOf, sharedMemory, STEPS, stepsIn } from './cluster.ts';
 
 const scratch = new Scratch();
 const sharedBefore = sharedMemory();
@@ -19,6 +20,18 @@ afterAll(() => scratch.remove());
 
 const train = async (name: string, ...flags: string[]): Promise<Cluster> =>
   new Cluster(scratch.dir(name), ['train', ...JOB, ...flags]).listening();
+
+/** The end of a run that survived all of it: same bits, nothing lost, nothing left behind. */
+async function survived({ run, directory }: Cluster): Promise<RunReport> {
+  const ended = await run.ended;
+  expect([ended.code, ended.code === 0 ? '' : ended.stdout.slice(-3000)]).toEqual([0, '']);
+  const report = reportIn(directory);
+  expect(report).toMatchObject({ state: 'done', steps: STEPS, digest, stepsLost: 0 });
+  expect(stepsIn(directory)).toEqual(Array.from({ length: STEPS }, (_, i) => i + 1));
+  expect(report.byEpoch.map((epoch) => epoch.epoch)).toEqual(Array.from({ length: 12 }, (_, i) => i + 1));
+  expect(processesNaming(directory)).toEqual([]);
+  return report;
+}
 
 describe('the machine', () => {
   it('has the digest of a run that nobody disturbed', () => {
@@ -35,7 +48,7 @@ describe('workers', () => {
       await cluster.members(1);
       view = await cluster.members(2);
     }
-    const report = await cluster.survived(digest);
+    const report = await survived(cluster);
     expect(report).toMatchObject({ workersLost: 4, workersStarted: 6, generations: 9 });
   });
 
@@ -48,7 +61,7 @@ describe('workers', () => {
     process.kill(pidOf(view, 1), 'SIGKILL');
     process.kill(pidOf(view, 0), 'SIGCONT');
     await cluster.members(2);
-    expect(await cluster.survived(digest)).toMatchObject({ workersLost: 1 });
+    expect(await survived(cluster)).toMatchObject({ workersLost: 1 });
   });
 
   it('killed two of three at once, and all but one of four', async () => {
@@ -58,7 +71,7 @@ describe('workers', () => {
     view = await cluster.members(4);
     for (const rank of [1, 2, 3]) process.kill(pidOf(view, rank), 'SIGKILL');
     await cluster.members(1);
-    expect(await cluster.survived(digest)).toMatchObject({ workersLost: 5 });
+    expect(await survived(cluster)).toMatchObject({ workersLost: 5 });
   });
 
   it('stopped for longer than the limit of silence, and going on: told that its generation is over, it joins again', async () => {
@@ -71,7 +84,7 @@ describe('workers', () => {
     process.kill(victim, 'SIGCONT');
     const back = await cluster.members(2);
     expect(membersOf(back).map((w) => w.pid)).toContain(victim);
-    expect(await cluster.survived(digest)).toMatchObject({ workersLost: 1 });
+    expect(await survived(cluster)).toMatchObject({ workersLost: 1 });
   });
 });
 
@@ -90,7 +103,7 @@ describe('the coordinator', () => {
     process.kill(pidOf(second, 1), 'SIGKILL');
     await cluster.until('yet another', (view) => view.coordinator.pid !== second.coordinator.pid);
     await cluster.members(2);
-    expect(await cluster.survived(digest)).toMatchObject({ workersLost: 1 });
+    expect(await survived(cluster)).toMatchObject({ workersLost: 1 });
   });
 });
 
@@ -128,7 +141,7 @@ describe('over NATS', () => {
       process.kill(view.coordinator.pid, 'SIGKILL');
       await cluster.until('another coordinator', (now) => now.coordinator.pid !== view.coordinator.pid);
       await cluster.members(2);
-      expect(await cluster.survived(digest)).toMatchObject({ workersLost: 1, transport: 'nats' });
+      expect(await survived(cluster)).toMatchObject({ workersLost: 1, transport: 'nats' });
     } finally {
       await server.kill();
     }
@@ -144,7 +157,7 @@ describe('a worker from elsewhere', () => {
     await cluster.step(40);
     const second = lockstep(line.split(' '));
     await cluster.members(2);
-    expect(await cluster.survived(digest)).toMatchObject({ workersLost: 0, workersStarted: 2, generations: 2 });
+    expect(await survived(cluster)).toMatchObject({ workersLost: 0, workersStarted: 2, generations: 2 });
     expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
   });
 });
