@@ -157,8 +157,8 @@ describe('a worker from elsewhere', () => {
     await cluster.step(40);
     const second = lockstep(line.split(' '));
     await cluster.members(2);
-    expect(await survived(cluster)).toMatchObject({ workersLost: 0, workersStarted: 2, generations: 2 });
     expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
+    expect(await survived(cluster)).toMatchObject({ workersLost: 0, workersStarted: 2, generations: 2 });
   });
 });
 
