@@ -59,6 +59,7 @@ export async function openStockWs(): Promise<Communication> {
   const address = server.address();
   const port = typeof address === 'object' && address !== null ? address.port : 0;
   return {
+    isLost: false,
     url: `ws://127.0.0.1:${port}`,
     open: async (partial, members) => {
       const inOrder = inRankOrder(members);

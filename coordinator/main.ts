@@ -12,7 +12,7 @@ import { MAX_STATE_PART_FLOATS, type WorkerMessage } from '../protocol/messages.
 import type { RecordPart } from '../protocol/metrics.ts';
 import type { RunReport } from '../protocol/report.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
-import type { RunEvent } from '../protocol/run-event.ts';
+import type { RootCause, RunEvent } from '../protocol/run-event.ts';
 import type { RunView } from '../protocol/run-view.ts';
 import type { Tls } from '../protocol/tls.ts';
 import { unfitFor } from './core/admission.ts';
@@ -93,13 +93,20 @@ export interface CoordinatorOptions {
   readonly onView: (view: RunView) => void;
 }
 
+export interface Ended {
+  readonly outcome: Outcome;
+  readonly report: RunReport;
+  readonly cause: RootCause | null;
+}
+
 export interface Coordinator {
   readonly url: string;
   /** Asks for an orderly stop: the step in flight is finished and a checkpoint left. */
   stop(because: string): void;
   /** The launcher saw a worker process end. */
   processEnded(input: Extract<Input, { kind: 'process-ended' }>): void;
-  readonly ended: Promise<{ outcome: Outcome; report: RunReport }>;
+  /** `cause`: what made it fail. */
+  readonly ended: Promise<Ended>;
 }
 
 /** Connects to the server and has the run's name there. Throws E_NATS_UNREACHABLE, E_NATS_REFUSED or E_RUN_IN_USE. */
@@ -209,9 +216,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   let writes: Promise<unknown> = Promise.resolve();
   /** Resolves when all that was given to the journal is on disk, or could not be written. */
   let recorded: Promise<void> = Promise.resolve();
-  let resolveEnded: (value: { outcome: Outcome; report: RunReport }) => void = () => {};
+  let resolveEnded: (value: Ended) => void = () => {};
   let rejectEnded: (error: unknown) => void = () => {};
-  const ended = new Promise<{ outcome: Outcome; report: RunReport }>((resolve, reject) => {
+  const ended = new Promise<Ended>((resolve, reject) => {
     resolveEnded = resolve;
     rejectEnded = reject;
   });
@@ -353,7 +360,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       (error: unknown) => written(part, error),
     );
 
-  const finish = async (outcome: Outcome): Promise<{ outcome: Outcome; report: RunReport }> => {
+  const finish = async (outcome: Outcome): Promise<Ended> => {
     clearInterval(ticker);
     await writes;
     if (finalState !== null && outcome !== 'failed') {
@@ -390,7 +397,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await runDirectory.release();
     const [wrongWish] = wrongWishes;
     if (wrongWish !== undefined) throw wrongWish;
-    return { outcome, report };
+    return { outcome, report, cause: run.rootCause };
   };
 
   const natsOf = (): RunReport['nats'] =>

@@ -4,6 +4,9 @@
 import type { ChildProcess } from 'node:child_process';
 import type { WorkerEnd } from './worker-processes.ts';
 
+/** Exit code of a coordinator that lost its NATS server (EX_TEMPFAIL): its workers wait for another. Only the launcher sees it. */
+export const NATS_LOST_EXIT = 75;
+
 /** Set for a coordinator that takes the place of one that died: its workers are there. */
 export const TAKEOVER = 'LOCKSTEP_TAKEOVER';
 

@@ -24,7 +24,7 @@ import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { joinLine } from './join-line.ts';
-import { fromLauncher, TAKEOVER, type Listening, type StartWorker } from './launch-messages.ts';
+import { fromLauncher, NATS_LOST_EXIT, TAKEOVER, type Listening, type StartWorker } from './launch-messages.ts';
 import { joinUrl, natsServerOf } from './nats.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { isLoopback } from './options/values.ts';
@@ -188,8 +188,8 @@ async function coordinate(
     process.send?.(listening);
   }
   try {
-    const { outcome } = await coordinator.ended;
-    return EXIT_CODES[outcome];
+    const { outcome, cause } = await coordinator.ended;
+    return supervised && cause?.code === 'E_NATS_LOST' ? NATS_LOST_EXIT : EXIT_CODES[outcome];
   } finally {
     display.close();
     process.off('SIGINT', stop);

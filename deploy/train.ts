@@ -5,10 +5,19 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { engineEnvironment } from '../worker/engine/environment.ts';
+import type { NatsServer } from '../nats/server.ts';
+import { LockstepError } from '../protocol/errors.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
-import { fromCoordinator, TAKEOVER, tellCoordinator, type Listening, type ToCoordinator } from './launch-messages.ts';
+import {
+  fromCoordinator,
+  NATS_LOST_EXIT,
+  TAKEOVER,
+  tellCoordinator,
+  type Listening,
+  type ToCoordinator,
+} from './launch-messages.ts';
 import { natsEnvironment, natsServerOf, tryNats } from './nats.ts';
 import { resolveBatch, type TrainOptions } from './options.ts';
 import { findGpus, type Gpu, gpuOf } from './setup/nvidia.ts';
@@ -24,6 +33,8 @@ const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
  * whole process group, and passed on by npm.
  */
 const IMPATIENT_AFTER_MS = 1000;
+/** Between two looks whether a NATS server is back. */
+const NATS_AGAIN_MS = 500;
 /** A coordinator that lived for so long did not die of how it begins. */
 const STEADY_MS = 10_000;
 
@@ -45,17 +56,37 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   const noTls = { LOCKSTEP_TLS_CERT: '', LOCKSTEP_TLS_KEY: '', LOCKSTEP_TLS_CA: '' };
   const secrets = nats === null ? {} : { ...natsEnvironment(options.flags), ...noTls };
   const { job } = options;
-  const { restartLimit } = options.flags;
+  const { restartLimit, waitLimit } = options.flags;
+  const server = nats === null ? null : { isBack: async (isOver: () => boolean) => isBack(nats, waitLimit, isOver) };
   return supervise({
     args,
     job,
     restartLimit,
+    nats: server,
     flags: workerFlags(options),
     choice,
     adapter: adapter ?? null,
     gpus,
     secrets,
   });
+}
+
+/** Tries the server until it answers, for `seconds` at most. */
+async function isBack(nats: NatsServer, seconds: number, isOver: () => boolean): Promise<boolean> {
+  const until = performance.now() + 1000 * seconds;
+  process.stderr.write(`lockstep: waiting for the NATS server at ${nats.url} (--wait-limit ${seconds} s)\n`);
+  while (!isOver() && performance.now() < until) {
+    await new Promise<void>((resolve) => {
+      setTimeout(resolve, NATS_AGAIN_MS);
+    });
+    try {
+      await tryNats(nats);
+      return true;
+    } catch (error) {
+      if (!(error instanceof LockstepError)) throw error;
+    }
+  }
+  return false;
 }
 
 /** What its workers are told as the coordinator is. */
@@ -77,6 +108,8 @@ async function supervise(launch: {
   readonly adapter: string | null;
   /** For the engine on NVIDIA's GPUs: one a worker, in turn. */
   readonly gpus: readonly Gpu[];
+  /** Over NATS: waits for a server that was lost; false when it does not come back in time, or nobody wants it to. */
+  readonly nats: { isBack(isInterrupted: () => boolean): Promise<boolean> } | null;
   /** How often in a row a coordinator is replaced that did not live for long. */
   readonly restartLimit: number;
   /** For the workers' environment. */
@@ -175,6 +208,11 @@ async function supervise(launch: {
       const { code, signal } = await endOf(coordinator);
       isHeard = false;
       untold.splice(0, untold.length, ...ended.values());
+      if (code === NATS_LOST_EXIT && launch.nats !== null && firstSignalMs === null) {
+        if (!(await launch.nats.isBack(() => firstSignalMs !== null))) return firstSignalMs === null ? 1 : 130;
+        coordinator = startCoordinator();
+        continue;
+      }
       if (code !== null) return code;
       if (firstSignalMs !== null) return 130;
       if (performance.now() - startedAt > STEADY_MS) restarts = 0;

@@ -109,6 +109,7 @@ export async function runWorker(options: WorkerOptions, around: Surroundings = R
 /** Where the launcher has said that there is a coordinator there is one soon, though the first one may just have died. */
 const JOIN_LIMIT_MS = 30_000;
 const JOIN_AGAIN_MS = 200;
+const GONE: ReadonlySet<string> = new Set(['E_COORDINATOR_LOST', 'E_NATS_LOST', 'E_NATS_UNREACHABLE']);
 
 async function join(
   options: WorkerOptions,
@@ -123,7 +124,7 @@ async function join(
       return { first, welcome: await expectMessage(first, 'welcome') };
     } catch (error) {
       await first?.close();
-      const isGone = error instanceof LockstepError && error.code === 'E_COORDINATOR_LOST';
+      const isGone = error instanceof LockstepError && GONE.has(error.code);
       const isPatient = options.localRank !== null && performance.now() - beganAt < JOIN_LIMIT_MS;
       if (!isGone || !isPatient) throw error;
     }
@@ -205,35 +206,44 @@ async function work(
 
   // A NATS server drops who does not read for a while, and an engine may hold its thread longer: links over one never share it.
   const nats = options.coordinator.kind === 'nats' ? options.coordinator.server : null;
-  const communication = await around.communicate({
-    ...addressFor(options.peerListen, control.localAddress ?? '127.0.0.1'),
-    token: options.token,
-    run: config.run,
-    ways: options.localWays,
-    tls: options.tls,
-    threaded: nats !== null || hasCoresToSpare(options.workersHere),
-    ...(nats !== null && { nats }),
-  });
+  const communicate = async (): Promise<Communication> =>
+    around.communicate({
+      ...addressFor(options.peerListen, control.localAddress ?? '127.0.0.1'),
+      token: options.token,
+      run: config.run,
+      ways: options.localWays,
+      tls: options.tls,
+      threaded: nats !== null || hasCoresToSpare(options.workersHere),
+      ...(nats !== null && { nats }),
+    });
+  let communication = await communicate();
   options.log(`peers reach it at ${communication.url.split('?', 1)[0]}`);
+  const initialDigest = digestOf(state.weights);
+  const ready = (): WorkerMessage => ({
+    kind: 'ready',
+    engine: engine.info,
+    fingerprint: proof,
+    weightsDigest: initialDigest,
+    peerUrl: communication.url,
+    layout: engine.layout.entries.map((entry) => ({ ...entry, shape: [...entry.shape] })),
+    topology: JSON.stringify(engine.topology),
+    optimizer: { name: job.optimizer.name, slots: [...job.optimizer.slots] },
+  });
   try {
-    const ready: WorkerMessage = {
-      kind: 'ready',
-      engine: engine.info,
-      fingerprint: proof,
-      weightsDigest: digestOf(state.weights),
-      peerUrl: communication.url,
-      layout: engine.layout.entries.map((entry) => ({ ...entry, shape: [...entry.shape] })),
-      topology: JSON.stringify(engine.topology),
-      optimizer: { name: job.optimizer.name, slots: [...job.optimizer.slots] },
-    };
-    control.send(ready);
+    control.send(ready());
     const served = { generation: 0, worldSize: 0 };
     const launcher = options.localRank === null ? null : process.ppid;
     const joined = keepJoined({
       first: control,
       connect: () => around.connect(options),
       hello: helloOf(options, around.host),
-      ready,
+      ready: async () => {
+        if (communication.isLost) {
+          await communication.close();
+          communication = await communicate();
+        }
+        return ready();
+      },
       config,
       standing: () => ({ worker: welcome.worker, ...served, step: state.step }),
       isOrphaned: () => launcher !== null && process.ppid !== launcher,
@@ -243,7 +253,7 @@ async function work(
     const replica = { job, engine, data, plan, config, state, vectors };
     await serveGenerations({
       control: joined,
-      communication,
+      communication: { open: async (...args) => communication.open(...args) },
       replica,
       audit: auditOf(replica),
       serving: ({ generation, worldSize }) => Object.assign(served, { generation, worldSize }),

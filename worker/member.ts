@@ -41,7 +41,7 @@ export interface Replica {
 
 export interface MemberOptions {
   readonly control: Pick<ControlLink, 'send' | 'drained' | 'listen' | 'closed'>;
-  readonly communication: Communication;
+  readonly communication: Pick<Communication, 'open'>;
   readonly replica: Replica;
   /** What is computed again for others, and read for that; null: nothing. */
   readonly audit: TrainingContext['audit'];

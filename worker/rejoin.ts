@@ -30,7 +30,8 @@ export interface RejoinOptions {
   readonly first: ControlLink;
   readonly connect: () => Promise<ControlLink>;
   readonly hello: Omit<Hello, 'rejoin'>;
-  readonly ready: WorkerMessage;
+  /** That it is ready, and where peers reach it now. */
+  readonly ready: () => Promise<WorkerMessage>;
   readonly config: RunConfig;
   /** What the worker stands at now. */
   readonly standing: () => Rejoin;
@@ -94,6 +95,12 @@ export function keepJoined(options: RejoinOptions): MemberControl {
     giveUp = resolve;
   });
 
+  const hear = (message: CoordinatorMessage): void => {
+    // Who is sent away does not come back.
+    if (message.kind === 'dismissed' || message.kind === 'refused') life.isClosing = true;
+    handler(message);
+  };
+
   /** Introduces this worker on a new link. Throws E_PROTOCOL when that coordinator won't have it back. */
   const introduce = async (to: ControlLink): Promise<void> => {
     to.send({ ...options.hello, rejoin: options.standing() });
@@ -105,12 +112,13 @@ export function keepJoined(options: RejoinOptions): MemberControl {
     if (JSON.stringify(welcome.config) !== JSON.stringify(options.config)) {
       throw new LockstepError('E_PROTOCOL', 'the coordinator that answers now has another run');
     }
+    const ready = await options.ready();
     // From here to `link = to` nothing is reported in between.
     for (const message of history.after(welcome.step)) to.send(message);
-    to.send(options.ready);
+    to.send(ready);
     link = to;
     log(`joined again as ${welcome.worker}`);
-    to.listen((message) => handler(message));
+    to.listen(hear);
     follow(to);
   };
 
@@ -153,7 +161,7 @@ export function keepJoined(options: RejoinOptions): MemberControl {
     drained: async () => link?.drained(),
     listen: (handle) => {
       handler = handle;
-      link?.listen(handle);
+      link?.listen(hear);
     },
     closed,
     close: async () => {

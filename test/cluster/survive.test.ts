@@ -1,7 +1,7 @@
 // Nothing stops it: real processes, the tutorial's CNN, SIGKILL and SIGSTOP at any moment. Every run ends with the weights of the
 // undisturbed one, and no step is lost.
 
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { lockstep, processesNaming, reportIn, Scratch } from '../e2e/lockstep.ts';
 import { startNatsServer } from '../e2e/nats-server.ts';
 import type { RunReport } from '../../protocol/report.ts';
@@ -144,6 +144,27 @@ describe('over NATS', () => {
       expect(await survived(cluster)).toMatchObject({ workersLost: 1, transport: 'nats' });
     } finally {
       await server.kill();
+    }
+  });
+});
+
+describe('a NATS server', () => {
+  it('killed and started again: the workers keep what they have, and go on', async () => {
+    const server = await startNatsServer();
+    const { port } = new URL(server.url);
+    const cluster = await train('nats-server', '--workers', '2', '--transport', 'nats', '--nats-url', server.url);
+    const view = await cluster.members(2);
+    await server.kill();
+    await vi.waitFor(() => {
+      if (!cluster.run.stderr.includes('waiting for the NATS server')) throw new Error('not yet: it is missed');
+    }, 60_000);
+    const again = await startNatsServer('--port', port);
+    try {
+      await cluster.until('another coordinator', (now) => now.coordinator.pid !== view.coordinator.pid);
+      await cluster.members(2);
+      expect(await survived(cluster)).toMatchObject({ workersLost: 0, transport: 'nats' });
+    } finally {
+      await again.kill();
     }
   });
 });

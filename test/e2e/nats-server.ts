@@ -23,6 +23,7 @@ export function serverAt(url: string): NatsServer {
 export async function startNatsServer(...flags: readonly string[]): Promise<RunningServer> {
   const directory = mkdtempSync(join(tmpdir(), 'lockstep-nats-'));
   const args = ['--addr', '127.0.0.1', '--port', '-1', '--store_dir', directory, ...flags];
+  // The last one of two ports counts.
   const child = spawn(natsServerPath(), args, { stdio: ['ignore', 'ignore', 'pipe'] });
   const ended = once(child, 'exit');
   let url = '';

@@ -185,8 +185,9 @@ describe('a failure', () => {
   const begin = async (
     name: string,
     server: RunningServer,
+    ...flags: readonly string[]
   ): Promise<{ run: ReturnType<typeof lockstep>; url: string }> => {
-    const run = lockstep(train(name, '--workers', '2', '--epochs', '50', ...overNats(server)));
+    const run = lockstep(train(name, '--workers', '2', '--epochs', '50', ...overNats(server), ...flags));
     const [, url = ''] = await run.wrote(/listening\s+(\S+)/);
     await run.wrote(/^\s+1\/50\s+\d/m);
     return { run, url };
@@ -207,9 +208,9 @@ describe('a failure', () => {
     expect(processesNaming(scratch.dir('killed'))).toEqual([]);
   });
 
-  it('of the server names it, ends the run with 1, and leaves no process', async () => {
+  it('of the server names it, ends the run with 1 when it does not come back in time, and leaves no process', async () => {
     const server = await startServer('--jetstream');
-    const { run } = await begin('server-killed', server);
+    const { run } = await begin('server-killed', server, '--wait-limit', '1');
     await server.kill();
     const ended = await run.ended;
     expect(ended.code).toBe(1);

@@ -229,6 +229,7 @@ export function simulatedMeeting(
   });
   return {
     url,
+    lost: new Promise(() => {}),
     accept: (peer) => {
       const key = keyOf(peer);
       const waiting = unclaimed.get(key);

@@ -71,7 +71,7 @@ function joined(first: Far, ...next: (Far | LockstepError)[]): ReturnType<typeof
       return one.link;
     },
     hello: HELLO,
-    ready: READY,
+    ready: async () => READY,
     config: CONFIG,
     standing: () => STANDING,
     isOrphaned: () => next.length === 0,

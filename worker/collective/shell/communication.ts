@@ -24,8 +24,15 @@ export async function startCommunication(
 
 /** In place, with the peers that `meeting` meets. */
 export function communicateOver(meeting: Meeting, links: Pick<LinkOptions, 'nats'>): Communication {
+  let isLost = false;
+  void meeting.lost.then(() => {
+    isLost = true;
+  });
   return {
     url: meeting.url,
+    get isLost() {
+      return isLost;
+    },
     open: async (partial, members, signal) => {
       const inOrder = inRankOrder(members);
       const plan = planFor(partial, inOrder, links);

@@ -24,6 +24,8 @@ export interface OpenCollective extends Collective {
 export interface Communication {
   /** Where peers reach this worker. */
   readonly url: string;
+  /** No peer can be reached by it any more: its NATS server has been lost. Another one must be started. */
+  readonly isLost: boolean;
   /**
    * Links up with the members of a generation; the one before must be closed. Throws E_PEER_LOST or E_UNAUTHORIZED, or what `signal`
    * is aborted with.

@@ -28,6 +28,8 @@ export interface LinkOptions {
 export interface Meeting extends PeerListener {
   /** Calls a peer, saying who `self` is; `who` is what the peer is called in errors. Throws E_PEER_LOST, E_UNAUTHORIZED or E_TLS. */
   connect(url: string, self: PeerAddress, who: string): Promise<Link>;
+  /** Resolves when nobody can be met here any more: the connection to the NATS server has ended. Sockets have no such end. */
+  readonly lost: Promise<void>;
 }
 
 /** Listens for peers. Throws E_NATS_UNREACHABLE or E_NATS_REFUSED. */
@@ -38,6 +40,7 @@ export async function openMeeting(options: LinkOptions): Promise<Meeting> {
       url: listener.url,
       accept: (peer) => listener.accept(peer),
       connect: (url, self, who) => connectToPeer(url, { ...options, who, self }),
+      lost: new Promise(() => {}),
       close: () => listener.close(),
     };
   }
@@ -50,6 +53,7 @@ export async function openMeeting(options: LinkOptions): Promise<Meeting> {
     url: listener.url,
     accept: (peer) => listener.accept(peer),
     connect: (url, self) => connectOverNats(nats, url, { token, run, self, timing }),
+    lost: nats.lost.then(() => undefined),
     close: async () => {
       await listener.close();
       await nats.close();

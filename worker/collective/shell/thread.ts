@@ -35,7 +35,7 @@ export interface PlainError {
 
 export type FromThread =
   | { readonly kind: 'listening'; readonly url: string }
-  | { readonly kind: 'opened' | 'closed' | 'ended' }
+  | { readonly kind: 'opened' | 'closed' | 'ended' | 'lost' }
   | { readonly kind: 'failed'; readonly error: PlainError };
 
 /**
@@ -60,6 +60,8 @@ const meeting = await openMeeting(data).catch((error: unknown) => {
   sayFailed(error);
   throw error;
 });
+
+void meeting.lost.then(() => say({ kind: 'lost' }));
 
 let exchange: Exchange | null = null;
 let control: ControlBlock | null = null;

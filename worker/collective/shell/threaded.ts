@@ -29,6 +29,9 @@ export async function startThread(options: LinkOptions): Promise<Communication> 
   thread.unref();
   return {
     url,
+    get isLost() {
+      return mail.isLost;
+    },
     open: async (partial, members, signal) => {
       const inOrder = inRankOrder(members);
       const plan = planFor(partial, inOrder, options);
@@ -77,6 +80,8 @@ interface Mail {
   failure(): Promise<Error>;
   /** The word that a generation is closed; what failed in it until then is forgotten. Resolves at the thread's end, too. */
   closed(): Promise<void>;
+  /** Its NATS server is gone. */
+  readonly isLost: boolean;
   /** Called when the thread dies. */
   onEnd(handler: () => void): void;
 }
@@ -91,8 +96,10 @@ function mailOf(thread: Worker): Mail {
     ended();
     stir();
   };
+  let isLost = false;
   thread.on('message', (message: FromThread) => {
-    messages.push(message);
+    if (message.kind === 'lost') isLost = true;
+    else messages.push(message);
     stir();
   });
   thread.on('error', (error) => breakOff(error instanceof Error ? error : new Error(String(error))));
@@ -108,6 +115,9 @@ function mailOf(thread: Worker): Mail {
     }
   };
   return {
+    get isLost() {
+      return isLost;
+    },
     next: async <K extends FromThread['kind']>(kind: K): Promise<Extract<FromThread, { kind: K }>> => {
       for (;;) {
         const message = await any();
