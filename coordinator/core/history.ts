@@ -99,6 +99,10 @@ class Walk {
   private hasBegun = false;
   private parts = 0;
   private steps = 0;
+  /** By step, commits that the present part went back before: its workers may go on from a state that has them. */
+  private readonly setAside = new Map<number, Commit>();
+  /** The last of them that there is a checkpoint of. */
+  private checkpointed = 0;
   private commits: Commit[] = [];
   private redone = 0;
   /** Steps that were committed when the present part began, and the last generation of those before. */
@@ -142,7 +146,10 @@ class Walk {
       case 'epoch':
         return this.epoch(record, line);
       case 'checkpoint':
-        if (this.isDone(record.step, 'a checkpoint', line)) this.claim(record.step, record.digest, line);
+        if (this.isDone(record.step, 'a checkpoint', line)) {
+          this.claim(record.step, record.digest, line);
+          this.checkpointed = Math.max(this.checkpointed, record.step);
+        }
         return;
       case 'stopped':
       case 'failed':
@@ -168,6 +175,8 @@ class Walk {
     // Workers that go on may tell of steps of any generation since that checkpoint.
     this.lastGeneration = 0;
     this.steps = Math.min(step, this.steps);
+    this.checkpointed = this.steps;
+    for (const commit of this.commits) if (commit.step > step) this.setAside.set(commit.step, commit);
     this.commits = this.commits.filter((commit) => commit.step <= step);
     const perEpoch = stepsPerEpoch(planOf(config));
     this.epochs = new Set([...this.epochs].filter((epoch) => epoch * perEpoch <= step));
@@ -204,14 +213,25 @@ class Walk {
     const { generation, step, digest } = record;
     if (!this.generations.has(generation))
       this.report('E_RECORD_GENERATION', line, `generation ${generation} begins, which nobody has formed`);
-    // Who alone had done the last step may be the one that was lost: then it is done again, by the others, to the same bits.
-    if (step > this.steps || step < this.steps - 1)
+    this.takeUpTo(step);
+    // Who alone had done the last step may be the one that was lost: then it is done again, by the others, to the same bits. Where nobody
+    // is left newcomers go back to what was kept.
+    if (step > this.steps || step < Math.min(this.steps - 1, this.checkpointed))
       this.report(
         'E_RECORD_STEPS',
         line,
         `generation ${generation} begins after step ${step}, and ${this.steps} are committed`,
       );
     this.claim(step, digest, line);
+  }
+
+  /** Takes up again what was committed before the present part and is told by nobody who is left, up to `step`. */
+  private takeUpTo(step: number): void {
+    for (let known = this.setAside.get(this.steps + 1); known !== undefined && known.step <= step;) {
+      this.commits.push(known);
+      this.steps++;
+      known = this.setAside.get(this.steps + 1);
+    }
   }
 
   private commit(record: CommitsEntry, line: number): void {
@@ -227,13 +247,14 @@ class Walk {
         line,
         `generation ${generation}, which nobody began, did steps ${from} to ${to}`,
       );
-    else if (generation < this.lastGeneration)
+    else if (generation < this.lastGeneration && generation > this.generationBefore)
       this.report(
         'E_RECORD_GENERATION',
         line,
         `generation ${generation} did steps ${from} to ${to}, after generation ${this.lastGeneration} had begun to step`,
       );
-    else this.lastGeneration = generation;
+    else this.lastGeneration = Math.max(this.lastGeneration, generation);
+    this.takeUpTo(from - 1);
     if (from <= this.steps)
       this.report('E_RECORD_STEPS', line, `step ${from} is committed again: the record was at step ${this.steps}`);
     if (from > this.steps + 1)

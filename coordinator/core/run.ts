@@ -927,7 +927,8 @@ export class Run {
   // ---- the end
 
   private finished(worker: Worker, message: Extract<WorkerMessage, { kind: 'finished' }>, nowMs: number): Effect[] {
-    if (message.generation !== worker.generation || this.formation !== null) return [];
+    // Who came back from another coordinator is asked again, in the generation that it is taken into.
+    if (message.generation !== worker.generation || this.formation !== null || worker.rank === null) return [];
     worker.state = 'finished';
     worker.finishedDigest = message.digest;
     worker.peakRssBytes = message.peakRssBytes;

@@ -93,8 +93,8 @@ export function verifyRun(run: RecordedRun): RunAccount {
 }
 
 /**
- * Every epoch that was trained through has its record. The last one's may still be due; and those that ended while there was no coordinator
- * may have none, as nobody heard their evaluation.
+ * Every epoch that was trained through has its record. The last one's may still be due; and those that ended while there was no coordinator,
+ * or somebody was lost, may have none, as nobody heard their evaluation.
  */
 function epochsMissing(history: History, isOpen: boolean, notes: string[]): Finding[] {
   const findings: Finding[] = [];
@@ -102,12 +102,15 @@ function epochsMissing(history: History, isOpen: boolean, notes: string[]): Find
   const perEpoch = stepsPerEpoch(history.plan);
   const done = Math.floor(history.steps / perEpoch);
   const ends = new Map(history.commits.map((commit) => [commit.step, commit]));
+  const lastGeneration = Math.max(0, ...history.generations.keys());
   let unheard = 0;
   for (let epoch = 1; epoch <= done; epoch++) {
-    const mayBeDue = epoch === done && (isOpen || history.end === 'failed');
+    // A run that stops when nobody is left has nobody who could evaluate, either.
+    const mayBeDue = epoch === done && (isOpen || history.end !== 'finished');
     if (history.epochs.has(epoch) || mayBeDue) continue;
     const end = ends.get(epoch * perEpoch);
-    if (end?.isToldAgain === true) {
+    // Who is lost before it has told its part, takes it along: the others are past that step.
+    if (end?.isToldAgain === true || (end !== undefined && end.generation < lastGeneration)) {
       unheard++;
       continue;
     }
@@ -116,7 +119,7 @@ function epochsMissing(history: History, isOpen: boolean, notes: string[]): Find
   }
   if (unheard > 0) {
     const count = unheard === 1 ? '1 epoch' : `${unheard} epochs`;
-    notes.push(`${count} ended while there was no coordinator, whose evaluation nobody heard`);
+    notes.push(`${count} ended while a worker or the coordinator was lost, whose evaluation nobody heard`);
   }
   return findings;
 }

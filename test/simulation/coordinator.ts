@@ -14,6 +14,7 @@ import {
 import type { ReplicaState } from '../../coordinator/core/state-assembly.ts';
 import type { ControlConnection } from '../../coordinator/control-connection.ts';
 import { MAX_STATE_PART_FLOATS } from '../../protocol/messages.ts';
+import type { RunConfig } from '../../protocol/run-config.ts';
 import type { Chance } from './chance.ts';
 import type { Checks } from './checks.ts';
 import { openSimulatedControl } from './control-links.ts';
@@ -24,7 +25,10 @@ export const COORDINATOR_URL = 'sim://coordinator';
 
 const TICK_MS = 250;
 
-export type Recorded = JournalEntry | CommitsEntry;
+type Recorded =
+  | JournalEntry
+  | CommitsEntry
+  | { readonly kind: 'run'; readonly config: RunConfig; readonly resumedFromStep: number | null };
 
 /** What outlives a coordinator. */
 export interface Disk {
@@ -50,6 +54,8 @@ export function startSimulatedCoordinator(options: {
   readonly disk: Disk;
   readonly checks: Checks;
   readonly run: Omit<RunOptions, 'resumed' | 'progress' | 'stepsLost' | 'lastGeneration' | 'workersLost'>;
+  /** Not one that takes over. */
+  readonly isFirst: boolean;
   /** Steps after the checkpoint that are done again. */
   readonly stepsLost: number;
   readonly makeRun: (options: RunOptions) => Run;
@@ -136,7 +142,7 @@ export function startSimulatedCoordinator(options: {
       'journal',
       () => {
         disk.journal.push(record);
-        checks.recorded(record);
+        if (record.kind !== 'run') checks.recorded(record);
         for (const effect of then) perform(effect);
       },
       () => JSON.stringify(record).slice(0, 200),
@@ -175,6 +181,10 @@ export function startSimulatedCoordinator(options: {
     });
   };
 
+  journal(
+    { kind: 'run', config: options.run.config, resumedFromStep: options.isFirst ? null : (resume?.state.step ?? 0) },
+    [],
+  );
   const names = disk.journal.flatMap((record) => (record.kind === 'generation' ? record.members : []));
   const firstName = 1 + Math.max(-1, ...names.map((name) => Number(name.slice(1))));
   const closeControl = openSimulatedControl(network, process, COORDINATOR_URL, chance, firstName, {

@@ -1,6 +1,7 @@
 // One seed, from the first process to the last: starts the coordinator and the workers, lets go wrong what is to go wrong, and holds
 // what happens against checks.ts. Once nothing more goes wrong, the run must end.
 
+import { METRICS_FILE, verifyRun } from '../../coordinator/core/verify.ts';
 import { Run, type Input, type Outcome, type RunOptions } from '../../coordinator/core/run.ts';
 import type { FrameSink } from '../../protocol/frame.ts';
 import { PROTOCOL_VERSION, type WorkerMessage } from '../../protocol/messages.ts';
@@ -93,6 +94,7 @@ class Simulation {
   /** Those that live; the others than the launcher's were started by hand, and are again when they end. */
   private readonly workers = new Map<Process, { readonly localRank: number; readonly byHand: boolean }>();
   private workersStarted = 0;
+  private coordinatorsStarted = 0;
   private readonly injected: Partial<Record<FaultKind, number>> = {};
   /** Processes of the launcher that have ended and were not started anew: each coordinator is told of them. */
   private readonly ended = new Map<number, Extract<Input, { kind: 'process-ended' }>>();
@@ -153,7 +155,10 @@ class Simulation {
     if (outcome === 'failed' && !this.mayFail) throw new Violation('the run ends as done', `it failed: ${run.because}`);
     if (outcome === 'stopped' && !this.mayStop)
       throw new Violation('the run ends as done', `it stopped: ${run.because}`);
-    if (coordinator.outcome !== null) this.network.checkNoneOpen();
+    if (coordinator.outcome !== null) {
+      this.network.checkNoneOpen();
+      this.verifyRecord();
+    }
     return {
       outcome,
       because: run.because,
@@ -166,6 +171,23 @@ class Simulation {
       virtualSeconds: world.nowUs / 1e6,
       traceHash: world.traceHash,
     };
+  }
+
+  /** The journal tells one story, as `lockstep verify` reads it. */
+  private verifyRecord(): void {
+    const { journal, checkpoint } = this.disk;
+    const { findings } = verifyRun({
+      journal: journal.map((record, i) => ({ line: i + 1, record })),
+      metrics: [],
+      checkpoints: checkpoint === null ? [] : [{ ...checkpoint.state, file: 'checkpoint' }],
+      report: null,
+      modelDigest: null,
+      isUnderWay: false,
+      findings: [],
+      notes: [],
+    });
+    const [found] = findings.filter(({ file }) => file !== METRICS_FILE);
+    if (found !== undefined) throw new Violation('the record holds', `${found.file}:${found.line} ${found.message}`);
   }
 
   // ---------------------------------------------------------------- processes
@@ -185,6 +207,7 @@ class Simulation {
         chance: this.chance,
         disk: this.disk,
         checks: this.checks,
+        isFirst: this.coordinatorsStarted++ === 0,
         stepsLost,
         run: {
           config: this.config,

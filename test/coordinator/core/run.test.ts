@@ -369,6 +369,27 @@ describe('a coordinator that takes the place of another', () => {
     ]);
   });
 
+  it('takes in who has finished before all are back: each finishes again, where it is asked', () => {
+    const story = taking({ steps: 2 });
+    story.say('w4', back(100, 0, 2));
+    story.say('w4', ready());
+    story.say('w4', finished(2, DIGEST_A, 3));
+    story.say('w5', back(101, 1, 2));
+    expect(kinds(story.say('w5', ready()))).toContain('send generation to w4');
+  });
+
+  it('counts an evaluation to the epoch that it was of, when it hears of two epochs at once', () => {
+    const story = taking();
+    story.say('w4', {
+      ...back(100, 0, 6),
+      rejoin: { worker: 'w0', generation: 3, worldSize: 1, step: 6 },
+    } as WorkerMessage);
+    story.say('w4', repeated(3, 1, 2, 3, 4, 5, 6));
+    const chunks = [{ index: 0, samples: 5, lossSum: 5, correct: 1 }];
+    const effects = story.say('w4', { ...evaluation(3, chunks), generation: 3 } as WorkerMessage);
+    expect(effects.find((e) => e.kind === 'journal')).toMatchObject({ record: { kind: 'epoch', epoch: 1, step: 3 } });
+  });
+
   it('believes a repeated report only until the worker is ready', () => {
     const story = taking();
     story.say('w4', back(100, 0, 2));

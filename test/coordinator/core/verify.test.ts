@@ -180,10 +180,25 @@ describe('a whole record', () => {
       .toSpliced(8, 0, commits(1, 2, 2))
       .with(6, checkpoint(1));
     expect(found(recorded({ records: earlier }))).toEqual([]);
+    // Nobody is left who did the first steps; those who took the state over go on from it.
+    expect(found(recorded({ records: records.with(7, begin(0)).toSpliced(6, 1) }))).toEqual([]);
+    // Who comes back late tells of steps that are being done again.
+    const late = [
+      ...records.slice(0, 7),
+      begin(2),
+      generation(3, ['w1']),
+      commits(3, 3, 3),
+      commits(2, 4, 5),
+      epoch(1),
+    ];
+    const rest = [commits(3, 6, 6), epoch(2), { kind: 'finished', step: 6, digest: digest(6) } as const];
+    expect(found(recorded({ records: [...late, ...rest] }))).toEqual([]);
     // An epoch that ends while there is no coordinator may have been evaluated for nobody.
     const unheard = verifyRun(recorded({ records: records.filter(({ kind }, i) => kind !== 'epoch' || i > 9) }));
     expect(unheard.findings).toEqual([]);
-    expect(unheard.notes).toEqual([expect.stringContaining('1 epoch ended while there was no coordinator')]);
+    expect(unheard.notes).toEqual([
+      expect.stringContaining('1 epoch ended while a worker or the coordinator was lost'),
+    ]);
   });
 
   it('where engines of other bits took part, or the job was changed, need not come to the same bits when a step is done anew', () => {
@@ -256,13 +271,13 @@ describe('damage is found, by file and line', () => {
     ],
     [
       'commits of a generation that was over',
-      withLine(11, commits(2, 4, 5), commits(1, 6, 6)),
-      ['E_RECORD_GENERATION journal.jsonl:12'],
+      withLine(11, commits(2, 4, 4), generation(3, ['w0']), commits(3, 5, 5), commits(2, 6, 6)),
+      ['E_RECORD_GENERATION journal.jsonl:14'],
     ],
     [
       'a generation that begins after a step that was not done',
-      withLine(10, generation(2, ['w0', 'w1', 'w2']), { kind: 'begin', generation: 2, step: 4, digest: digest(4) }),
-      ['E_RECORD_STEPS journal.jsonl:11'],
+      withLine(10, generation(2, ['w0', 'w1', 'w2']), { kind: 'begin', generation: 2, step: 5, digest: digest(5) }),
+      ['E_RECORD_STEPS journal.jsonl:11', 'E_RECORD_STEPS journal.jsonl:12', 'E_RECORD_SAMPLES journal.jsonl:12'],
     ],
     [
       'a generation that begins two steps back',
@@ -301,11 +316,7 @@ describe('damage is found, by file and line', () => {
       withLine(9, begin(5)),
       ['E_RECORD_STEPS journal.jsonl:9', 'E_RECORD_STEPS journal.jsonl:11', 'E_RECORD_SAMPLES journal.jsonl:11'],
     ],
-    [
-      'a second run in the same record',
-      withLine(9, begin(null)),
-      ['E_RECORD_STEPS journal.jsonl:9', 'E_RECORD_STEPS journal.jsonl:11', 'E_RECORD_STEPS journal.jsonl'],
-    ],
+    ['a second run in the same record', withLine(9, begin(null)), ['E_RECORD_STEPS journal.jsonl:9']],
     ['another seed on the way', withLine(9, begin(3, { seed: 2 })), ['E_RECORD_SAMPLES journal.jsonl:9']],
     [
       'an epoch that ends in the wrong place',
