@@ -61,6 +61,8 @@ export interface CoordinatorOptions {
   readonly minWorkers: number;
   readonly maxWorkers: number;
   readonly waitLimitMs: number;
+  /** The share of a step from which on who is waited for makes room for a spare; 0: never. */
+  readonly stragglerLimit: number;
   /** How often in a row a worker process is started anew without having done a step. */
   readonly restartLimit: number;
   readonly listen: { readonly host: string; readonly port: number };
@@ -143,6 +145,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     maxWorkers: options.maxWorkers,
     waitLimitMs: options.waitLimitMs,
     restartLimit: options.restartLimit,
+    stragglerLimit: options.stragglerLimit,
     resumed: resume?.checkpoint ?? null,
     progress: resume?.checkpoint?.progress ?? NO_PROGRESS,
     stepsLost: resume?.stepsLost ?? 0,

@@ -139,6 +139,7 @@ async function coordinate(
     maxWorkers: flags.maxWorkers ?? config.microbatches,
     waitLimitMs: 1000 * flags.waitLimit,
     restartLimit: flags.restartLimit,
+    stragglerLimit: flags.stragglerLimit,
     listen: flags.listen,
     identity: tls?.identity ?? null,
     token,

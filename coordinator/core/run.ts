@@ -22,7 +22,7 @@ import { DigestVotes } from './digest-votes.ts';
 import { FailureInquiry, isConsequence, isInherent, type ProcessEnd } from './failure.ts';
 import { Formation, type Beginning } from './formation.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
-import { StepTimes } from './step-times.ts';
+import { StepTimes, stragglerOf } from './step-times.ts';
 import { StateGathering, type ReplicaState } from './state-assembly.ts';
 
 export type Input =
@@ -140,6 +140,8 @@ export interface RunOptions {
   readonly maxWorkers: number;
   /** How often in a row one worker process is started anew without having done a step. */
   readonly restartLimit: number;
+  /** A member for which the others wait for this share of a step makes room for a spare; 0: never. */
+  readonly stragglerLimit: number;
   /** Milliseconds that a run with too few workers waits for more. */
   readonly waitLimitMs: number;
   /** The state that is resumed; null for a fresh run. */
@@ -617,6 +619,7 @@ export class Run {
       worker.step = step;
       worker.state = 'training';
       worker.finishedDigest = null;
+      worker.times.begin();
       const message = { kind: 'begin' as const, generation, step, source, digest, evaluate, keep, hold };
       effects.push({ kind: 'send', worker: worker.id, message });
       if (source.kind === 'coordinator' && this.kept !== null) {
@@ -687,6 +690,22 @@ export class Run {
         ? []
         : this.expel(culprit, nowMs, 'E_PEER_LOST', `no peer can keep a link to it: ${suspicion.because}`);
     return [...expelled, ...this.regroup(suspicion.because, nowMs, { graceful: false })];
+  }
+
+  /** A spare takes the place of a member that the others wait for, after the step in flight. */
+  private replaceStraggler(nowMs: number): Effect[] {
+    const { stragglerLimit } = this.options;
+    const spares = this.newcomers();
+    if (stragglerLimit === 0 || spares.length === 0 || this.formation !== null || this.phase !== 'training') return [];
+    const timed = this.members().map(({ id, times }) => ({ worker: id, steps: times.recentSteps, phases: times.now }));
+    const straggler = stragglerOf(timed, stragglerLimit);
+    const slow = straggler === null ? undefined : this.workers.get(straggler.worker);
+    if (straggler === null || slow === undefined) return [];
+    slow.rank = null;
+    slow.state = 'spare';
+    const because = `${slow.id} makes room for a spare: ${straggler.because}`;
+    const told: Effect = { kind: 'tell', event: { kind: 'warning', message: because } };
+    return [told, ...this.regroup(because, nowMs, { graceful: true, newcomers: spares })];
   }
 
   // ---- steps
@@ -1123,7 +1142,7 @@ export class Run {
     const effects = this.conclude(nowMs);
     if (this.ended) return effects;
     if (this.rejoiningSinceMs !== null && this.phase === 'gathering') effects.push(...this.takeIn(nowMs));
-    effects.push(...this.concludeSuspicion(nowMs));
+    effects.push(...this.concludeSuspicion(nowMs), ...this.replaceStraggler(nowMs));
     const { waitingSinceMs } = this;
     if (this.ended || waitingSinceMs === null || nowMs - waitingSinceMs < this.options.waitLimitMs) return effects;
     const limit = `it has waited for ${Math.round(this.options.waitLimitMs / 1000)} s (--wait-limit)`;

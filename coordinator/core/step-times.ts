@@ -60,6 +60,16 @@ export class StepTimes {
   get steps(): number {
     return this.count;
   }
+
+  /** Steps that `now` is taken over. */
+  get recentSteps(): number {
+    return this.recent.length;
+  }
+
+  /** Another membership: what is recent begins anew. */
+  begin(): void {
+    this.recent = [];
+  }
 }
 
 interface Timed {
@@ -68,8 +78,8 @@ interface Timed {
   readonly phases: PhaseSeconds | null;
 }
 
-/** Whom the others wait for; null when nobody stands out, or too little is known. */
-export function stragglerOf(workers: readonly Timed[]): Straggler | null {
+/** Whom the others wait for, `least` of a step or longer; null when nobody stands out, or too little is known. */
+export function stragglerOf(workers: readonly Timed[], least = STRAGGLER_SHARE): Straggler | null {
   const known = workers.flatMap(({ worker, steps, phases }) =>
     phases === null || steps < JUDGED_STEPS ? [] : [{ worker, phases }],
   );
@@ -79,7 +89,7 @@ export function stragglerOf(workers: readonly Timed[]): Straggler | null {
     others.reduce((sum, { phases }) => sum + of(phases), 0) / others.length;
   const waitedSeconds = mean(({ wait }) => wait) - last.phases.wait;
   const share = waitedSeconds / mean(secondsOf);
-  if (!(share >= STRAGGLER_SHARE)) return null;
+  if (!(share >= least)) return null;
   const ms = (seconds: number): string => `${(1000 * seconds).toFixed(2)} ms`;
   const work = ({ data, compute }: PhaseSeconds): number => data + compute;
   return {

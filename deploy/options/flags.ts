@@ -25,6 +25,7 @@ export interface TrainFlags {
   readonly maxWorkers: number | undefined;
   readonly waitLimit: number;
   readonly restartLimit: number;
+  readonly stragglerLimit: number;
   readonly epochs: number | undefined;
   readonly maxSteps: number | undefined;
   readonly batchSize: number | undefined;
@@ -204,6 +205,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     help: `how often in a row a worker that died is started anew without having done a step (default: ${DEFAULT_RESTART_LIMIT})`,
     parse: wholeNumber(0),
     fallback: DEFAULT_RESTART_LIMIT,
+  },
+  stragglerLimit: {
+    syntax: '--straggler-limit <rate>',
+    group: 'Workers',
+    help: 'a worker that the others wait for, this share of a step or longer (0 to 1), makes room for a spare (default: 0, it is only named)',
+    parse: share,
+    fallback: 0,
   },
   engine: {
     syntax: '--engine <name>',

@@ -78,6 +78,7 @@ describe('values and where they come from', () => {
       maxWorkers: undefined,
       waitLimit: 600,
       restartLimit: 3,
+      stragglerLimit: 0,
     });
     expect(new Set(origins.values())).toEqual(new Set(['default']));
   });
@@ -87,7 +88,7 @@ describe('values and where they come from', () => {
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
         '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 --audit 0.25 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
-        '--allow-mixed-engines --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0',
+        '--allow-mixed-engines --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0 --straggler-limit 0.5',
     );
     expect(flags).toEqual({
       workers: 3,
@@ -131,6 +132,7 @@ describe('values and where they come from', () => {
       maxWorkers: 4,
       waitLimit: 30,
       restartLimit: 0,
+      stragglerLimit: 0.5,
     });
   });
 

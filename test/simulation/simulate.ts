@@ -218,6 +218,7 @@ class Simulation {
           minWorkers: scenario.minWorkers,
           maxWorkers: scenario.maxWorkers,
           restartLimit: RESTARTS,
+          stragglerLimit: 0,
           waitLimitMs: 1000 * PATIENCE_S,
         },
         startWorker: (localRank) => {

@@ -58,6 +58,7 @@ function options(
     minWorkers: 1,
     maxWorkers: 64,
     restartLimit: 0,
+    stragglerLimit: 0,
     waitLimitMs: 60_000,
     resumed: null,
     workersLost: 0,
@@ -1196,6 +1197,49 @@ describe('a lost worker', () => {
     const itself = { ...end, exitCode: 1, signal: null };
     expect(kinds(story.run.receive({ ...killed, pid: 55, end: itself }, 0))).toContain('end');
     expect(story.run.rootCause?.who).toBe('worker process 1');
+  });
+});
+
+describe('a straggler', () => {
+  const slow = { data: 0, compute: 0.5, allreduce: 0.1, apply: 0, wait: 0 };
+  const waiting = { data: 0, compute: 0.2, allreduce: 0.1, apply: 0, wait: 0.3 };
+  const tell = (story: Story, steps: number): void => {
+    for (let step = 1; step <= steps; step++) {
+      story.say('w0', report(step, { phases: slow }));
+      story.say('w1', report(step, { phases: waiting }));
+    }
+  };
+  const three = (stragglerLimit: number): Story => {
+    const story = new Story({ workers: 3, microbatches: 2, stragglerLimit, steps: 100 });
+    for (const [i, w] of ['w0', 'w1', 'w2'].entries()) story.say(w, hello(100 + i, i));
+    for (const w of ['w0', 'w1', 'w2']) story.say(w, ready());
+    story.link(1, 0);
+    return story;
+  };
+  const tick = (story: Story): Effect[] => story.run.receive({ kind: 'tick' }, story.now);
+
+  it('makes room for a spare after the step in flight, once enough steps have shown it', () => {
+    const story = three(0.4);
+    tell(story, 19);
+    expect(tick(story)).toEqual([]);
+    story.say('w0', report(20, { phases: slow }));
+    story.say('w1', report(20, { phases: waiting }));
+    const effects = flat(tick(story));
+    expect(kinds(effects)).toEqual(['tell warning', 'journal', 'send generation to w1', 'send generation to w2']);
+    expect(effects.find((e) => e.kind === 'send')).toMatchObject({ message: { graceful: true } });
+    expect(story.run.workers.get('w0')?.state).toBe('spare');
+    expect(story.run.workersLost).toBe(0);
+    story.link(2, 20);
+    // Not swapped back: the new membership is judged by its own steps.
+    expect(tick(story)).toEqual([]);
+  });
+
+  it('stays where nobody asked for that, or waits for it less', () => {
+    for (const limit of [0, 0.6]) {
+      const story = three(limit);
+      tell(story, 30);
+      expect(tick(story)).toEqual([]);
+    }
   });
 });
 
