@@ -19,8 +19,9 @@ import type { RunPhase } from '../../protocol/run-view.ts';
 import { admit, type ReadyMessage } from './admission.ts';
 import { Audits } from './audits.ts';
 import { DigestVotes } from './digest-votes.ts';
-import { FailureInquiry, isConsequence, isInherent, type ProcessEnd } from './failure.ts';
+import { isConsequence, isInherent, type ProcessEnd } from './failure.ts';
 import { Formation, type Beginning } from './formation.ts';
+import { Losses } from './losses.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
 import { StepTimes, stragglerOf } from './step-times.ts';
 import { StateGathering, type ReplicaState } from './state-assembly.ts';
@@ -202,13 +203,7 @@ export class Run {
   private suspicion: Suspicion | null = null;
   /** Whom members lost their links to, since the last step. */
   private readonly accusations = new Map<string, number>();
-  /** By worker id, or by pid where none has joined: what is known of each loss that is not yet told. */
-  private readonly inquiries = new Map<string, FailureInquiry>();
-  /** Those whose loss has been told. */
-  private readonly told = new Set<string>();
-  /** Those of `inquiries` that end the run. */
-  private readonly fatal = new Set<string>();
-  private firstLoss: RootCause | null = null;
+  private readonly losses: Losses;
   /** Workers that failed by errors of their own since the last step. */
   private ownErrors = 0;
   /** Worker processes that the launcher has running. */
@@ -246,6 +241,7 @@ export class Run {
     this.checkpointStep = resumeStep;
     this.stepsLost = options.stepsLost;
     this.workersLost = options.workersLost;
+    this.losses = new Losses(options.supervised);
     this.processes = options.supervised ? options.workers : 0;
     this.generation = options.lastGeneration;
     this.progress = new Progress(options.progress);
@@ -542,8 +538,8 @@ export class Run {
     this.phase = 'waiting';
     this.because = tooFew(0, this.options.minWorkers, because);
     this.waitingSinceMs ??= nowMs;
-    if (this.options.supervised && this.processes === 0 && this.inquiries.size === 0 && this.firstLoss !== null) {
-      return this.failBy(this.firstLoss);
+    if (this.options.supervised && this.processes === 0 && !this.losses.isOpen && this.losses.first !== null) {
+      return this.failBy(this.losses.first);
     }
     return [{ kind: 'tell', event: { kind: 'waiting', because: this.because } }];
   }
@@ -985,7 +981,7 @@ export class Run {
   }
 
   private stop(because: string): Effect[] {
-    if (this.phase === 'stopping' || this.fatal.size > 0) return [];
+    if (this.phase === 'stopping' || this.losses.isEnding) return [];
     const hasMembers = this.members().length > 0;
     this.phase = 'stopping';
     this.because = because;
@@ -1022,7 +1018,7 @@ export class Run {
       this.explainGathering();
       return [{ kind: 'tell', event: { kind: 'warning', message: `${id} on ${worker.host} left: ${because}` } }];
     }
-    this.inquiryOf(id, nowMs).linkLost(id, worker);
+    this.losses.of(id, nowMs).linkLost(id, worker);
     return this.lose(worker, nowMs);
   }
 
@@ -1038,14 +1034,14 @@ export class Run {
     const key = worker?.id ?? `pid ${input.pid}`;
     // Who died before this coordinator had met it.
     if (worker === undefined) this.workersLost++;
-    if (!this.told.has(key)) {
+    if (!this.losses.isTold(key)) {
       const place = worker ?? { rank: null, host: 'this host', pid: input.pid };
-      this.inquiryOf(key, nowMs).processEnded(who, place, input.end);
+      this.losses.of(key, nowMs).processEnded(who, place, input.end);
     }
     // One that ends by itself before it has begun would do so again.
-    const isKnownLost = this.told.has(key) || worker?.state === 'lost';
+    const isKnownLost = this.losses.isTold(key) || worker?.state === 'lost';
     const isFirst = this.phase === 'gathering' && this.generation === 0;
-    if (isFirst && input.end.exitCode !== null && !isKnownLost) this.fatal.add(key);
+    if (isFirst && input.end.exitCode !== null && !isKnownLost) this.losses.condemn(key);
     const restarted = this.restart(input.localRank, key);
     // The launcher may be quicker than the link.
     const lost = worker === undefined ? this.conclude(nowMs) : this.lose(worker, nowMs);
@@ -1056,7 +1052,7 @@ export class Run {
     const restarts = this.restarts.get(localRank) ?? 0;
     // When all steps are done, too: until all members have finished, those who are left may be lost as well.
     const isNeeded = this.phase !== 'stopping' && !this.areThrough();
-    if (!isNeeded || this.fatal.has(key) || restarts >= this.options.restartLimit) return [];
+    if (!isNeeded || this.losses.isFatal(key) || restarts >= this.options.restartLimit) return [];
     this.restarts.set(localRank, restarts + 1);
     this.processes++;
     return [{ kind: 'start-worker', localRank }];
@@ -1064,13 +1060,13 @@ export class Run {
 
   /** A worker told its own error, or was refused for it. */
   private failed(worker: Worker, nowMs: number, code: string, message: string): Effect[] {
-    this.inquiryOf(worker.id, nowMs).error(worker.id, worker, code, message);
+    this.losses.of(worker.id, nowMs).error(worker.id, worker, code, message);
     const isNeeded = worker.rank !== null || this.phase === 'gathering';
     const isOwn = !isConsequence(code);
     if (isOwn) this.ownErrors++;
     // The second in one step is no accident any more.
     if (isNeeded && isOwn && (isInherent(code) || this.ownErrors > 1)) {
-      this.fatal.add(worker.id);
+      this.losses.condemn(worker.id);
       return this.conclude(nowMs);
     }
     return this.lose(worker, nowMs);
@@ -1085,7 +1081,7 @@ export class Run {
 
   /** Sends a worker away; the caller opens a generation without it. */
   private expel(worker: Worker, nowMs: number, code: string, because: string): Effect[] {
-    this.inquiryOf(worker.id, nowMs).error(worker.id, worker, code, because);
+    this.losses.of(worker.id, nowMs).error(worker.id, worker, code, because);
     this.markLost(worker);
     return [
       { kind: 'tell', event: { kind: 'worker-refused', worker: worker.id, code, because } },
@@ -1107,35 +1103,22 @@ export class Run {
     this.markLost(worker);
     this.explainGathering();
     const told = this.conclude(nowMs);
-    if (this.ended || !wasMember || this.fatal.size > 0) return told;
+    if (this.ended || !wasMember || this.losses.isEnding) return told;
     return [...told, ...this.regroup(`${worker.id} on ${worker.host} is lost`, nowMs, { graceful: false })];
-  }
-
-  private inquiryOf(key: string, nowMs: number): FailureInquiry {
-    const known = this.inquiries.get(key) ?? new FailureInquiry(nowMs, this.options.supervised);
-    this.inquiries.set(key, known);
-    return known;
   }
 
   /** Tells of the losses whose story is known by now; ends the run if one of them must, or if nobody is left. */
   private conclude(nowMs: number): Effect[] {
-    const effects: Effect[] = [];
-    for (const [key, inquiry] of this.inquiries) {
-      const cause = inquiry.conclude(nowMs);
-      if (cause === null) continue;
-      this.inquiries.delete(key);
-      this.told.add(key);
-      if (this.fatal.has(key)) return [...effects, ...this.failBy(cause)];
-      this.firstLoss ??= cause;
-      effects.push(
-        { kind: 'tell', event: { kind: 'worker-lost', cause } },
-        { kind: 'journal', record: { kind: 'lost', worker: cause.who, step: this.step, cause } },
-      );
-    }
+    const { told, fatal } = this.losses.conclude(nowMs);
+    const effects = told.flatMap((cause): Effect[] => [
+      { kind: 'tell', event: { kind: 'worker-lost', cause } },
+      { kind: 'journal', record: { kind: 'lost', worker: cause.who, step: this.step, cause } },
+    ]);
+    if (fatal !== null) return [...effects, ...this.failBy(fatal)];
     const isAnybodyThere = [...this.workers.values()].some((w) => w.isConnected && w.state !== 'lost');
-    const isAnybodyComing = !this.options.supervised || this.processes > 0 || this.inquiries.size > 0;
-    if (isAnybodyThere || isAnybodyComing || this.areThrough() || this.firstLoss === null) return effects;
-    return [...effects, ...this.failBy(this.firstLoss)];
+    const isAnybodyComing = !this.options.supervised || this.processes > 0 || this.losses.isOpen;
+    if (isAnybodyThere || isAnybodyComing || this.areThrough() || this.losses.first === null) return effects;
+    return [...effects, ...this.failBy(this.losses.first)];
   }
 
   private tick(nowMs: number): Effect[] {
@@ -1147,7 +1130,7 @@ export class Run {
     if (this.ended || waitingSinceMs === null || nowMs - waitingSinceMs < this.options.waitLimitMs) return effects;
     const limit = `it has waited for ${Math.round(this.options.waitLimitMs / 1000)} s (--wait-limit)`;
     const unknown = { rank: null, exitCode: null, signal: null, lastLines: [], logFile: null };
-    const cause = this.firstLoss ?? { ...unknown, who: 'coordinator', host: '', pid: null };
+    const cause = this.losses.first ?? { ...unknown, who: 'coordinator', host: '', pid: null };
     return [...effects, ...this.failBy({ ...cause, code: 'E_TOO_FEW_WORKERS', message: `${this.because}; ${limit}` })];
   }
 
