@@ -66,6 +66,8 @@ export interface History {
   readonly generations: ReadonlyMap<number, { readonly members: readonly string[]; readonly line: number }>;
   /** Workers lost on the way. */
   readonly lost: number;
+  /** Somebody had wrong bits: what was done since was done again, and the newest digest of a step is the right one. */
+  readonly isDistrusted: boolean;
   /** Along all lines: a step that is done anew comes to the same bits, unless the job was changed. */
   readonly claims: readonly DigestClaim[];
   /** Epochs, from 1, that have their record on the surviving line. */
@@ -113,6 +115,8 @@ class Walk {
   /** The last that did a step: the next one is prepared while it still steps. */
   private lastGeneration = 0;
   private lost = 0;
+  private isDistrusted = false;
+  private isDoneAgain = false;
   private claims: DigestClaim[] = [];
   private epochs = new Set<number>();
   private end: History['end'] = null;
@@ -122,9 +126,9 @@ class Walk {
   }
 
   history(): History {
-    const { config, spans, parts, steps, commits, redone, generations, lost, claims, epochs, end } = this;
+    const { config, spans, parts, steps, commits, redone, generations, lost, isDistrusted, claims, epochs, end } = this;
     const plan = config === null ? null : planOf(config);
-    return { config, plan, spans, parts, steps, commits, redone, generations, lost, claims, epochs, end };
+    return { config, plan, spans, parts, steps, commits, redone, generations, lost, isDistrusted, claims, epochs, end };
   }
 
   take(record: RecordedEntry, line: number): void {
@@ -148,7 +152,8 @@ class Walk {
       case 'checkpoint':
         if (this.isDone(record.step, 'a checkpoint', line)) {
           this.claim(record.step, record.digest, line);
-          this.checkpointed = Math.max(this.checkpointed, record.step);
+          // Of what is being done again a checkpoint may still come from before.
+          if (!this.isDoneAgain) this.checkpointed = Math.max(this.checkpointed, record.step);
         }
         return;
       case 'stopped':
@@ -211,6 +216,11 @@ class Walk {
 
   private beginGeneration(record: Extract<RecordedEntry, { kind: 'begin' }>, line: number): void {
     const { generation, step, digest } = record;
+    if (record.distrusted === true) {
+      this.isDistrusted = true;
+      this.checkpointed = Math.min(this.checkpointed, step);
+      this.isDoneAgain = true;
+    }
     if (!this.generations.has(generation))
       this.report('E_RECORD_GENERATION', line, `generation ${generation} begins, which nobody has formed`);
     this.takeUpTo(step);
@@ -259,6 +269,7 @@ class Walk {
       this.report('E_RECORD_STEPS', line, `step ${from} is committed again: the record was at step ${this.steps}`);
     if (from > this.steps + 1)
       this.report('E_RECORD_STEPS', line, `steps ${this.steps + 1} to ${from - 1} are committed nowhere`);
+    this.isDoneAgain = false;
     const isToldAgain = generation <= this.generationBefore;
     for (let step = from; step <= to; step++) this.commits.push({ step, generation, line, isToldAgain });
     if (!isToldAgain) this.redone += Math.max(0, Math.min(to, this.doneBefore) - from + 1);

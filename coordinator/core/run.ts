@@ -87,7 +87,14 @@ export type JournalEntry =
       readonly because: string;
     }
   /** All members are linked: they train on from the state after `step`. */
-  | { readonly kind: 'begin'; readonly generation: number; readonly step: number; readonly digest: string }
+  | {
+      readonly kind: 'begin';
+      readonly generation: number;
+      readonly step: number;
+      readonly digest: string;
+      /** What was done after that step may have had wrong bits, and is done again. */
+      readonly distrusted?: boolean | undefined;
+    }
   | { readonly kind: 'lost'; readonly worker: string; readonly step: number; readonly cause: RootCause }
   | {
       readonly kind: 'epoch';
@@ -162,6 +169,8 @@ export const SUSPICION_MS = 200;
 const SUSPICIONS_MAX = 3;
 /** After a coordinator's restart: how long to wait, from the first worker that is back, for the others. */
 export const REJOIN_MS = 3000;
+/** Times that all may go back to a state that they agreed on, before one that lies further on is agreed on. */
+const ROLLBACKS_MAX = 3;
 /** Steps whose loss sums are remembered, to compare later reports with. */
 const REMEMBERED_STEPS = 1024;
 
@@ -198,8 +207,14 @@ export class Run {
   /** Members of the generation that began last, in rank order. */
   private begun: readonly string[] = [];
   private isHolding = false;
-  /** The members' state may be wrong: the next generation begins with what was kept. */
+  /** The members' state may be wrong: the next generation begins with what was kept and is known to be right. */
   private isDistrusted = false;
+  /** The newest kept state that all members agreed on, then or later. */
+  private trusted: ReplicaState | null;
+  /** Steps after which all members held the same weights. */
+  private trustedStep: number;
+  /** Times that members went back since then because they were not to be trusted. */
+  private rollbacks = 0;
   private suspicion: Suspicion | null = null;
   /** Whom members lost their links to, since the last step. */
   private readonly accusations = new Map<string, number>();
@@ -235,6 +250,8 @@ export class Run {
     this.options = options;
     const resumeStep = options.resumed?.step ?? null;
     this.kept = options.resumed;
+    this.trusted = options.resumed;
+    this.trustedStep = options.resumed?.step ?? 0;
     this.step = resumeStep ?? 0;
     this.stepHeld = this.step;
     this.evaluatedStep = resumeStep ?? -1;
@@ -551,8 +568,17 @@ export class Run {
     if (!formation.isComplete) return [];
     const isCompressed = this.options.config.gradientCompression !== 'none';
     const initialDigest = this.reference?.ready.weightsDigest ?? '';
-    const decision = formation.decide(this.kept, initialDigest, isCompressed || this.isDistrusted);
-    if (decision.kind === 'begin') return this.begin(formation, decision, nowMs);
+    // Who is wrong is looked for before all go back.
+    const seen = formation.decide(this.kept, initialDigest, isCompressed);
+    const decision =
+      seen.kind === 'begin' && this.isDistrusted ? formation.decide(this.trusted, initialDigest, true) : seen;
+    if (decision.kind === 'begin') {
+      if (this.isDistrusted && ++this.rollbacks > ROLLBACKS_MAX) {
+        const again = `members' weights differ again and again after step ${this.trustedStep}, and nobody is found to be wrong`;
+        return this.failBy(this.causeOf(worker, 'E_DIGEST', again));
+      }
+      return this.begin(formation, decision, nowMs);
+    }
     const named = decision.workers.join(', ');
     const because = `after step ${decision.step} the weights of ${named} are not the others'`;
     if (decision.kind === 'undecided') {
@@ -560,6 +586,7 @@ export class Run {
       return this.failBy(this.causeOf(worker, 'E_DIGEST', tie));
     }
     const deviants = decision.workers.flatMap((id) => this.workers.get(id) ?? []);
+    this.isDistrusted = true;
     const expelled = deviants.flatMap((deviant) => this.expel(deviant, nowMs, 'E_DIGEST', because));
     return [...expelled, ...this.regroup(because, nowMs, { graceful: false })];
   }
@@ -581,6 +608,8 @@ export class Run {
     const late = this.commitWhatIsKnown(step);
     this.stepHeld = step;
     this.generationFirstStep = step + 1;
+    const distrusted = this.isDistrusted;
+    if (distrusted) this.forgetAfter(step);
     this.isDistrusted = false;
     for (const ended of this.progress.withoutEvaluation(step)) {
       const untested = `epoch ${ended.report.epoch} has no evaluation: of those who made it, somebody is gone`;
@@ -601,7 +630,7 @@ export class Run {
     const spares = this.newcomers().length;
     const effects: Effect[] = [
       ...late,
-      { kind: 'journal', record: { kind: 'begin', generation, step, digest } },
+      { kind: 'journal', record: { kind: 'begin', generation, step, digest, ...(distrusted && { distrusted }) } },
       {
         kind: 'tell',
         event: hold
@@ -756,12 +785,29 @@ export class Run {
   private compareDigests(worker: Worker, { step, digest }: StepReport, nowMs: number): Effect[] {
     if (digest === undefined || this.begun.length === 0) return [];
     const verdict = this.digests.accept(worker.id, step, digest, this.begun);
+    if (verdict.kind === 'agreed') this.trust(step);
     if (verdict.kind !== 'deviating') return [];
     const { workers, because } = verdict;
+    // Gradients of the wrong weights may be in everybody's by now.
+    this.isDistrusted ||= verdict.digest !== null;
     const told: Effect = { kind: 'tell', event: { kind: 'mismatch', what: 'weights', step, workers, because } };
     const deviants = verdict.digest === null ? [] : workers.flatMap((id) => this.workers.get(id) ?? []);
     const expelled = deviants.flatMap((deviant) => this.expel(deviant, nowMs, 'E_DIGEST', because));
     return [told, ...expelled, ...this.regroup(because, nowMs, { graceful: false })];
+  }
+
+  /** All members held the same weights after `step`: so they did before. */
+  private trust(step: number): void {
+    if (step > this.trustedStep) this.rollbacks = 0;
+    this.trustedStep = Math.max(this.trustedStep, step);
+    if (this.kept !== null && this.kept.step <= this.trustedStep) this.trusted = this.kept;
+  }
+
+  /** What was done after `step` may have been wrong, and is done again. */
+  private forgetAfter(step: number): void {
+    this.agreed.clear();
+    this.kept = this.trusted;
+    if (this.heldState !== null && this.heldState.step > step) this.heldState = null;
   }
 
   /** Whose microbatch had other bits is sent away, and the others go back to what was kept before it. */
@@ -785,6 +831,8 @@ export class Run {
         return [...effects, ...this.failBy(this.causeOf(named, 'E_DIGEST', because))];
       }
       this.isDistrusted = true;
+      // It is from before the wrong gradient.
+      this.trusted = this.kept;
       effects.push(...this.expel(accused, nowMs, 'E_DIGEST', because));
       effects.push(...this.regroup(because, nowMs, { graceful: false }));
     }
@@ -794,6 +842,7 @@ export class Run {
   /** Replicas contradict each other: a new generation compares their weights, and the majority's stay. */
   private compareWeights(because: string, nowMs: number): Effect[] {
     const warning: Effect = { kind: 'tell', event: { kind: 'warning', message: because } };
+    this.isDistrusted = true;
     return [warning, ...this.regroup(because, nowMs, { graceful: false })];
   }
 
@@ -884,6 +933,7 @@ export class Run {
     if (!isComplete) return [];
     this.evaluations.delete(message.step);
     this.evaluatedStep = message.step;
+    this.trust(message.step);
     const chunks = [...reports.values()].flatMap((r) => r.chunks);
     const completed = this.progress.evaluated(message.step, sumEvaluation(chunks));
     if (this.phase === 'evaluating' && message.step < this.options.config.steps) {
@@ -924,6 +974,7 @@ export class Run {
     this.digest = state.digest;
     this.kept = state;
     this.heldState = state;
+    this.trust(0);
     return [...this.writeHeldState(), ...this.endWhenComplete()];
   }
 

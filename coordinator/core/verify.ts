@@ -76,7 +76,7 @@ export function verifyRun(run: RecordedRun): RunAccount {
     return false;
   });
   const claims = [...history.claims, ...checkpoints.map((c): DigestClaim => ({ ...c, line: null }))];
-  const known = digestsOf(claims, run.report?.reproducible ?? true, findings);
+  const known = digestsOf(claims, (run.report?.reproducible ?? true) && !history.isDistrusted, findings);
   findings.push(...reportWrong(run, history, known, notes));
   const modelStep = modelStepOf(run, history, known, findings);
   return {

@@ -45,7 +45,15 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
     because: z.string(),
   }),
   /** The members of that generation train on from the state after `step`. */
-  z.object({ ...at, kind: z.literal('begin'), generation: count, step: count, digest }),
+  z.object({
+    ...at,
+    kind: z.literal('begin'),
+    generation: count,
+    step: count,
+    digest,
+    /** What was done after that step may have had wrong bits, and is done again. */
+    distrusted: z.boolean().optional(),
+  }),
   z.object({ ...at, kind: z.literal('lost'), worker: z.string(), step: count, cause: rootCause }),
   /** Steps that were committed in a generation, both ends included; the digest of the weights after the last, where it was known. */
   z.object({

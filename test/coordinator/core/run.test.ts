@@ -556,6 +556,16 @@ describe('training', () => {
     });
     expect(kinds(effects)).toContain('send refused to w1');
     expect(story.run.members().map((w) => w.id)).toEqual(['w0', 'w2']);
+    // Its gradient of step 2 came of wrong weights: what all agreed on is the start.
+    story.say('w0', linked(2, 2, DIGEST_A));
+    const begun = story.say('w2', linked(2, 2, DIGEST_A));
+    expect(begun.filter((e) => e.kind === 'send')).toMatchObject([
+      { message: { kind: 'begin', step: 0, source: { kind: 'start' } } },
+      { message: { kind: 'begin', step: 0 } },
+    ]);
+    // Done again, a step may have another loss sum than it had.
+    const again = { ...report(1, { lossSum: 7, digest: DIGEST_B }), generation: 2 } as WorkerMessage;
+    expect(kinds(story.say('w0', again))).toEqual(['worker-step']);
   });
 
   it('goes back to what was kept before a microbatch whose worker had other bits than two others, without that worker', () => {
