@@ -30,6 +30,7 @@ export class Checks {
   /** Steps whose commits are on disk. */
   private recordedTo = 0;
   private wasResumed = false;
+  private isExcused = false;
   /** The steps that each process has done, by where it is reached. */
   private readonly reached = new Map<string, number>();
   /** What workers said of a generation, some of it. */
@@ -65,6 +66,7 @@ export class Checks {
     return {
       loaded: (weights) => {
         const step = this.answer.weights.findIndex((right) => hasSameBits(weights, right));
+        if (step === -1 && this.isExcused) return;
         if (step === -1)
           this.break('the weights after a step are the same', `${who} trains on from weights that are no step's`);
         has(step);
@@ -82,7 +84,7 @@ export class Checks {
       },
       applied: (done, weights, slots, lossSum) => {
         const right = [this.answer.weights[done], ...(this.answer.slots[done] ?? [])];
-        if ([weights, ...slots].some((vector, i) => !hasSameBits(vector, right[i]))) {
+        if (!this.isExcused && [weights, ...slots].some((vector, i) => !hasSameBits(vector, right[i]))) {
           this.break('the weights after a step are the same', `${who} has other weights after step ${done}`);
         }
         this.checkLoss(who, done, lossSum);
@@ -91,8 +93,13 @@ export class Checks {
     };
   }
 
+  /** Wrong bits are in somebody's memory, and may be in what others compute until they are found. In the end they must not be. */
+  excuse(): void {
+    this.isExcused = true;
+  }
+
   private checkLoss(who: string, step: number, lossSum: number): void {
-    if (!Object.is(lossSum, this.answer.lossSums[step])) {
+    if (!this.isExcused && !Object.is(lossSum, this.answer.lossSums[step])) {
       this.break(
         'a step has one loss sum',
         `${who} says ${lossSum} of step ${step}, which is ${this.answer.lossSums[step]}`,
@@ -100,8 +107,8 @@ export class Checks {
     }
   }
 
-  private checkDigest(what: string, step: number, digest: string): void {
-    if (digest !== this.digests[step]) {
+  private checkDigest(what: string, step: number, digest: string, isFinal = false): void {
+    if ((isFinal || !this.isExcused) && digest !== this.digests[step]) {
       this.break(
         'the weights after a step are the same',
         `${what} has the digest ${digest.slice(0, 16)} after step ${step}, not ${this.digests[step]?.slice(0, 16)}`,
@@ -145,7 +152,7 @@ export class Checks {
       this.checkDigest('a state', step, digest);
       const right = [this.answer.weights[step], ...(this.answer.slots[step] ?? [])];
       for (const [i, vector] of vectors.entries()) {
-        if (!hasSameBits(vector.data, right[i])) {
+        if (!this.isExcused && !hasSameBits(vector.data, right[i])) {
           this.break('the weights after a step are the same', `a state after step ${step} has other ${vector.name}`);
         }
       }
@@ -163,7 +170,7 @@ export class Checks {
     if (step !== this.committed.size + 1)
       this.break('steps commit in their order', `step ${step} commits after ${this.committed.size}`);
     const right = ((this.answer.lossSums[step] ?? Number.NaN) / samples) * samples;
-    if (!Object.is(lossSum, right))
+    if (!this.isExcused && !Object.is(lossSum, right))
       this.break('a step has one loss sum', `step ${step} commits with ${lossSum}, not ${right}`);
     // By the record alone: whose a microbatch was follows from the generation's members.
     const { microbatches } = this.job.plan;
@@ -211,7 +218,7 @@ export class Checks {
       this.checkDigest(`generation ${message.generation}`, message.step, message.digest);
       for (const url of this.memberships.get(message.generation) ?? []) {
         const reached = this.reached.get(url) ?? 0;
-        if (reached > message.step) {
+        if (reached > message.step && !this.isExcused) {
           this.break(
             'no step is lost',
             `generation ${message.generation} begins after step ${message.step}, and ${url} has done ${reached}`,
@@ -243,7 +250,7 @@ export class Checks {
         `the run is done after step ${step}, with ${this.committed.size} of ${this.job.steps} committed`,
       );
     }
-    this.checkDigest('the run', step, digest ?? '');
+    this.checkDigest('the run', step, digest ?? '', true);
     if (this.recordedTo !== step) this.break('no step is lost', `the journal ends with step ${this.recordedTo}`);
   }
 

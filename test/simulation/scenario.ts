@@ -23,6 +23,7 @@ export const FAULTS = [
   'stranger',
   'duplicate',
   'echo',
+  'bit flip',
 ] as const;
 export type FaultKind = (typeof FAULTS)[number];
 
@@ -96,7 +97,10 @@ export function drawScenario(chance: Chance): Scenario {
 }
 
 function drawFaults(chance: Chance): Scenario['faults'] {
-  const kinds = FAULTS.filter(() => chance.happens(0.4));
+  // Alone: whoever has wrong bits must live until that is seen.
+  const kinds: FaultKind[] = chance.happens(0.05)
+    ? ['bit flip', 'newcomer']
+    : FAULTS.filter((kind) => chance.happens(0.4) && kind !== 'bit flip');
   if (kinds.length === 0) return [];
   // From a rare fault to one on the heels of another.
   const count = chance.spread(1, 20) - 1;

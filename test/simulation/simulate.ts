@@ -98,6 +98,8 @@ class Simulation {
   private readonly injected: Partial<Record<FaultKind, number>> = {};
   /** Processes of the launcher that have ended and were not started anew: each coordinator is told of them. */
   private readonly ended = new Map<number, Extract<Input, { kind: 'process-ended' }>>();
+  /** Those in whose memory a bit is to flip. */
+  private readonly flips = new Set<Process>();
   private nextFault = 0;
   /** Virtual time after which nothing goes wrong any more. */
   private calmUs = 0;
@@ -257,7 +259,7 @@ class Simulation {
       if (scenario.blocking) world.compute(us);
       else await sleep(us);
     };
-    const engine = toyEngine(this.checks.watcher(process.name), compute);
+    const engine = toyEngine(this.checks.watcher(process.name), () => this.flips.delete(process), compute);
     const { definition, data } = scenario.job;
     const options: WorkerOptions = {
       coordinator: { kind: 'http', url: COORDINATOR_URL },
@@ -525,6 +527,13 @@ class Simulation {
         );
         return true;
       }
+      case 'bit flip':
+        note(victim.name);
+        this.flips.add(victim);
+        // Where no majority says who is right, nobody can go on.
+        this.mayFail = true;
+        this.checks.excuse();
+        return true;
       case 'stranger':
         world.after(victim, 0, 'calls as a stranger', () => {
           network.dial(victim, COORDINATOR_URL, { kind: 'control' }, 10_000).then(

@@ -33,6 +33,8 @@ const layout: WeightLayout = {
 };
 const LOSS = layout.size;
 const CORRECT = layout.size + 1;
+/** A bit of the mantissa. */
+const FLIPPED = 1 << 12;
 const CONTRIBUTION = layout.size + 2;
 
 /** In [0, 1), with 24 bits. */
@@ -221,8 +223,15 @@ export interface Watcher {
   applied(done: number, weights: Float32Array, slots: readonly Float32Array[], lossSum: number): void;
 }
 
-/** @param compute takes the time of so many microbatches: until it resolves, or by keeping the process busy */
-export function toyEngine(watcher: Watcher, compute: (microbatches: number) => Promise<void>): Engine {
+/**
+ * @param isFlipped asked after each update: then a bit of the weights is wrong from now on
+ * @param compute takes the time of so many microbatches: until it resolves, or by keeping the process busy
+ */
+export function toyEngine(
+  watcher: Watcher,
+  isFlipped: () => boolean,
+  compute: (microbatches: number) => Promise<void>,
+): Engine {
   const held = new Float32Array(layout.size);
   // Before it is asked for the run's weights it proves what it computes, with others.
   let isProved = false;
@@ -261,6 +270,10 @@ export function toyEngine(watcher: Watcher, compute: (microbatches: number) => P
     },
     apply: (update: Update) => {
       const norm = applyOnHost(layout, update);
+      if (isFlipped()) {
+        const bits = new Uint32Array(update.weights.buffer, update.weights.byteOffset, 1);
+        bits[0] = (bits[0] ?? 0) ^ FLIPPED;
+      }
       held.set(update.weights);
       watcher.applied(update.step, update.weights, update.slots, update.sum[LOSS] ?? Number.NaN);
       return norm;
