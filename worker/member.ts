@@ -151,11 +151,14 @@ class Orders {
     }
   }
 
-  async part(signal: AbortSignal): Promise<StatePart> {
+  /** The next part of the state that `generation` begins with. */
+  async part(generation: number, signal: AbortSignal): Promise<StatePart> {
     for (;;) {
       signal.throwIfAborted();
       const part = this.parts.shift();
       if (part !== undefined) return part;
+      // The rest went with the coordinator that sent it.
+      if (this.isPauseWanted(generation)) throw new LockstepError('E_PEER_LOST', 'a newer generation takes over');
       await this.stirred();
     }
   }
@@ -215,7 +218,7 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
     served.loader = await options.openLoader(generation);
     const begin = await orders.beginning(number, signal, collective);
     const residuals = new Map([...collective.residuals].map(([m, residual]) => [residualName(m), residual]));
-    await takeState(replica, begin, collective, residuals, () => orders.part(signal));
+    await takeState(replica, begin, collective, residuals, () => orders.part(number, signal));
     const keep = async (kept: ReplicaState): Promise<void> => {
       const own = [...(rank === 0 ? replica.vectors : []), ...residuals];
       const vectors = own.map(([name, data]) => ({ name, data }));

@@ -759,7 +759,9 @@ export class Run {
   }
 
   private stepDone(worker: Worker, report: StepReport, generation: number, nowMs: number): Effect[] {
-    if (worker.step !== UNKNOWN_STEP && report.step !== worker.step + 1)
+    // Among those that it repeats are none whose result it took from a peer.
+    const isRepeated = worker.rejoined !== null && worker.ready === null && report.step > worker.step;
+    if (worker.step !== UNKNOWN_STEP && report.step !== worker.step + 1 && !isRepeated)
       return this.accuse(worker, nowMs, `step ${report.step} reported after step ${worker.step}`);
     worker.step = report.step;
     this.stepHeld = Math.max(this.stepHeld, report.step);

@@ -110,7 +110,7 @@ function epochsMissing(history: History, isOpen: boolean, notes: string[]): Find
     if (history.epochs.has(epoch) || mayBeDue) continue;
     const end = ends.get(epoch * perEpoch);
     // Who is lost before it has told its part, takes it along: the others are past that step.
-    if (end?.isToldAgain === true || (end !== undefined && end.generation < lastGeneration)) {
+    if (end?.isToldAgain === true || (end !== undefined && (end.generation < lastGeneration || history.lost > 0))) {
       unheard++;
       continue;
     }

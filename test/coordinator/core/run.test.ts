@@ -391,6 +391,16 @@ describe('a coordinator that takes the place of another', () => {
     expect(effects.find((e) => e.kind === 'journal')).toMatchObject({ record: { kind: 'epoch', epoch: 1, step: 3 } });
   });
 
+  it('takes it that a worker has not done a step itself whose result it took from a peer', () => {
+    const story = taking();
+    story.say('w4', back(100, 0, 3));
+    story.say('w4', repeated(2, 1));
+    expect(kinds(story.say('w4', repeated(3, 3)))).toEqual(['worker-step']);
+    story.say('w5', back(101, 1, 3));
+    story.say('w5', repeated(3, 2));
+    expect(story.run.step).toBe(3);
+  });
+
   it('believes a repeated report only until the worker is ready', () => {
     const story = taking();
     story.say('w4', back(100, 0, 2));
