@@ -97,10 +97,8 @@ export function drawScenario(chance: Chance): Scenario {
 }
 
 function drawFaults(chance: Chance): Scenario['faults'] {
-  // Alone: whoever has wrong bits must live until that is seen.
-  const kinds: FaultKind[] = chance.happens(0.05)
-    ? ['bit flip', 'newcomer']
-    : FAULTS.filter((kind) => chance.happens(0.4) && kind !== 'bit flip');
+  // Bits do not flip among them: whoever has wrong ones must live, among two others, until that is seen.
+  const kinds = FAULTS.filter((kind) => chance.happens(0.4) && kind !== 'bit flip');
   if (kinds.length === 0) return [];
   // From a rare fault to one on the heels of another.
   const count = chance.spread(1, 20) - 1;
