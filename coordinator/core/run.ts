@@ -1062,8 +1062,8 @@ export class Run {
     const worker = this.workers.get(id);
     if (worker === undefined) return [];
     worker.isConnected = false;
-    if (worker.state === 'finished')
-      return this.formation?.members.includes(id) === true ? this.lose(worker, nowMs) : [];
+    // Until all have finished, the others may still lack what it sent them last.
+    if (worker.state === 'finished' && this.areThrough()) return [];
     if (worker.state === 'lost') return this.conclude(nowMs);
     if (worker.rank === null && !this.options.supervised) {
       // Not a loss to a run that goes on without it.
@@ -1079,7 +1079,7 @@ export class Run {
     this.processes--;
     // The last one: a worker that came back has an entry for each time.
     const worker = [...this.workers.values()].findLast((w) => w.pid === input.pid && w.localRank === input.localRank);
-    if (worker?.state === 'finished' && this.formation === null) {
+    if (worker?.state === 'finished' && this.areThrough()) {
       worker.isConnected = false;
       return [];
     }
