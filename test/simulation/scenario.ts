@@ -35,6 +35,7 @@ export interface Scenario {
   readonly checkpointEverySteps: number;
   readonly digestEverySteps: number;
   readonly auditRate: number;
+  readonly stragglerLimit: number;
   readonly bucketFloats: number;
   /** The engine holds its process's one thread while it computes. */
   readonly blocking: boolean;
@@ -84,6 +85,7 @@ export function drawScenario(chance: Chance): Scenario {
     checkpointEverySteps: chance.pick([0, 1, 3]),
     digestEverySteps: chance.pick([0, 1, 3]),
     auditRate: chance.pick([0, 0, 0.3, 1]),
+    stragglerLimit: chance.pick([0, 0, 0.1, 0.5]),
     bucketFloats: chance.pick([8, 16, 1024]),
     blocking: chance.happens(0.5),
     computeUs: [computeUs, computeUs * chance.between(1, 4)],
