@@ -18,9 +18,9 @@ export class Cluster {
   readonly run: LockstepProcess;
   private url = '';
 
-  constructor(directory: string, args: readonly string[]) {
+  constructor(directory: string, args: readonly string[], env: Record<string, string> = {}) {
     this.directory = directory;
-    this.run = lockstep([...args, '--listen', '127.0.0.1:0', '--run-dir', directory]);
+    this.run = lockstep([...args, '--listen', '127.0.0.1:0', '--run-dir', directory], { env });
   }
 
   async listening(): Promise<this> {

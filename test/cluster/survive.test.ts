@@ -1,12 +1,15 @@
 // Nothing stops it: real processes, the tutorial's CNN, SIGKILL and SIGSTOP at any moment. Every run ends with the weights of the
 // undisturbed one, and no step is lost.
 
+import { mkdirSync, readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { lockstep, processesNaming, reportIn, Scratch } from '../e2e/lockstep.ts';
 import { startNatsServer } from '../e2e/nats-server.ts';
 import type { RunReport } from '../../protocol/report.ts';
 import { Cluster, JOB, membersOf, pidOf, sharedMemory, STEPS, stepsIn } from './cluster.ts';
 
+const DEADLY = fileURLToPath(new URL('jobs/deadly.ts', import.meta.url));
 const scratch = new Scratch();
 const sharedBefore = sharedMemory();
 let digest = '';
@@ -55,6 +58,17 @@ describe('workers', () => {
     process.kill(pidOf(view, 0), 'SIGCONT');
     await cluster.members(2);
     expect(await survived(cluster)).toMatchObject({ workersLost: 4, workersStarted: 6, generations: 9 });
+  });
+
+  it('that die in their step before they have computed anything of it, and after its sum is with everybody', async () => {
+    const marks = scratch.dir('marks');
+    mkdirSync(marks);
+    const directory = scratch.dir('deadly');
+    // A third is there when two have died: the last one's death would take the newest steps with it.
+    const args = ['train', DEADLY, ...JOB.slice(1), '--workers', '3'];
+    const cluster = await new Cluster(directory, args, { LOCKSTEP_TEST_MARKS: marks }).listening();
+    expect(await survived(cluster)).toMatchObject({ workersLost: 2 });
+    expect(readdirSync(marks).toSorted()).toEqual(['after-the-sum', 'before-computing']);
   });
 
   it('killed two of three at once, and all but one of four', async () => {
