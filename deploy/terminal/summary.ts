@@ -60,7 +60,9 @@ export function summaryText(report: RunReport, remains: Remains, style: Style): 
   if (first !== undefined && last !== undefined && losses.length > 1) {
     say('training loss', `${first.toFixed(3)} ${curve} ${last.toFixed(3)}`);
   }
-  say('speed', `${grouped(report.imagesPerSecond)} images/s, ${counted(report.peakRssBytes.workers.length, 'worker')}`);
+  // Where some were lost, others took their places: no one number says how many there were.
+  const among = report.workersLost > 0 ? '' : `, ${counted(report.peakRssBytes.workers.length, 'worker')}`;
+  say('speed', `${grouped(report.imagesPerSecond)} images/s${among}`);
   const total = PHASES.reduce((sum, [key]) => sum + report.stepSeconds[key], 0);
   if (total > 0) {
     say('a step', `${milliseconds(total)}, of which`);
@@ -82,9 +84,11 @@ export function summaryText(report: RunReport, remains: Remains, style: Style): 
   if (report.gradientCompression !== 'none') say('compression', compressionText(report.gradientCompression));
   const largest = Math.max(0, ...report.peakRssBytes.workers);
   say('peak memory', `${bytes(largest)} the largest worker, ${bytes(report.peakRssBytes.coordinator)} the coordinator`);
-  if (report.workersLost > 0) say('workers lost', grouped(report.workersLost));
-  if (report.stepsLost > 0)
-    say('steps lost', `${grouped(report.stepsLost)}: done after the resumed checkpoint, and done again`);
+  if (report.workersLost > 0) {
+    const again = `microbatches computed again: ${grouped(report.microbatchesRecomputed)}`;
+    say('workers lost', `${grouped(report.workersLost)}, in ${counted(report.generations, 'generation')}; ${again}`);
+  }
+  if (report.stepsLost > 0) say('steps lost', `${grouped(report.stepsLost)}: nobody had them any more; done again`);
   if (report.digest !== null) {
     // Whole, however narrow the terminal: it is copied.
     lines.push(`  ${colors.dim('digest'.padEnd(NAME_WIDTH))}${report.digest}`);

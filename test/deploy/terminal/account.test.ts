@@ -186,7 +186,7 @@ describe('the closing summary', () => {
     expect(text.split('\n')[0]).toBe('Stopped after 1,564 steps, 2 of 10 epochs, in 30.9 s');
     expect(text).not.toMatch(/test accuracy|training loss/);
     expect(text).toContain(
-      '\n  workers lost   1\n  steps lost     12: done after the resumed checkpoint, and done again\n',
+      '\n  workers lost   1, in 1 generation; microbatches computed again: 0\n  steps lost     12: nobody had them any more; done again\n',
     );
     expect(text).toContain('\n  reproducible   no: workers with different engines took part\n');
     const jobChanges = [{ step: 1200, from: 'a', to: 'b' }];
