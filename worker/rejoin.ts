@@ -148,6 +148,8 @@ export function keepJoined(options: RejoinOptions): MemberControl {
     void present.closed.then(async (error) => {
       if (link !== present) return;
       link = null;
+      // It may hold more than what has ended: a connection to a NATS server, a heart.
+      await present.close().catch((cause: unknown) => log(`the link that ended: ${String(cause)}`));
       if (!life.isClosing) await call(error);
     });
   };

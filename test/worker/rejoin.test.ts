@@ -24,6 +24,7 @@ const LOST = new LockstepError('E_COORDINATOR_LOST', 'gone');
 /** A coordinator's end: it answers a hello by `answer`. */
 class Far {
   readonly said: WorkerMessage[] = [];
+  isReleased = false;
   handler: (message: CoordinatorMessage) => void = () => {};
   die: (error: LockstepError) => void = () => {};
   readonly link: ControlLink;
@@ -39,7 +40,9 @@ class Far {
       closed: new Promise((resolve) => {
         this.die = resolve;
       }),
-      close: async () => {},
+      close: async () => {
+        this.isReleased = true;
+      },
       localAddress: null,
     };
   }
@@ -129,9 +132,10 @@ it('a coordinator of another run, or one that refuses it, ends the worker', asyn
   expect((await refused.closed).message).toContain('too old');
 });
 
-it('a worker that nobody watches any more does not call', async () => {
+it('a worker that nobody watches any more does not call; what a lost link held is released', async () => {
   const first = new Far();
   const control = joined(first);
   first.die(LOST);
   expect(await control.closed).toBe(LOST);
+  expect(first.isReleased).toBe(true);
 });
