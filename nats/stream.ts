@@ -5,6 +5,7 @@
 // or cut off, and for a server where somebody listens to everything, so that no beat is without a subscriber. It is generous unless told
 // otherwise, because an engine may hold its one thread for as long as a microbatch takes: see protocol/heartbeat.ts.
 
+import { errors } from '@nats-io/transport-node';
 import { ByteStream, STREAM_HEAD_BYTES, WINDOW_BYTES } from '../protocol/byte-stream.ts';
 import { HEARTLESS_SILENCE_MS } from '../protocol/heartbeat.ts';
 import type { LinkEnd } from '../protocol/link.ts';
@@ -65,7 +66,13 @@ export function openStream(
     silence: timing.silence,
     nowMs: performance.now(),
     publish: (message, isBeat) => {
-      if (!connection.isClosed()) connection.publish(out, message, isBeat ? { reply: into } : {});
+      if (connection.isClosed()) return;
+      try {
+        connection.publish(out, message, isBeat ? { reply: into } : {});
+      } catch (error) {
+        // It is being closed: the stream ends with it.
+        if (!(error instanceof errors.DrainingConnectionError)) throw error;
+      }
     },
     ended: (end) => {
       clearInterval(timer);

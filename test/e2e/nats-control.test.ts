@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
@@ -163,6 +164,20 @@ describe('on a NATS server', () => {
       code: 'E_COORDINATOR_LOST',
       message: `no link to the coordinator at ${running.url}/run%203: nobody listens there`,
     });
+  });
+
+  it('a stream whose connection is being closed says nothing more, and throws nothing', async () => {
+    const door = await openDoor(RUN);
+    const own = await connection();
+    const options = { token: TOKEN, about: {}, whom: 'x', lostCode: 'E_COORDINATOR_LOST', timing } as const;
+    const stream = await callOn(own, SUBJECT, options);
+    await door.arrival();
+    const closed = own.close().then(() => true);
+    // At every turn until it is closed: it takes nothing more from some moment in between.
+    while (!(await Promise.race([closed, nextTurn(false)]))) {
+      expect(() => stream.send(new Uint8Array(8))).not.toThrow();
+    }
+    expect((await stream.closed).because).toContain('closed');
   });
 
   it('the token crosses the server for nobody to read', async () => {
