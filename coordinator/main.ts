@@ -6,12 +6,12 @@
 import { hostname } from 'node:os';
 import { connectNats, type Nats } from '../nats/connect.ts';
 import type { NatsServer } from '../nats/server.ts';
-import type { BatchPlan } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
-import { MAX_STATE_PART_FLOATS, type WorkerMessage } from '../protocol/messages.ts';
+import type { WorkerMessage } from '../protocol/messages.ts';
 import type { RecordPart } from '../protocol/metrics.ts';
 import type { RunReport } from '../protocol/report.ts';
-import type { RunConfig } from '../protocol/run-config.ts';
+import { batchPlanOf, type RunConfig } from '../protocol/run-config.ts';
+import { statePartsOf } from '../protocol/state-parts.ts';
 import type { RootCause, RunEvent } from '../protocol/run-event.ts';
 import type { RunView } from '../protocol/run-view.ts';
 import type { Tls } from '../protocol/tls.ts';
@@ -128,12 +128,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const { config, runDirectory, resume } = options;
   const jobChangedFrom = resume?.jobChangedFrom ?? null;
   const startedAtMs = performance.now();
-  const plan: BatchPlan = {
-    samples: config.trainSamples,
-    globalBatch: config.globalBatch,
-    microbatches: config.microbatches,
-    seed: config.seed,
-  };
+  const plan = batchPlanOf(config);
   const before = resume === null ? [] : await wholeRecords(runDirectory.path);
   const run = new Run({
     config,
@@ -309,22 +304,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const connection = connections.get(worker);
     if (connection === undefined) return;
     const vectors = state.vectors.filter(({ name }) => wanted.includes(name));
-    for (const [vectorIndex, { name, data }] of vectors.entries()) {
-      for (let offset = 0; offset < Math.max(1, data.length); offset += MAX_STATE_PART_FLOATS) {
-        const floats = Math.min(MAX_STATE_PART_FLOATS, data.length - offset);
-        connection.send({
-          kind: 'state',
-          step: state.step,
-          digest: state.digest,
-          vector: name,
-          vectorIndex,
-          vectors: vectors.length,
-          offset,
-          length: data.length,
-          bytes: new Uint8Array(data.buffer, data.byteOffset + 4 * offset, 4 * floats),
-        });
-      }
-    }
+    for (const part of statePartsOf(state.step, state.digest, vectors)) connection.send(part);
   };
 
   const modelOf = (): { layout: Checkpoint['layout']; topology: string } => {

@@ -2,6 +2,7 @@
 // command line, sent to every worker, written to the record. Two runs of equal RunConfig and job source give equal weights.
 
 import { z } from 'zod';
+import type { BatchPlan } from './batch-plan.ts';
 
 /** How a worker finds the job on its own disk; code never travels. */
 export const jobReferenceSchema = z.discriminatedUnion('kind', [
@@ -71,3 +72,8 @@ export const runConfigSchema = z.strictObject({
   auditRate: z.number().min(0).max(1).default(0),
 });
 export type RunConfig = z.infer<typeof runConfigSchema>;
+
+/** Which samples the run's steps use. */
+export function batchPlanOf({ trainSamples, globalBatch, microbatches, seed }: RunConfig): BatchPlan {
+  return { samples: trainSamples, globalBatch, microbatches, seed };
+}

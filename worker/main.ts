@@ -5,10 +5,10 @@
 import { availableParallelism, hostname } from 'node:os';
 import type { DataSet, JobDefinition } from '../jobs/contract.ts';
 import type { NatsServer } from '../nats/server.ts';
-import { rankMicrobatches, type BatchPlan } from '../protocol/batch-plan.ts';
+import { rankMicrobatches } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { PROTOCOL_VERSION, type CoordinatorMessage, type WorkerMessage } from '../protocol/messages.ts';
-import type { JobReference, RunConfig } from '../protocol/run-config.ts';
+import { batchPlanOf, type JobReference, type RunConfig } from '../protocol/run-config.ts';
 import type { Tls } from '../protocol/tls.ts';
 import type { LocalWays } from './collective/links/ws.ts';
 import { hasCoresToSpare, startCommunication } from './collective/shell/communication.ts';
@@ -181,12 +181,7 @@ async function work(
     `engine ${engine.info.name}: ${engine.info.library} on ${engine.info.device}, ${engine.info.threads} thread(s)`,
   );
   const data = await options.openData(job);
-  const plan: BatchPlan = {
-    samples: config.trainSamples,
-    globalBatch: config.globalBatch,
-    microbatches: config.microbatches,
-    seed: config.seed,
-  };
+  const plan = batchPlanOf(config);
   const microbatchSize = Math.ceil(config.globalBatch / config.microbatches);
   const proof = await fingerprintOf(engine, data.inputShape, data.classes.length, microbatchSize);
 

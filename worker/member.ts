@@ -11,6 +11,7 @@ import { rankMicrobatches } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { residualName, type CoordinatorMessage, type StatePart } from '../protocol/messages.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
+import { statePartsOf } from '../protocol/state-parts.ts';
 import { PeerFault } from './collective/shell/exchange.ts';
 import type { Communication, OpenCollective } from './collective/shell/generation.ts';
 import { reasonOf } from './collective/shell/link-up.ts';
@@ -19,7 +20,7 @@ import type { Loader } from './data/batch-loader.ts';
 import { digestOf } from './engine/digest.ts';
 import { contributionOf, type Engine } from './engine/engine.ts';
 import { ReportBatch } from './report-batch.ts';
-import { statePartsOf, takeStatePart } from './state-transfer.ts';
+import { takeStatePart } from './state-transfer.ts';
 import { train, type Collective, type ReplicaState, type TrainingContext } from './train.ts';
 
 export type Generation = Extract<CoordinatorMessage, { kind: 'generation' }>;
@@ -62,7 +63,8 @@ class Orders {
   dismissed: string | null = null;
   stopWanted = false;
   private lost: Error | null = null;
-  private present: { readonly generation: number; readonly controller: AbortController } | null = null;
+  /** Gives up the generation that is served. */
+  private present: AbortController | null = null;
   private begin: Begin | null = null;
   private parts: StatePart[] = [];
   private stir: () => void = () => {};
@@ -71,7 +73,7 @@ class Orders {
     control.listen((message) => this.take(message));
     void control.closed.then((error) => {
       this.lost = error;
-      this.present?.controller.abort(error);
+      this.present?.abort(error);
       this.stir();
     });
   }
@@ -100,7 +102,7 @@ class Orders {
         break;
       case 'refused':
         this.lost = refusal(message.code, message.because);
-        this.present?.controller.abort(this.lost);
+        this.present?.abort(this.lost);
         break;
       case 'welcome':
         break;
@@ -109,7 +111,7 @@ class Orders {
   }
 
   private giveUp(because: string): void {
-    this.present?.controller.abort(new LockstepError('E_PEER_LOST', because));
+    this.present?.abort(new LockstepError('E_PEER_LOST', because));
   }
 
   /** The next generation after `entered`, as soon as there is one; null when the worker is dismissed. */
@@ -125,7 +127,7 @@ class Orders {
   /** From now on `generation` is served: the signal says when it must be given up. */
   enter(generation: Generation): AbortSignal {
     const controller = new AbortController();
-    this.present = { generation: generation.generation, controller };
+    this.present = controller;
     const { newest } = this;
     if (this.lost !== null) controller.abort(this.lost);
     else if (newest !== null && newest.generation > generation.generation && !newest.graceful) {

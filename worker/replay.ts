@@ -2,10 +2,9 @@
 // the same code as in training (train.ts), so that the same bits must come out, whoever computed them then.
 
 import type { DataSet, JobDefinition } from '../jobs/contract.ts';
-import type { BatchPlan } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { residualName, type StepReport } from '../protocol/messages.ts';
-import type { RunConfig } from '../protocol/run-config.ts';
+import { batchPlanOf, type RunConfig } from '../protocol/run-config.ts';
 import { planFor } from './collective/shell/generation.ts';
 import { inPlace } from './collective/shell/in-place.ts';
 import { BatchLoader } from './data/batch-loader.ts';
@@ -35,12 +34,7 @@ export async function replaySteps(options: {
 }): Promise<string> {
   const { job, engine, data, config, from } = options;
   const { inputShape } = data;
-  const plan: BatchPlan = {
-    samples: config.trainSamples,
-    globalBatch: config.globalBatch,
-    microbatches: config.microbatches,
-    seed: config.seed,
-  };
+  const plan = batchPlanOf(config);
   const state: ReplicaState = {
     step: from?.step ?? 0,
     weights: await engine.initialWeights(config.seed),

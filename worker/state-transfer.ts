@@ -1,34 +1,7 @@
-// A replica's state as parts of control messages, out and in. Parts keep a message below its limit and let others through
-// between them. Core: no socket; the caller sends what comes out.
+// Puts a replica's state together from the parts (protocol/state-parts.ts) that come in. Core: no socket.
 
 import { LockstepError } from '../protocol/errors.ts';
-import { MAX_STATE_PART_FLOATS, type StatePart } from '../protocol/messages.ts';
-
-/** Cuts the named vectors into parts, in order. `bytes` are views of the vectors: send before they change. */
-export function* statePartsOf(
-  step: number,
-  digest: string,
-  vectors: readonly { readonly name: string; readonly data: Float32Array }[],
-): Generator<StatePart> {
-  for (const [vectorIndex, { name, data }] of vectors.entries()) {
-    let offset = 0;
-    do {
-      const floats = Math.min(MAX_STATE_PART_FLOATS, data.length - offset);
-      yield {
-        kind: 'state',
-        step,
-        digest,
-        vector: name,
-        vectorIndex,
-        vectors: vectors.length,
-        offset,
-        length: data.length,
-        bytes: new Uint8Array(data.buffer, data.byteOffset + 4 * offset, 4 * floats),
-      };
-      offset += floats;
-    } while (offset < data.length);
-  }
-}
+import type { StatePart } from '../protocol/messages.ts';
 
 /** Copies a part into the vector of its name; returns true with the last part. Throws E_JOB_CHANGED when it is of another model. */
 export function takeStatePart(part: StatePart, vectors: ReadonlyMap<string, Float32Array>): boolean {

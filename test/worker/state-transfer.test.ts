@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { StateAssembly } from '../../coordinator/core/state-assembly.ts';
 import { decodeWorkerMessage, encodeMessage, MAX_STATE_PART_FLOATS, type StatePart } from '../../protocol/messages.ts';
-import { statePartsOf, takeStatePart } from '../../worker/state-transfer.ts';
+import { statePartsOf } from '../../protocol/state-parts.ts';
+import { takeStatePart } from '../../worker/state-transfer.ts';
 
 const DIGEST = 'd'.repeat(64);
 
