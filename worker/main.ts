@@ -15,9 +15,9 @@ import { hasCoresToSpare, startCommunication } from './collective/shell/communic
 import type { Communication } from './collective/shell/generation.ts';
 import { connectControl, type ControlLink } from './control-link.ts';
 import { dataThreadsFor } from './data/ahead.ts';
-import { BatchLoader, type Loader } from './data/batch-loader.ts';
-import { alignedFloats } from './data/shell/aligned.ts';
+import type { Loader } from './data/batch-loader.ts';
 import { startDataThreads, type DataSource } from './data/shell/data-threads.ts';
+import { plainLoader } from './data/shell/plain-loader.ts';
 import { startHeart } from './heart/heart.ts';
 import { connectControlOverNats } from './nats-control-link.ts';
 import { digestOf } from './engine/digest.ts';
@@ -276,29 +276,22 @@ function addressFor(
 }
 
 /** What an audit reads is read when it is needed: other microbatches than this rank's own. */
-function auditOf({ config, plan, data, job }: Replica): { rate: number; loader: Loader } | null {
-  if (config.auditRate === 0) return null;
-  const augment = config.augment ? (job.augment ?? null) : null;
-  const loader = new BatchLoader({ plan, split: data.train, inputShape: data.inputShape, augment }, alignedFloats);
-  return { rate: config.auditRate, loader };
+function auditOf({ config, data, job }: Replica): { rate: number; loader: Loader } | null {
+  return config.auditRate === 0 ? null : { rate: config.auditRate, loader: plainLoader(config, job, data) };
 }
 
 /** Data is prepared ahead where there are cores for it, else when it is needed. */
 async function openLoader(options: WorkerOptions, replica: Replica, generation: Generation): Promise<Loader> {
   const { config, plan, data, job } = replica;
-  const { inputShape } = data;
   const threads = config.dataThreads ?? dataThreadsFor(availableParallelism(), options.workersHere);
   options.log(threads === 0 ? 'data: read when it is needed' : `data: prepared ahead by ${threads} thread(s)`);
-  if (threads === 0) {
-    const augment = config.augment ? (job.augment ?? null) : null;
-    return new BatchLoader({ plan, split: data.train, inputShape, augment }, alignedFloats);
-  }
+  if (threads === 0) return plainLoader(config, job, data);
   return startDataThreads({
     source: options.dataSource(config.job),
     threads,
     plan,
     augment: config.augment,
-    inputShape,
+    inputShape: data.inputShape,
     mine: rankMicrobatches(plan.microbatches, generation.worldSize, generation.rank),
     steps: config.steps,
   });

@@ -18,9 +18,10 @@ import { reasonOf } from './collective/shell/link-up.ts';
 import type { ControlLink } from './control-link.ts';
 import type { Loader } from './data/batch-loader.ts';
 import { digestOf } from './engine/digest.ts';
-import { contributionOf, type Engine } from './engine/engine.ts';
+import type { Engine } from './engine/engine.ts';
 import { ReportBatch } from './report-batch.ts';
 import { takeStatePart } from './state-transfer.ts';
+import { stepVectorOf } from './step-vector.ts';
 import { train, type Collective, type ReplicaState, type TrainingContext } from './train.ts';
 
 export type Generation = Extract<CoordinatorMessage, { kind: 'generation' }>;
@@ -213,7 +214,8 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
   const served: { collective: OpenCollective | null; loader: Loader | null } = { collective: null, loader: null };
   const inFlight = { microbatches: 0 };
   try {
-    const collective = await options.communication.open(planOf(replica, generation), members, signal);
+    const plan = { generation: number, rank, ...stepVectorOf(replica.config, replica.engine.layout) };
+    const collective = await options.communication.open(plan, members, signal);
     served.collective = collective;
     signal.addEventListener('abort', () => collective.abandon(reasonOf(signal)));
     control.send({ kind: 'linked', generation: number, step: state.step, digest: digestOf(state.weights) });
@@ -292,21 +294,6 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
     await served.loader?.close();
     await served.collective?.close();
   }
-}
-
-function planOf({ config, engine }: Replica, { generation, rank }: Generation): Parameters<Communication['open']>[0] {
-  const { gradientCompression, microbatches, bucketBytes } = config;
-  return {
-    generation,
-    rank,
-    microbatches,
-    length: contributionOf(engine.layout).size + 1,
-    // The collective counts its rounds, not the run's steps: where a generation begins is known when its links are up.
-    firstStep: 0,
-    bucketFloats: bucketBytes / Float32Array.BYTES_PER_ELEMENT,
-    compression:
-      gradientCompression === 'none' ? null : { elements: gradientCompression, floats: engine.layout.trainableSize },
-  };
 }
 
 /** Brings the replica, and this rank's residuals, to the state that the generation begins with. Throws E_DIGEST when it is another. */

@@ -7,10 +7,10 @@ import { residualName, type StepReport } from '../protocol/messages.ts';
 import { batchPlanOf, type RunConfig } from '../protocol/run-config.ts';
 import { planFor } from './collective/shell/generation.ts';
 import { inPlace } from './collective/shell/in-place.ts';
-import { BatchLoader } from './data/batch-loader.ts';
-import { alignedFloats } from './data/shell/aligned.ts';
+import { plainLoader } from './data/shell/plain-loader.ts';
 import { digestOf } from './engine/digest.ts';
-import { contributionOf, type Engine } from './engine/engine.ts';
+import type { Engine } from './engine/engine.ts';
+import { stepVectorOf } from './step-vector.ts';
 import { train, type ReplicaState } from './train.ts';
 
 /** A checkpoint's state: weights, the optimizer's slots and, where gradients are compressed, the residuals, by name. */
@@ -41,18 +41,7 @@ export async function replaySteps(options: {
     slots: job.optimizer.slots.map(() => new Float32Array(engine.layout.trainableSize)),
   };
   const alone = [{ rank: 0, worker: 'replay', peerUrl: '', host: 'here' }];
-  const generation = {
-    generation: 1,
-    rank: 0,
-    microbatches: config.microbatches,
-    length: contributionOf(engine.layout).size + 1,
-    firstStep: state.step,
-    bucketFloats: config.bucketBytes / Float32Array.BYTES_PER_ELEMENT,
-    compression:
-      config.gradientCompression === 'none'
-        ? null
-        : { elements: config.gradientCompression, floats: engine.layout.trainableSize },
-  };
+  const generation = { generation: 1, rank: 0, ...stepVectorOf(config, engine.layout) };
   const collective = inPlace(planFor(generation, alone), alone, new Map());
   try {
     if (from !== null) {
@@ -60,8 +49,6 @@ export async function replaySteps(options: {
       for (const [i, slot] of state.slots.entries()) take(from, `slot:${job.optimizer.slots[i]}`, slot);
       for (const [m, residual] of collective.residuals) take(from, residualName(m), residual);
     }
-    const augment = config.augment ? (job.augment ?? null) : null;
-    const loader = new BatchLoader({ plan, split: data.train, inputShape, augment }, alignedFloats);
     await train(
       {
         generation: generation.generation,
@@ -75,7 +62,7 @@ export async function replaySteps(options: {
         testSamples: 0,
         engine,
         optimizer: job.optimizer,
-        loader,
+        loader: plainLoader(config, job, data),
         test: data.test,
         inputShape,
         collective,
