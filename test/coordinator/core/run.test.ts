@@ -12,6 +12,7 @@ import {
 } from '../../../coordinator/core/run.ts';
 import { viewOf } from '../../../coordinator/core/view.ts';
 import type { StepReport, WorkerMessage } from '../../../protocol/messages.ts';
+import { CONFIG } from '../config.ts';
 
 const DIGEST_A = 'a'.repeat(64);
 const DIGEST_B = 'b'.repeat(64);
@@ -27,30 +28,7 @@ function options(
 ): RunOptions {
   const { steps = 6, microbatches = 4, gradientCompression = 'none', auditRate = 0, ...rest } = change;
   return {
-    config: {
-      run: 'r',
-      job: { kind: 'built-in', name: 'j', sha256: '0'.repeat(64) },
-      jobName: 'j',
-      seed: 1,
-      globalBatch: 4,
-      microbatches,
-      epochs: 2,
-      steps,
-      learningRate: 0.1,
-      augment: false,
-      trainSamples: 10,
-      testSamples: 5,
-      engine: 'tensorflow',
-      engineMode: 'graph',
-      precision: 'float32',
-      transport: 'ws',
-      bucketBytes: 524_288,
-      dataThreads: null,
-      gradientCompression,
-      checkpointEverySteps: 0,
-      digestEverySteps: 0,
-      auditRate,
-    },
+    config: { ...CONFIG, steps, microbatches, gradientCompression, auditRate },
     plan: { samples: 10, globalBatch: 4, microbatches, seed: 1 },
     workers: 2,
     allowMixedEngines: false,

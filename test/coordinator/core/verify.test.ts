@@ -6,31 +6,8 @@ import { placeText } from '../../../coordinator/core/finding.ts';
 import type { JournalLine, RecordedEntry } from '../../../coordinator/core/history.ts';
 import { verifyRun, type RecordedRun } from '../../../coordinator/core/verify.ts';
 import type { RunConfig } from '../../../protocol/run-config.ts';
+import { CONFIG } from '../config.ts';
 
-const CONFIG: RunConfig = {
-  run: 'r',
-  job: { kind: 'built-in', name: 'j', sha256: '0'.repeat(64) },
-  jobName: 'j',
-  seed: 1,
-  globalBatch: 4,
-  microbatches: 4,
-  epochs: 2,
-  steps: 6,
-  learningRate: 0.1,
-  augment: false,
-  trainSamples: 10,
-  testSamples: 5,
-  engine: 'tensorflow',
-  engineMode: 'graph',
-  precision: 'float32',
-  transport: 'ws',
-  bucketBytes: 524_288,
-  dataThreads: null,
-  gradientCompression: 'none',
-  checkpointEverySteps: 0,
-  digestEverySteps: 0,
-  auditRate: 0,
-};
 const digest = (step: number): string => String(step).repeat(64);
 const commits = (generation: number, from: number, to: number, of: string | null = null): RecordedEntry => ({
   kind: 'commits',

@@ -15,32 +15,8 @@ import { latestCheckpoint, readCheckpoint, scoreOf, writeCheckpoint } from '../.
 import { pruneCheckpoints } from '../../../coordinator/record/prune.ts';
 import { NO_PROGRESS, type ProgressRecord } from '../../../coordinator/core/progress.ts';
 import type { RunConfig } from '../../../protocol/run-config.ts';
+import { CONFIG } from '../config.ts';
 import { temporaryDirectory } from './temporary.ts';
-
-const CONFIG: RunConfig = {
-  run: 'r',
-  job: { kind: 'built-in', name: 'j', sha256: '0'.repeat(64) },
-  jobName: 'j',
-  seed: 1,
-  globalBatch: 4,
-  microbatches: 4,
-  epochs: 2,
-  steps: 6,
-  learningRate: 0.1,
-  augment: false,
-  trainSamples: 10,
-  testSamples: 5,
-  engine: 'tensorflow',
-  engineMode: 'graph',
-  precision: 'float32',
-  transport: 'ws',
-  bucketBytes: 524_288,
-  dataThreads: null,
-  gradientCompression: 'none',
-  checkpointEverySteps: 0,
-  digestEverySteps: 0,
-  auditRate: 0,
-};
 
 /** 0x3f800000 and 0xc0000000, little-endian: what [1, -2] is on disk. */
 const ONE_MINUS_TWO = Buffer.from('0000803f000000c0', 'hex');

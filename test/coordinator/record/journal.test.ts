@@ -9,33 +9,8 @@ import {
   wholeRecords,
   type JournalInput,
 } from '../../../coordinator/record/journal.ts';
-import type { RunConfig } from '../../../protocol/run-config.ts';
+import { CONFIG } from '../config.ts';
 import { temporaryDirectory } from './temporary.ts';
-
-const CONFIG: RunConfig = {
-  run: 'r',
-  job: { kind: 'built-in', name: 'j', sha256: '0'.repeat(64) },
-  jobName: 'j',
-  seed: 1,
-  globalBatch: 4,
-  microbatches: 4,
-  epochs: 2,
-  steps: 6,
-  learningRate: 0.1,
-  augment: false,
-  trainSamples: 10,
-  testSamples: 5,
-  engine: 'tensorflow',
-  engineMode: 'graph',
-  precision: 'float32',
-  transport: 'ws',
-  bucketBytes: 524_288,
-  dataThreads: null,
-  gradientCompression: 'none',
-  checkpointEverySteps: 0,
-  digestEverySteps: 100,
-  auditRate: 0,
-};
 
 const T = '2026-11-23T16:00:00.000Z';
 const DIGEST = 'd'.repeat(64);
