@@ -58,8 +58,9 @@ class History {
   }
 
   /**
-   * What was reported of the steps after `step`, in messages, and the evaluations from there on. A step that was done twice is reported
-   * as it was the last time.
+   * What was reported of the steps after `step`, in messages, and every evaluation: that the coordinator has step reports does not mean
+   * that it has all pieces of the evaluations before, since other workers may have repeated theirs a moment ago. A step that was done
+   * twice is reported as it was the last time.
    */
   *after(step: number): Generator<WorkerMessage> {
     const last = new Map(this.steps.map((one) => [one.step.step, one]));
@@ -67,8 +68,7 @@ class History {
       .filter((one) => one.step.step > step)
       .toSorted((a, b) => a.step.step - b.step.step);
     const evaluations = new Map(this.evaluations.map((evaluation) => [evaluation.step, evaluation]));
-    const atOnce = evaluations.get(step);
-    if (atOnce !== undefined) yield atOnce;
+    for (const evaluation of evaluations.values()) if (evaluation.step <= step) yield evaluation;
     let batch: StepReport[] = [];
     for (const [i, { generation, step: report }] of wanted.entries()) {
       batch.push(report);

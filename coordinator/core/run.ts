@@ -611,11 +611,7 @@ export class Run {
     const distrusted = this.isDistrusted;
     if (distrusted) this.forgetAfter(step);
     this.isDistrusted = false;
-    for (const ended of this.progress.withoutEvaluation(step)) {
-      const untested = `epoch ${ended.report.epoch} has no evaluation: of those who made it, somebody is gone`;
-      late.push({ kind: 'tell', event: { kind: 'warning', message: untested } });
-      late.push({ kind: 'tell', event: { kind: 'epoch', report: ended.report, epochs: this.options.config.epochs } });
-    }
+    late.push(...this.leaveUntested(step));
     this.evaluations.clear();
     this.digests.clear();
     const members = this.members();
@@ -937,12 +933,12 @@ export class Run {
     this.evaluatedStep = message.step;
     this.trust(message.step);
     const chunks = [...reports.values()].flatMap((r) => r.chunks);
+    const effects = this.leaveUntested(message.step);
     const completed = this.progress.evaluated(message.step, sumEvaluation(chunks));
     if (this.phase === 'evaluating' && message.step < this.options.config.steps) {
       this.phase = 'training';
       this.because = 'all members step';
     }
-    const effects: Effect[] = [];
     if (completed !== null) {
       effects.push(
         { kind: 'tell', event: { kind: 'epoch', report: completed, epochs: this.options.config.epochs } },
@@ -961,6 +957,17 @@ export class Run {
       );
     }
     return [...effects, ...this.writeHeldState(), ...this.endWhenComplete()];
+  }
+
+  /** Completes the epochs before `step` whose evaluation is not going to be whole: all who are here have told theirs by now. */
+  private leaveUntested(step: number): Effect[] {
+    return this.progress.withoutEvaluation(step).flatMap(({ report }): Effect[] => {
+      const message = `epoch ${report.epoch} has no evaluation: of those who made it, somebody is gone`;
+      return [
+        { kind: 'tell', event: { kind: 'warning', message } },
+        { kind: 'tell', event: { kind: 'epoch', report, epochs: this.options.config.epochs } },
+      ];
+    });
   }
 
   private statePart(worker: Worker, message: Extract<WorkerMessage, { kind: 'state' }>): Effect[] {

@@ -3,7 +3,7 @@
 
 import type { CommitsEntry, RecordedEffect } from '../../coordinator/core/commit-log.ts';
 import type { Effect, Input, JournalEntry } from '../../coordinator/core/run.ts';
-import { rankMicrobatches } from '../../protocol/batch-plan.ts';
+import { rankMicrobatches, stepsPerEpoch } from '../../protocol/batch-plan.ts';
 import type { CoordinatorMessage, WorkerMessage } from '../../protocol/messages.ts';
 import type { RunEvent } from '../../protocol/run-event.ts';
 import { digestOf } from '../../worker/engine/digest.ts';
@@ -38,6 +38,9 @@ export class Checks {
     readonly worker: string;
     readonly message: WorkerMessage & { readonly generation: number };
   }[] = [];
+  /** The last epoch that was told. */
+  private epoch = 0;
+  private mayBeUntested = false;
   generations = 0;
   microbatches = 0;
 
@@ -146,6 +149,7 @@ export class Checks {
   /** The coordinator carries it out. */
   performs(effect: RecordedEffect): void {
     if (effect.kind === 'tell' && effect.event.kind === 'step') this.commits(effect.event);
+    else if (effect.kind === 'tell' && effect.event.kind === 'epoch') this.completes(effect.event);
     else if (effect.kind === 'send') this.sends(effect.worker, effect.message);
     else if (effect.kind === 'write-checkpoint' || effect.kind === 'send-state') {
       const { step, digest, vectors } = effect.state;
@@ -189,6 +193,19 @@ export class Checks {
     }
     this.committed.set(step, lossSum);
     this.everCommitted.add(step);
+  }
+
+  private completes({ report }: Extract<RunEvent, { kind: 'epoch' }>): void {
+    if (report.epoch !== this.epoch + 1)
+      this.break('epochs end in their order', `epoch ${report.epoch} is complete after epoch ${this.epoch}`);
+    this.epoch = report.epoch;
+    if (report.testLoss === null && this.job.testSamples > 0 && !this.mayBeUntested)
+      this.break('every epoch is evaluated', `epoch ${report.epoch} is not, and every worker is there`);
+  }
+
+  /** A worker is gone, or thought to be: with it may go its part of an evaluation. */
+  workerMissing(): void {
+    this.mayBeUntested = true;
   }
 
   /** It is on disk. */
@@ -259,6 +276,7 @@ export class Checks {
     const again = this.committed.size - step;
     for (const done of this.committed.keys()) if (done > step) this.committed.delete(done);
     this.recordedTo = step;
+    this.epoch = Math.floor(step / stepsPerEpoch(this.job.plan));
     this.wasResumed = true;
     this.begun.clear();
     this.said.length = 0;

@@ -27,6 +27,16 @@ const LAUNCHER_GRACE_US = 5_000_000;
 const RESTARTS = 100;
 /** Virtual time that a run may take once nothing goes wrong any more. */
 const PATIENCE_S = 600;
+/** Faults after which every worker is there as before. */
+const SPARE_WORKERS: readonly FaultKind[] = [
+  'coordinator crash',
+  'newcomer',
+  'clock jump',
+  'full disk',
+  'stranger',
+  'duplicate',
+  'echo',
+];
 
 /** Where a planted bug gets in: what a test puts in the place of the product's. */
 export interface Plants {
@@ -414,6 +424,7 @@ class Simulation {
         () => what,
       );
     };
+    if (!SPARE_WORKERS.includes(kind)) this.checks.workerMissing();
     switch (kind) {
       case 'crash':
         note(victim.name);

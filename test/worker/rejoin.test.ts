@@ -110,6 +110,19 @@ it('the next coordinator is told who comes, what it has not on record, and that 
   expect(heard).toEqual(['stop']);
 });
 
+it('a coordinator that knows its steps from others is told of all evaluations: it may lack this worker’s piece of an earlier one', async () => {
+  const [first, second] = [new Far(), new Far(welcome(5))];
+  const control = joined(first, second, LOST);
+  control.send(report(2, 1, 2));
+  control.send(evaluation(2));
+  control.send(report(2, 3, 4));
+  control.send(evaluation(4));
+  control.send(report(2, 5, 6));
+  first.die(LOST);
+  await expect.poll(() => second.said.at(-1)).toEqual(READY);
+  expect(second.said.slice(1, -1)).toEqual([evaluation(2), evaluation(4), report(2, 6)]);
+});
+
 it('a step that was done twice is told once, as of its last generation', async () => {
   const [first, second] = [new Far(), new Far(welcome(0))];
   const control = joined(first, second, LOST);
