@@ -17,7 +17,7 @@ import { connectControl, type ControlLink } from './control-link.ts';
 import { dataThreadsFor } from './data/ahead.ts';
 import type { Loader } from './data/batch-loader.ts';
 import { startDataThreads, type DataSource } from './data/shell/data-threads.ts';
-import { plainLoader } from './data/shell/plain-loader.ts';
+import { plainLoader, whileWaitingLoader } from './data/shell/plain-loader.ts';
 import { startHeart } from './heart/heart.ts';
 import { connectControlOverNats } from './nats-control-link.ts';
 import { digestOf } from './engine/digest.ts';
@@ -280,19 +280,21 @@ function auditOf({ config, data, job }: Replica): { rate: number; loader: Loader
   return config.auditRate === 0 ? null : { rate: config.auditRate, loader: plainLoader(config, job, data) };
 }
 
-/** Data is prepared ahead where there are cores for it, else when it is needed. */
+/** Data is prepared ahead by threads where there are cores for them, else in the time in which this rank waits. */
 async function openLoader(options: WorkerOptions, replica: Replica, generation: Generation): Promise<Loader> {
   const { config, plan, data, job } = replica;
   const threads = config.dataThreads ?? dataThreadsFor(availableParallelism(), options.workersHere);
-  options.log(threads === 0 ? 'data: read when it is needed' : `data: prepared ahead by ${threads} thread(s)`);
-  if (threads === 0) return plainLoader(config, job, data);
+  const mine = rankMicrobatches(plan.microbatches, generation.worldSize, generation.rank);
+  const how = threads === 0 ? 'while this worker waits for others' : `by ${threads} thread(s)`;
+  options.log(`data: prepared ahead ${how}`);
+  if (threads === 0) return whileWaitingLoader(config, job, data, mine);
   return startDataThreads({
     source: options.dataSource(config.job),
     threads,
     plan,
     augment: config.augment,
     inputShape: data.inputShape,
-    mine: rankMicrobatches(plan.microbatches, generation.worldSize, generation.rank),
+    mine,
     steps: config.steps,
   });
 }

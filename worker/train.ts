@@ -46,8 +46,11 @@ export interface Collective {
   /**
    * Sums everybody's vectors in the canonical tree, the same bits on every rank. The sum is to be read where it lies, and not to be
    * written to, because peers read it there, too; it stays until the slots of the step after next are written. Throws E_PEER_LOST.
+   *
+   * @param meanwhile some microseconds of other work, to be done over and over while nothing but peers' computing is waited for, until
+   *   it returns false
    */
-  allReduce(): Promise<AllReduced>;
+  allReduce(meanwhile?: () => boolean): Promise<AllReduced>;
 }
 
 export interface AllReduced extends AllReduceTiming {
@@ -179,7 +182,14 @@ export async function train(
       computeSeconds += clock() - auditStart;
     }
 
-    const { sum, ...timing } = await collective.allReduce();
+    let preparingSeconds = 0;
+    const prepare = (): boolean => {
+      const t0 = clock();
+      const isMore = context.loader.prepare?.() ?? false;
+      preparingSeconds += clock() - t0;
+      return isMore;
+    };
+    const { sum, ...timing } = await collective.allReduce(prepare);
 
     const applyStart = clock();
     const lossSum = sum[place.loss] ?? Number.NaN;
@@ -200,11 +210,11 @@ export async function train(
     const applySeconds = clock() - applyStart;
 
     const phases: PhaseSeconds = {
-      data: dataSeconds,
+      data: dataSeconds + preparingSeconds,
       compute: computeSeconds,
       allreduce: timing.reduceSeconds,
       apply: applySeconds,
-      wait: timing.waitSeconds,
+      wait: Math.max(0, timing.waitSeconds - preparingSeconds),
     };
     const report: StepReport = {
       step: state.step,

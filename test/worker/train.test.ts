@@ -228,6 +228,34 @@ describe('train', () => {
     expect(reports.map((r) => r.samples)).toEqual([4, 4, 2, 4, 4, 2]);
   });
 
+  it('counts what is prepared while a rank waits as time for data, not as waiting', async () => {
+    let now = 0;
+    const plain = new BatchLoader({ plan, split: split(TRAIN), inputShape: SHAPE, augment: null });
+    const loader = {
+      load: plain.load.bind(plain),
+      prepare: () => (now += 2) > 0,
+      close: plain.close.bind(plain),
+    };
+    const [alone] = exchanges(1);
+    // Waits for 5 seconds, in 4 of which two samples are prepared.
+    const collective = alone && {
+      ...alone,
+      allReduce: async (meanwhile?: () => boolean) => {
+        meanwhile?.();
+        meanwhile?.();
+        now++;
+        return { ...(await alone.allReduce()), waitSeconds: 5, reduceSeconds: 1 };
+      },
+    };
+    const [outcome] = await trainAll(1, () => ({
+      steps: 1,
+      loader,
+      clock: () => now,
+      ...(collective && { collective }),
+    }));
+    expect(outcome?.reports[0]).toMatchObject({ seconds: 5, phases: { data: 4, wait: 1, allreduce: 1 } });
+  });
+
   it('divides a short batch by its own number of samples', async () => {
     // Two samples in all, x = 0 and x = 1: errors 0.25 and 0.5 * 1 + 0.25 - 1 = -0.25.
     const short = { ...plan, samples: 2 };

@@ -27,6 +27,8 @@ export interface Place {
 /** Where the training loop gets its samples from. */
 export interface Loader {
   load(place: Place): LoadedMicrobatch | Promise<LoadedMicrobatch>;
+  /** Where there are no threads for it: prepares a sample of what is needed next; false when there is nothing to be prepared for now. */
+  prepare?(): boolean;
   close(): Promise<void>;
 }
 
@@ -38,15 +40,28 @@ export interface SampleSource {
   readonly augment: Augmentation | null;
 }
 
-/** Room for one microbatch of `plan`: float32 inputs, int32 labels. */
+/** For one microbatch: float32 inputs, int32 labels. */
 export interface Room {
   readonly inputs: Float32Array;
   readonly labels: Int32Array;
 }
 
+/** Makes zeros to read into: where the engine would copy plain ones, others. */
+export type MakeFloats = (floats: number) => Float32Array;
+
 /** Samples of the largest microbatch. */
 export function largestMicrobatch(plan: BatchPlan): number {
   return Math.ceil(plan.globalBatch / plan.microbatches);
+}
+
+/** Room for one microbatch of `plan`. */
+export function roomFor(
+  plan: BatchPlan,
+  sampleFloats: number,
+  make: MakeFloats = (floats) => new Float32Array(floats),
+): Room {
+  const most = largestMicrobatch(plan);
+  return { inputs: make(most * sampleFloats), labels: new Int32Array(most) };
 }
 
 /** The part of a room that a microbatch of `size` samples fills. */
@@ -97,11 +112,9 @@ export class BatchLoader implements Loader {
   private readonly reader: SampleReader;
   private readonly room: Room;
 
-  /** @param make makes zeros to read into: where the engine would copy plain ones, others */
-  constructor(source: SampleSource, make = (floats: number): Float32Array => new Float32Array(floats)) {
+  constructor(source: SampleSource, make?: MakeFloats) {
     this.reader = new SampleReader(source);
-    const most = largestMicrobatch(source.plan);
-    this.room = { inputs: make(most * this.reader.sampleFloats), labels: new Int32Array(most) };
+    this.room = roomFor(source.plan, this.reader.sampleFloats, make);
   }
 
   load(place: Place): LoadedMicrobatch {

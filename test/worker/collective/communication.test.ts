@@ -175,6 +175,28 @@ describe.each([
     await Promise.all(failing);
   });
 
+  it.each([SHM, TCP])('who waits for a peer that computes does other work, until there is none: %o', async (ways) => {
+    const { ranks } = await mesh({ worldSize: 2, microbatches: 2, length: 100, threaded, ways });
+    const [first, second] = ranks as [OpenCollective, OpenCollective];
+    const vectors = [spreadFloats(100, 1), spreadFloats(100, 2)];
+    (await first.slot(0)).set(vectors[0] ?? []);
+    for (const bucket of first.buckets.keys()) first.ready(bucket);
+    let pieces = 0;
+    let isDone: () => void = () => {};
+    const done = new Promise<void>((resolve) => {
+      isDone = resolve;
+    });
+    const summing = first.allReduce(() => {
+      if (++pieces === 5) isDone();
+      return pieces < 5;
+    });
+    // The peer computes until the other work is done.
+    await done;
+    const sums = [await stepOf(second, vectors, 100), (await summing).sum];
+    expect(pieces).toBe(5);
+    for (const sum of sums) expect([...sum]).toEqual([...(canonicalSum(vectors) ?? [])]);
+  });
+
   it('a peer that sends what is not its own is dropped by name', async () => {
     const alone = await startCommunication({ host: '127.0.0.1', token: TOKEN, run: RUN, threaded });
     opened.push(alone);

@@ -87,13 +87,18 @@ export function inPlace(
     exchange.sleep(false);
   };
 
-  /** Waits, moving what can be moved, while `isMissing()`. */
-  const workWhile = async (isMissing: () => boolean): Promise<void> => {
+  /** Waits, moving what can be moved, while `isMissing()`; while peers compute, with other work meanwhile. */
+  const workWhile = async (isMissing: () => boolean, meanwhile?: () => boolean): Promise<void> => {
     let movedAt = performance.now();
+    let isMore = meanwhile !== undefined;
     while (isMissing()) {
       if (failure !== null) throw failure;
       if (exchange.poll()) movedAt = performance.now();
-      else if (exchange.hasPolledLinks && performance.now() - movedAt < lookMs()) await nextTurn();
+      else if (isMore && !exchange.everyoneHeard) {
+        isMore = meanwhile?.() ?? false;
+        // What comes from sockets, and from the coordinator, is heard between two turns.
+        await nextTurn();
+      } else if (exchange.hasPolledLinks && performance.now() - movedAt < lookMs()) await nextTurn();
       else {
         await stirred();
         movedAt = performance.now();
@@ -113,8 +118,8 @@ export function inPlace(
     exchange.poll();
   };
   /** The step's figures, once it is done; ends it. */
-  const finish = async (startedAt: number): Promise<AllReduceTiming> => {
-    await workWhile(() => figures === null);
+  const finish = async (startedAt: number, meanwhile?: () => boolean): Promise<AllReduceTiming> => {
+    await workWhile(() => figures === null, meanwhile);
     if (figures === null) throw new Error('a step that is done has figures');
     sumAt = null;
     return meter.timing(figures, (performance.now() - startedAt) / 1000);
@@ -131,12 +136,12 @@ export function inPlace(
       begin();
       for (const bucket of buckets.keys()) exchange.offer(index, bucket, null);
     },
-    allReduce: async () => {
+    allReduce: async (meanwhile) => {
       const startedAt = performance.now();
       // Once a step at least the process listens to others than its peers.
       await nextTurn();
       const sum = memory.floats(sumAt ?? 0, length);
-      return { ...(await finish(startedAt)), sum };
+      return { ...(await finish(startedAt, meanwhile)), sum };
     },
     allReduceCopied: async (index, vector, out) => {
       const startedAt = performance.now();

@@ -218,13 +218,16 @@ function withThread(
     return vectors[slot] ?? new Float32Array(0);
   };
   const ready = (bucket: number): void => command(OFFER, microbatch, buckets.length - 1 - bucket, slot);
-  const allReduce = async (): Promise<AllReduced> => {
+  const allReduce = async (meanwhile?: () => boolean): Promise<AllReduced> => {
     const startedAt = performance.now();
     // Once a step at least the process listens to others than its peers.
     await nextTurn();
+    let isMore = meanwhile !== undefined;
     while (control.stepsDone === stepsDone) {
       await checkFailure();
-      control.waitForStep(stepsDone, WAIT_SLICE_MS);
+      const sliceEnd = performance.now() + WAIT_SLICE_MS;
+      while (isMore && control.stepsDone === stepsDone && performance.now() < sliceEnd) isMore = meanwhile?.() ?? false;
+      if (!isMore) control.waitForStep(stepsDone, WAIT_SLICE_MS);
       if (control.stepsDone === stepsDone) await nextTurn();
     }
     const sum = vectors[(plan.firstStep + stepsDone) & 1] ?? new Float32Array(0);
