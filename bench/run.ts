@@ -27,6 +27,8 @@ export interface BenchOptions {
   readonly microbatches: number | undefined;
   /** How long each schedule of kills lasts. */
   readonly minutes: number | undefined;
+  /** Seconds between kills: this schedule alone. */
+  readonly every: number | undefined;
 }
 
 const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>>> = {
@@ -65,6 +67,7 @@ export async function runBench(args: readonly string[]): Promise<number> {
       repeats: { type: 'string' },
       microbatches: { type: 'string' },
       minutes: { type: 'string' },
+      every: { type: 'string' },
     },
   });
   const [name = ''] = positionals;
@@ -79,6 +82,7 @@ export async function runBench(args: readonly string[]): Promise<number> {
     repeats: count('--repeats', values.repeats),
     microbatches: count('--microbatches', values.microbatches),
     minutes: count('--minutes', values.minutes),
+    every: count('--every', values.every),
   });
   process.stdout.write(`${tableOf(rows)}\n`);
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, null, 2)}\n`);
