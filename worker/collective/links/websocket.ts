@@ -413,7 +413,7 @@ function readFast(socket: Duplex, intake: Intake): Duplex {
 }
 
 /** Node's name for what a socket reads and writes through. */
-const HANDLE = '_handle';
+export const HANDLE = '_handle';
 
 /** Takes the handle away from a socket that has nothing left to write; null when there is none to take. */
 function handleOf(socket: Socket): object | null {
