@@ -19,6 +19,12 @@ import { TrafficMeter } from './traffic.ts';
  */
 const LOOK_MS = { whileTheyCompute: 0.1, whileTheyExchange: 0.2 };
 
+/**
+ * Buckets that follow one another faster than this, as from an engine that delivers a gradient in one piece, all leave before what peers
+ * have sent is looked at: a part that is taken in after this rank's own is added from where it lies, one that comes before is stored first.
+ */
+const AT_ONCE_MS = 0.2;
+
 /** How far a vector is copied in ahead of what is here of the sum: what is under way is several buckets, and stays in the cache. */
 const COPIED_AHEAD_FLOATS = 1024 * 1024;
 
@@ -61,6 +67,7 @@ export function inPlace(
   let sumAt: number | null = null;
   let microbatch = 0;
   let slot = 0;
+  let offeredAt = Number.POSITIVE_INFINITY;
   const begin = (): void => {
     if (sumAt !== null) return;
     figures = null;
@@ -102,7 +109,9 @@ export function inPlace(
   };
   const takeSlot = (index: number): Float32Array => {
     if (failure !== null) throw failure;
-    begin();
+    if (sumAt === null) begin();
+    else exchange.poll();
+    offeredAt = Number.POSITIVE_INFINITY;
     const taken = free.pop();
     if (taken === undefined) throw new Error('there is a slot for every microbatch that is not yet added');
     [microbatch, slot] = [index, taken];
@@ -110,7 +119,9 @@ export function inPlace(
   };
   const ready = (bucket: number): void => {
     exchange.offer(microbatch, buckets.length - 1 - bucket, slot);
-    exchange.poll();
+    const now = performance.now();
+    if (now - offeredAt > AT_ONCE_MS) exchange.poll();
+    offeredAt = now;
   };
   /** The step's figures, once it is done; ends it. */
   const finish = async (startedAt: number): Promise<AllReduceTiming> => {
