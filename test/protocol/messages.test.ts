@@ -122,7 +122,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       engineMode: 'graph',
       precision: 'float32',
       transport: 'ws',
-      bucketBytes: 524_288,
+      bucketBytes: null,
       dataThreads: null,
       gradientCompression: 'none',
       checkpointEverySteps: 0,
