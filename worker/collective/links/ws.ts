@@ -18,7 +18,7 @@ import { system } from './mapping.ts';
 import { createSegment, openSegment, type Segment } from './segment.ts';
 import { SEGMENT_BYTES, shmLink } from './shm.ts';
 import { MAX_MESSAGE_BYTES, socketLink } from './socket-link.ts';
-import { WebSocketChannel } from './websocket.ts';
+import { descriptorOf, WebSocketChannel } from './websocket.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Connections that wait to be claimed by the generation that they name. */
@@ -368,10 +368,9 @@ async function connectNearby(
 
 /** A link over a unix socket: `socket` is what `channel` began with. */
 function unixLink(socket: Duplex, channel: WebSocketChannel): Link {
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- not in Node's types; where it is another, the buffer stays as it is
-  const fd = (socket as Duplex & { readonly _handle?: { readonly fd?: number } | null })._handle?.fd ?? -1;
+  const fd = descriptorOf(socket);
   try {
-    if (fd >= 0) system().growSendBuffer(fd, UNIX_BUFFER_BYTES);
+    if (fd !== null) system().growSendBuffer(fd, UNIX_BUFFER_BYTES);
   } catch {
     // Without the system's calls there is the usual buffer: slower, the same link.
   }
