@@ -167,13 +167,9 @@ export function shmLink(segment: Segment, channel: WebSocketChannel, side: 0 | 1
     }
   };
 
-  /**
-   * Takes and gives all there is; then, when nobody polls, asks to be woken again: not before, because a peer that has to wake
-   * this side for each frame spends more on that than on the frame.
-   */
+  /** Takes and gives all there is; then, when nobody polls, asks to be woken again. */
   const workOff = (): void => {
     do {
-      while (poll());
       if (isAsleep && isOpen) reader.sleep(true);
     } while (poll());
   };
