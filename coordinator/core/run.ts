@@ -111,6 +111,8 @@ export type JournalEntry =
       readonly testAccuracy: number | null;
     }
   | { readonly kind: 'checkpoint'; readonly step: number; readonly digest: string; readonly directory: string }
+  /** Steps that are done, and of which nobody is left who could say what they were like and who did them. */
+  | { readonly kind: 'unrecorded'; readonly from: number; readonly to: number }
   | { readonly kind: 'stopped'; readonly step: number; readonly because: string }
   | { readonly kind: 'finished'; readonly step: number; readonly digest: string }
   | { readonly kind: 'failed'; readonly step: number; readonly cause: RootCause };
@@ -636,6 +638,7 @@ export class Run {
     if (this.isResumedAnew)
       this.stepsLost = Math.max(0, (this.options.resumed?.step ?? 0) + this.options.stepsLost - step);
     else this.stepsLost += Math.max(0, this.stepHeld - step);
+    const isTakingOver = this.isResumedAnew;
     this.isResumedAnew = false;
     const late = this.commitWhatIsKnown(step);
     this.stepHeld = step;
@@ -650,7 +653,9 @@ export class Run {
     this.gathering = this.gatheringOf(members);
     const isKept = (this.kept?.step ?? 0) >= step;
     const evaluate = !hold && this.isEvaluated(step) && this.evaluatedStep < step;
-    const keep = !isKept && (hold || this.isKeptAfter(step));
+    // Where a coordinator finds none at all, and workers that have done steps, it takes the first chance.
+    const isWanted = isTakingOver && this.kept === null && step > 0;
+    const keep = !isKept && (hold || isWanted || this.isKeptAfter(step));
     if (this.phase !== 'stopping' && !hold) {
       this.phase = evaluate ? 'evaluating' : 'training';
       this.because = evaluate ? `evaluating after step ${step}` : because;
@@ -891,10 +896,10 @@ export class Run {
     this.early.clear();
     for (const { report, generation } of known) {
       if (report.step <= this.step || report.step > step) continue;
-      if (report.step > this.step + 1) effects.push(unreported(this.step + 1, report.step - 1));
+      if (report.step > this.step + 1) effects.push(...unreported(this.step + 1, report.step - 1));
       effects.push(...this.commit(report, generation));
     }
-    if (step > this.step) effects.push(unreported(this.step + 1, step));
+    if (step > this.step) effects.push(...unreported(this.step + 1, step));
     this.step = Math.max(this.step, step);
     return effects;
   }
@@ -1274,10 +1279,13 @@ function distinct(chunks: EvaluationReport['chunks']): EvaluationReport['chunks'
 /** Of a worker that is back, before its first report. */
 const UNKNOWN_STEP = -1;
 
-function unreported(from: number, to: number): Effect {
+function unreported(from: number, to: number): Effect[] {
   const steps = from === to ? `step ${from}` : `steps ${from} to ${to}`;
   const message = `nobody is left who could report ${steps}: done, but not among the metrics`;
-  return { kind: 'tell', event: { kind: 'warning', message } };
+  return [
+    { kind: 'tell', event: { kind: 'warning', message } },
+    { kind: 'journal', record: { kind: 'unrecorded', from, to } },
+  ];
 }
 
 function tooFew(present: number, wanted: number, because: string): string {

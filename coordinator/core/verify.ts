@@ -66,6 +66,11 @@ export function verifyRun(run: RecordedRun): RunAccount {
   const isOpen = history.end === null;
   if (run.isUnderWay) notes.push('the run is under way: this is the record up to now');
   else if (isOpen) notes.push('its last coordinator ended without a word: up to a second of its record may be missing');
+  if (history.untold.size > 0) {
+    const steps = [...history.untold];
+    const which = steps.length === 1 ? `step ${steps[0]}` : `${steps.length} steps up to ${Math.max(...steps)}`;
+    notes.push(`${which}: done, but on no record: it was lost with the coordinator and those who did them`);
+  }
   findings.push(...epochsMissing(history, isOpen, notes));
   findings.push(...metricsWrong(run, history, isOpen, notes));
   const checkpoints = run.checkpoints.filter(({ step, file }) => {
@@ -110,7 +115,10 @@ function epochsMissing(history: History, isOpen: boolean, notes: string[]): Find
     if (history.epochs.has(epoch) || mayBeDue) continue;
     const end = ends.get(epoch * perEpoch);
     // Who is lost before it has told its part, takes it along: the others are past that step.
-    if (end?.isToldAgain === true || (end !== undefined && (end.generation < lastGeneration || history.lost > 0))) {
+    if (
+      end?.isToldAgain === true ||
+      (end !== undefined && ((end.generation ?? 0) < lastGeneration || history.lost > 0))
+    ) {
       unheard++;
       continue;
     }
@@ -130,11 +138,13 @@ function metricsWrong(run: RecordedRun, history: History, isOpen: boolean, notes
   const report = findingsIn(METRICS_FILE, findings);
   let last = 0;
   for (const { line, step, samples } of run.metrics) {
+    while (history.untold.has(last + 1) && last + 1 < step) last++;
     if (step !== last + 1) report('E_RECORD_STEPS', line, `step ${step} follows step ${last}`);
     last = Math.max(last, step);
     const due = history.plan === null ? samples : samplesOfStep(history.plan, step);
     if (samples !== due) report('E_RECORD_SAMPLES', line, `step ${step} has ${samples} samples, not ${due}`);
   }
+  while (history.untold.has(last + 1)) last++;
   if (last === history.steps) return findings;
   const message = `it has ${last} steps, and journal.jsonl ${history.steps}`;
   if (isOpen) notes.push(`${METRICS_FILE}: ${message}`);

@@ -445,6 +445,20 @@ describe('a coordinator that takes the place of another', () => {
     expect(kinds(story.run.receive({ kind: 'tick' }, story.now + REJOIN_MS))).toContain('send generation to w4');
   });
 
+  it('that has no checkpoint asks for the state of those who have done steps', () => {
+    const story = taking();
+    for (const [i, w] of ['w4', 'w5'].entries()) {
+      story.say(w, back(100 + i, i, 1));
+      story.say(w, repeated(3, 1));
+      story.say(w, ready());
+    }
+    const begun = story.link(4, 1).flatMap((e) => (e.kind === 'send' && e.message.kind === 'begin' ? [e.message] : []));
+    expect(begun).toMatchObject([
+      { step: 1, keep: true },
+      { step: 1, keep: true },
+    ]);
+  });
+
   it('completes an evaluation with the parts of all who had a share in it', () => {
     const story = taking();
     for (const [i, w] of ['w4', 'w5'].entries()) {
