@@ -200,6 +200,8 @@ export class Run {
   generation: number;
   step: number;
   digest: string | null = null;
+  /** Steps done by the weights of that digest: fewer than `step` where a run stops while it does some again. */
+  digestStep: number | null = null;
   reproducible = true;
   workersLost = 0;
   stepsLost: number;
@@ -257,6 +259,7 @@ export class Run {
   private heldState: ReplicaState | null = null;
   private evaluatedStep: number;
   private writing = 0;
+  private isCheckpointFailing = false;
   private ended = false;
 
   constructor(options: RunOptions) {
@@ -296,6 +299,7 @@ export class Run {
         return this.standAside(ownFailure({ ...input, code: 'E_FENCED', message: input.because }));
       case 'checkpoint-written': {
         this.writing--;
+        this.isCheckpointFailing = false;
         this.checkpointStep = input.step;
         const effects: Effect[] = [
           {
@@ -309,18 +313,15 @@ export class Run {
         ];
         return [...effects, ...this.endWhenComplete()];
       }
-      case 'checkpoint-failed':
+      case 'checkpoint-failed': {
         this.writing--;
-        return [
-          {
-            kind: 'tell',
-            event: {
-              kind: 'warning',
-              message: `the checkpoint after step ${input.step} could not be written: ${input.because}; training goes on`,
-            },
-          },
-          ...this.endWhenComplete(),
-        ];
+        // Once until one is written again; and of the last one, which is not tried another time.
+        const isTold = this.isCheckpointFailing && input.step < this.options.config.steps;
+        this.isCheckpointFailing = true;
+        const message = `the checkpoint after step ${input.step} could not be written: ${input.because}; training goes on`;
+        const told: Effect[] = isTold ? [] : [{ kind: 'tell', event: { kind: 'warning', message } }];
+        return [...told, ...this.endWhenComplete()];
+      }
       case 'tick':
         return this.tick(nowMs);
     }
@@ -1026,6 +1027,7 @@ export class Run {
     // After a loss steps may be done again whose state is kept already.
     if (state === null || state.step <= (this.kept?.step ?? -1)) return [];
     this.digest = state.digest;
+    this.digestStep = state.step;
     this.kept = state;
     this.heldState = state;
     this.trust(0);
@@ -1058,6 +1060,7 @@ export class Run {
       return this.compareWeights(because, nowMs);
     }
     this.digest = message.digest;
+    this.digestStep = message.step;
     return this.endWhenComplete();
   }
 

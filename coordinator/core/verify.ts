@@ -26,6 +26,8 @@ export interface RecordedRun {
     readonly state: string;
     readonly steps: number;
     readonly digest: string | null;
+    /** Of the weights of that digest; without it, `steps`. */
+    readonly digestStep?: number | null | undefined;
     readonly finalLoss: number | null;
     readonly reproducible: boolean;
   } | null;
@@ -190,7 +192,7 @@ function reportWrong(
   if (report.state !== state) tell('E_RECORD_STEPS', null, `it says "${report.state}", and the journal "${state}"`);
   if (report.steps !== history.steps)
     tell('E_RECORD_STEPS', null, `it has ${report.steps} steps, and the journal ${history.steps}`);
-  const digest = known.get(history.steps);
+  const digest = known.get(report.digestStep ?? history.steps);
   // One that failed, or was stopped before its first step, has none, or that of an earlier step.
   const hasDigest = history.end === 'finished' || (history.end === 'stopped' && report.digest !== null);
   if (hasDigest && digest !== undefined && report.digest !== digest.digest)

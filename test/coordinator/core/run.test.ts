@@ -853,6 +853,18 @@ describe('ending', () => {
     expect(kinds(effects)).toEqual(['tell warning', 'journal', 'send dismissed to w0', 'send dismissed to w1', 'end']);
   });
 
+  it('tells of a checkpoint that fails once, until one is written again', () => {
+    const story = new Story().begun();
+    const fail = (step: number): string[] =>
+      kinds(story.run.receive({ kind: 'checkpoint-failed', step, because: 'no space left' }, story.now));
+    expect([fail(1), fail(2)]).toEqual([['tell warning'], []]);
+    const written = { step: 3, digest: DIGEST_A, directory: 'checkpoints/step-3', seconds: 1 };
+    story.run.receive({ kind: 'checkpoint-written', ...written }, story.now);
+    expect([fail(4), fail(5)]).toEqual([['tell warning'], []]);
+    // The last one is not tried again.
+    expect(fail(6)).toEqual(['tell warning']);
+  });
+
   it('asks every member to stop once, and ends as stopped at the step that they agreed on', () => {
     const story = new Story().begun();
     story.steps(1, 1);

@@ -114,6 +114,17 @@ describe('a whole record', () => {
     expect(found(recorded({ records: beyond.toSpliced(6, 1), metrics }))).toContain('E_RECORD_STEPS journal.jsonl:10');
   });
 
+  it('that says which step’s weights it ended with is held to those: a run may stop while it does steps again', () => {
+    const records = [...JOURNAL.slice(0, 6), commits(1, 4, 4), { kind: 'stopped', step: 4 } as RecordedEntry];
+    const metrics = recorded().metrics.slice(0, 4);
+    const [first] = recorded().checkpoints;
+    const stopped = { records, metrics, checkpoints: first === undefined ? [] : [first], modelDigest: digest(3) };
+    const report = { state: 'stopped', steps: 4, finalLoss: 3 / 8, reproducible: true };
+    expect(found(recorded({ ...stopped, report: { ...report, digest: digest(3), digestStep: 3 } }))).toEqual([]);
+    const wrong = found(recorded({ ...stopped, report: { ...report, digest: digest(4), digestStep: 3 } }));
+    expect(wrong).toEqual(['E_RECORD_DIGEST report.json']);
+  });
+
   it('of a run that was killed is whole as far as it goes: what a second may have lost is a note', () => {
     const killed = recorded({ records: JOURNAL.slice(0, 7), report: null, modelDigest: null, checkpoints: [] });
     const account = verifyRun({ ...killed, metrics: killed.metrics.slice(0, 3) });
