@@ -46,6 +46,7 @@ export { placeText, type Finding } from './core/finding.ts';
 export { verifyRun, type RecordedRun, type RunAccount } from './core/verify.ts';
 export { readRun } from './record/read-run.ts';
 export { latestCheckpoint, latestCheckpointBefore, type Checkpoint } from './record/checkpoint.ts';
+export { keptRunOf, restoreRunDirectory, type KeptRun } from './nats/restore.ts';
 export { configOf } from './record/journal.ts';
 export { lastStepOf } from './record/metrics-log.ts';
 export { holdsRun, latestRun, openRunDirectory, type RunDirectory } from './record/run-directory.ts';
@@ -218,7 +219,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const kept =
     nats === null
       ? null
-      : await openNatsRecord(nats, config.run, (message) => options.onEvent({ kind: 'warning', message }));
+      : await openNatsRecord(
+          nats,
+          config.run,
+          { term: runDirectory.term, host: hostname(), pid: process.pid },
+          (message) => options.onEvent({ kind: 'warning', message }),
+        );
   const connections = new Map<string, ControlConnection>();
   let finalState: ReplicaState | null = null;
   let writes: Promise<unknown> = Promise.resolve();
@@ -232,7 +238,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   });
 
   const commits = new CommitLog();
-  const fence = new Fence(() => runDirectory.successor());
+  const fence = new Fence(() => runDirectory.successor() ?? kept?.record?.successor() ?? null);
   let isAside = false;
   /** True when another coordinator has the run, and from then on. */
   const isReplaced = (look: 'now' | 'whenDue'): boolean => {
@@ -511,7 +517,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const message = `the NATS server keeps no copy of the record: ${kept.because}; journal.jsonl is the only one`;
     tell({ kind: 'warning', message });
   }
-  const ahead = resume === null || !kept?.record ? null : aheadOf(resume.checkpoint?.step ?? 0, kept.record.before);
+  const isRestored = before.some((one) => one.kind === 'run' && one.restoredFrom !== undefined);
+  const ahead =
+    resume === null || !kept?.record || isRestored ? null : aheadOf(resume.checkpoint?.step ?? 0, kept.record.before);
   if (ahead !== null) tell({ kind: 'warning', message: ahead });
   if (jobChangedFrom !== null) {
     const message = `the job is not the one that the checkpoint was made by (--allow-changed-job): from step ${(resume?.checkpoint?.step ?? 0) + 1} on the changed one is trained, and the run is not reproducible`;

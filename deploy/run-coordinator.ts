@@ -7,16 +7,19 @@ import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import type { SendHandle } from 'node:child_process';
 import { once } from 'node:events';
 import { availableParallelism, hostname, networkInterfaces } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import {
   holdsRun,
   configOf,
   lastStepOf,
   latestCheckpoint,
   latestRun,
+  keptRunOf,
   openRunDirectory,
+  restoreRunDirectory,
   startCoordinator,
   type Checkpoint,
+  type KeptRun,
   type RunDirectory,
 } from '../coordinator/main.ts';
 import type { JobDefinition } from '../jobs/contract.ts';
@@ -76,19 +79,40 @@ export async function runCoordinatorCommand(options: TrainOptions): Promise<numb
   const job = await loadJob(options.job);
   const path = runDirectoryOf(flags, job.definition);
   const isNew = !existsSync(path);
+  const restored = flags.resume && !holdsRun(path) ? await restore(flags, path) : null;
   const isTakeover = process.env[TAKEOVER] !== undefined;
   const hung = flags.resume && !isTakeover ? await hungHolderOf(path) : null;
-  const runDirectory = openRunDirectory(path, flags.resume, ({ pid, host }) =>
-    host === hostname() ? pid === (isTakeover ? Number(process.env[TAKEOVER]) : hung?.pid) : host === hung?.host,
+  const runDirectory = openRunDirectory(
+    path,
+    flags.resume,
+    ({ pid, host }) =>
+      host === hostname() ? pid === (isTakeover ? Number(process.env[TAKEOVER]) : hung?.pid) : host === hung?.host,
+    restored?.term,
   );
   if (!isTakeover) endHung(runDirectory);
   try {
-    return await coordinate(options, job, runDirectory);
+    return await coordinate(options, job, runDirectory, restored);
   } finally {
     await runDirectory.release();
     // A run that could not even begin leaves nothing behind.
     if (isNew && !holdsRun(runDirectory.path)) rmSync(runDirectory.path, { recursive: true, force: true });
   }
+}
+
+/** The beginning of a run directory in the place of one that is lost; null: no server keeps anything of it. */
+async function restore(flags: TrainFlags, path: string): Promise<KeptRun | null> {
+  const server = natsServerOf(flags);
+  const run = basename(resolve(path));
+  const kept = server === null ? null : await keptRunOf(server, run);
+  if (kept === null) return null;
+  // Workers give up at a coordinator that does not know it.
+  if (flags.tokenFile === undefined) {
+    throw new LockstepError('E_USAGE', `the run ${run} is kept at the NATS server, but not the token of its workers`, {
+      remedy: 'Give --token-file a copy of the one that they have.',
+    });
+  }
+  await restoreRunDirectory(path, kept);
+  return kept;
 }
 
 /** It is fenced off; here it can also be made to leave its port to this one. Where that is not allowed, the fence is what there is. */
@@ -128,6 +152,7 @@ async function coordinate(
   options: TrainOptions,
   job: { readonly definition: JobDefinition; readonly reference: JobReference },
   runDirectory: RunDirectory,
+  restored: KeptRun | null,
 ): Promise<number> {
   const { flags } = options;
   const { definition } = job;
@@ -164,6 +189,9 @@ async function coordinate(
     settingsOf(options, config, definition, workers, runDirectory.path, choice),
   );
   const warnings = [
+    ...(restored === null
+      ? []
+      : [`there is no run in ${runDirectory.path}: its record is taken from ${restored.bucket} of the NATS server`]),
     ...(resume?.damaged ?? []).map((message) => `${message}; the one before it is used`),
     ...exposures(flags, tokenFile),
   ];

@@ -111,6 +111,8 @@ export type JournalEntry =
       readonly testAccuracy: number | null;
     }
   | { readonly kind: 'checkpoint'; readonly step: number; readonly digest: string; readonly directory: string }
+  /** Steps that are done, and of which nobody is left who could say what they were like and who did them. */
+  | { readonly kind: 'unrecorded'; readonly from: number; readonly to: number }
   | { readonly kind: 'stopped'; readonly step: number; readonly because: string }
   | { readonly kind: 'finished'; readonly step: number; readonly digest: string }
   | { readonly kind: 'failed'; readonly step: number; readonly cause: RootCause };
@@ -198,6 +200,8 @@ export class Run {
   generation: number;
   step: number;
   digest: string | null = null;
+  /** Steps done by the weights of that digest: fewer than `step` where a run stops while it does some again. */
+  digestStep: number | null = null;
   reproducible = true;
   workersLost = 0;
   stepsLost: number;
@@ -255,6 +259,7 @@ export class Run {
   private heldState: ReplicaState | null = null;
   private evaluatedStep: number;
   private writing = 0;
+  private isCheckpointFailing = false;
   private ended = false;
 
   constructor(options: RunOptions) {
@@ -294,6 +299,7 @@ export class Run {
         return this.standAside(ownFailure({ ...input, code: 'E_FENCED', message: input.because }));
       case 'checkpoint-written': {
         this.writing--;
+        this.isCheckpointFailing = false;
         this.checkpointStep = input.step;
         const effects: Effect[] = [
           {
@@ -307,18 +313,15 @@ export class Run {
         ];
         return [...effects, ...this.endWhenComplete()];
       }
-      case 'checkpoint-failed':
+      case 'checkpoint-failed': {
         this.writing--;
-        return [
-          {
-            kind: 'tell',
-            event: {
-              kind: 'warning',
-              message: `the checkpoint after step ${input.step} could not be written: ${input.because}; training goes on`,
-            },
-          },
-          ...this.endWhenComplete(),
-        ];
+        // Once until one is written again; and of the last one, which is not tried another time.
+        const isTold = this.isCheckpointFailing && input.step < this.options.config.steps;
+        this.isCheckpointFailing = true;
+        const message = `the checkpoint after step ${input.step} could not be written: ${input.because}; training goes on`;
+        const told: Effect[] = isTold ? [] : [{ kind: 'tell', event: { kind: 'warning', message } }];
+        return [...told, ...this.endWhenComplete()];
+      }
       case 'tick':
         return this.tick(nowMs);
     }
@@ -636,6 +639,7 @@ export class Run {
     if (this.isResumedAnew)
       this.stepsLost = Math.max(0, (this.options.resumed?.step ?? 0) + this.options.stepsLost - step);
     else this.stepsLost += Math.max(0, this.stepHeld - step);
+    const isTakingOver = this.isResumedAnew;
     this.isResumedAnew = false;
     const late = this.commitWhatIsKnown(step);
     this.stepHeld = step;
@@ -650,7 +654,9 @@ export class Run {
     this.gathering = this.gatheringOf(members);
     const isKept = (this.kept?.step ?? 0) >= step;
     const evaluate = !hold && this.isEvaluated(step) && this.evaluatedStep < step;
-    const keep = !isKept && (hold || this.isKeptAfter(step));
+    // Where a coordinator finds none at all, and workers that have done steps, it takes the first chance.
+    const isWanted = isTakingOver && this.kept === null && step > 0;
+    const keep = !isKept && (hold || isWanted || this.isKeptAfter(step));
     if (this.phase !== 'stopping' && !hold) {
       this.phase = evaluate ? 'evaluating' : 'training';
       this.because = evaluate ? `evaluating after step ${step}` : because;
@@ -891,10 +897,10 @@ export class Run {
     this.early.clear();
     for (const { report, generation } of known) {
       if (report.step <= this.step || report.step > step) continue;
-      if (report.step > this.step + 1) effects.push(unreported(this.step + 1, report.step - 1));
+      if (report.step > this.step + 1) effects.push(...unreported(this.step + 1, report.step - 1));
       effects.push(...this.commit(report, generation));
     }
-    if (step > this.step) effects.push(unreported(this.step + 1, step));
+    if (step > this.step) effects.push(...unreported(this.step + 1, step));
     this.step = Math.max(this.step, step);
     return effects;
   }
@@ -1021,6 +1027,7 @@ export class Run {
     // After a loss steps may be done again whose state is kept already.
     if (state === null || state.step <= (this.kept?.step ?? -1)) return [];
     this.digest = state.digest;
+    this.digestStep = state.step;
     this.kept = state;
     this.heldState = state;
     this.trust(0);
@@ -1053,6 +1060,7 @@ export class Run {
       return this.compareWeights(because, nowMs);
     }
     this.digest = message.digest;
+    this.digestStep = message.step;
     return this.endWhenComplete();
   }
 
@@ -1274,10 +1282,13 @@ function distinct(chunks: EvaluationReport['chunks']): EvaluationReport['chunks'
 /** Of a worker that is back, before its first report. */
 const UNKNOWN_STEP = -1;
 
-function unreported(from: number, to: number): Effect {
+function unreported(from: number, to: number): Effect[] {
   const steps = from === to ? `step ${from}` : `steps ${from} to ${to}`;
   const message = `nobody is left who could report ${steps}: done, but not among the metrics`;
-  return { kind: 'tell', event: { kind: 'warning', message } };
+  return [
+    { kind: 'tell', event: { kind: 'warning', message } },
+    { kind: 'journal', record: { kind: 'unrecorded', from, to } },
+  ];
 }
 
 function tooFew(present: number, wanted: number, because: string): string {

@@ -72,12 +72,13 @@ function cannotWrite(path: string, cause: unknown): LockstepError {
 
 /**
  * Opens a directory for a run: a new one or one without a run, or with `resume` one that holds a run.
- * `isHung` says that a holder which lives does not answer: it is fenced off. Throws E_RUN_DIR_IN_USE, E_RUN_DIR_NOT_EMPTY, E_RUN_NOT_FOUND or E_USAGE (it can't be written); nothing in it is touched then.
+ * `isHung` says that a holder which lives does not answer: it is fenced off. `termBefore`: of a coordinator that had another directory. Throws E_RUN_DIR_IN_USE, E_RUN_DIR_NOT_EMPTY, E_RUN_NOT_FOUND or E_USAGE (it can't be written); nothing in it is touched then.
  */
 export function openRunDirectory(
   directory: string,
   resume: boolean,
   isHung: (holder: Holder) => boolean = () => false,
+  termBefore = 0,
 ): RunDirectory {
   const path = resolve(directory);
   const refuseUnfit = (): void => {
@@ -123,7 +124,7 @@ export function openRunDirectory(
     // Another coordinator may have come and gone between the first look and the lock.
     refuseUnfit();
     // Before anything is read: what an older coordinator writes after this it acts upon no more.
-    term = claimTerm(path, { pid: process.pid, host: hostname() });
+    term = claimTerm(path, { pid: process.pid, host: hostname() }, termBefore);
     rmSync(join(path, 'endpoint.json'), { force: true });
     mkdirSync(logDirectory, { recursive: true });
     notices.push(...tidyCheckpoints(path));

@@ -1,7 +1,8 @@
 // Nothing stops it: real processes, the tutorial's CNN, SIGKILL and SIGSTOP at any moment. Every run ends with the weights of the
 // undisturbed one, and no step is lost.
 
-import { mkdirSync, readdirSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { lockstep, processesNaming, reportIn, Scratch } from '../e2e/lockstep.ts';
@@ -97,7 +98,7 @@ describe('workers', () => {
 
 describe('the coordinator', () => {
   it('killed while it gathers, while it trains, together with a worker; stopped, replaced, and waking to find itself fenced off', async () => {
-    const cluster = await train('coordinator', '--workers', '2');
+    const cluster = await train('coordinator', '--workers', '2', '--restart-limit', '9');
     const gathering = await cluster.until('it listens', () => true);
     process.kill(gathering.coordinator.pid, 'SIGKILL');
     const first = await cluster.members(2);
@@ -174,16 +175,32 @@ describe('over NATS', () => {
 });
 
 describe('a worker from elsewhere', () => {
-  it('joins in mid-epoch', async () => {
-    const cluster = new Cluster(scratch.dir('joined'), ['coordinator', ...JOB, '--workers', '1']);
-    const [, line = ''] = await cluster.run.wrote(/npx lockstep (worker --coordinator \S+ --token-file \S+ --job \S+)/);
-    await cluster.listening();
-    const first = lockstep(line.split(' '));
-    await cluster.step(40);
-    const second = lockstep(line.split(' '));
-    await cluster.members(2);
-    expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
-    expect(await survived(cluster)).toMatchObject({ workersLost: 0, workersStarted: 2, generations: 2 });
+  it('joins in mid-epoch; then the coordinator is lost with its disk, and another one goes on with what NATS keeps', async () => {
+    const server = await startNatsServer('--jetstream');
+    try {
+      const over = ['--transport', 'nats', '--nats-url', server.url];
+      const lost = new Cluster(scratch.dir('joined'), ['coordinator', ...JOB, '--workers', '1', ...over]);
+      const [, line = ''] = await lost.run.wrote(/npx lockstep (worker --coordinator \S+ --token-file \S+ --job \S+)/);
+      await lost.listening();
+      const token = scratch.dir('token');
+      copyFileSync(join(lost.directory, 'token'), token);
+      const args = line.replace(/--token-file \S+/, `--token-file ${token}`).split(' ');
+      const first = lockstep(args);
+      await lost.step(40);
+      const second = lockstep(args);
+      await lost.members(2);
+      lost.run.child.kill('SIGKILL');
+      await lost.run.ended;
+      rmSync(lost.directory, { recursive: true });
+      const elsewhere = scratch.dir('elsewhere/joined');
+      const again = ['coordinator', 'cifar10-cnn', '--resume', '--workers', '2', '--token-file', token, ...over];
+      const cluster = new Cluster(elsewhere, again);
+      expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
+      expect(await survived(cluster)).toMatchObject({ workersLost: 0, workersStarted: 2 });
+      expect((await lockstep(['verify', elsewhere]).ended).stderr).toBe('');
+    } finally {
+      await server.kill();
+    }
   });
 });
 

@@ -445,6 +445,20 @@ describe('a coordinator that takes the place of another', () => {
     expect(kinds(story.run.receive({ kind: 'tick' }, story.now + REJOIN_MS))).toContain('send generation to w4');
   });
 
+  it('that has no checkpoint asks for the state of those who have done steps', () => {
+    const story = taking();
+    for (const [i, w] of ['w4', 'w5'].entries()) {
+      story.say(w, back(100 + i, i, 1));
+      story.say(w, repeated(3, 1));
+      story.say(w, ready());
+    }
+    const begun = story.link(4, 1).flatMap((e) => (e.kind === 'send' && e.message.kind === 'begin' ? [e.message] : []));
+    expect(begun).toMatchObject([
+      { step: 1, keep: true },
+      { step: 1, keep: true },
+    ]);
+  });
+
   it('completes an evaluation with the parts of all who had a share in it', () => {
     const story = taking();
     for (const [i, w] of ['w4', 'w5'].entries()) {
@@ -837,6 +851,18 @@ describe('ending', () => {
     story.say('w1', finished(1));
     const effects = story.run.receive({ kind: 'checkpoint-failed', step: 1, because: 'no space left' }, story.now);
     expect(kinds(effects)).toEqual(['tell warning', 'journal', 'send dismissed to w0', 'send dismissed to w1', 'end']);
+  });
+
+  it('tells of a checkpoint that fails once, until one is written again', () => {
+    const story = new Story().begun();
+    const fail = (step: number): string[] =>
+      kinds(story.run.receive({ kind: 'checkpoint-failed', step, because: 'no space left' }, story.now));
+    expect([fail(1), fail(2)]).toEqual([['tell warning'], []]);
+    const written = { step: 3, digest: DIGEST_A, directory: 'checkpoints/step-3', seconds: 1 };
+    story.run.receive({ kind: 'checkpoint-written', ...written }, story.now);
+    expect([fail(4), fail(5)]).toEqual([['tell warning'], []]);
+    // The last one is not tried again.
+    expect(fail(6)).toEqual(['tell warning']);
   });
 
   it('asks every member to stop once, and ends as stopped at the step that they agreed on', () => {
