@@ -92,6 +92,8 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
       );
     case 'evaluate':
       return (await import('./evaluate.ts')).evaluate(command.run);
+    case 'report':
+      return (await import('./report.ts')).report(command.run, command.output ?? null);
     case 'verify':
       return (await import('./verify.ts')).verify(command.run, command.replay ?? null);
     case 'doctor':

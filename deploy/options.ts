@@ -66,6 +66,7 @@ export type ParsedCommand =
   | { readonly kind: 'status'; readonly url: string | undefined; readonly tlsCa: string | undefined }
   | { readonly kind: 'doctor'; readonly natsUrl: NatsServer | undefined }
   | { readonly kind: 'evaluate'; readonly run: string }
+  | { readonly kind: 'report'; readonly run: string; readonly output: string | undefined }
   | { readonly kind: 'verify'; readonly run: string; readonly replay: number | undefined }
   | { readonly kind: 'setup'; readonly engine: string; readonly job: string }
   | { readonly kind: 'test' | 'bench'; readonly args: readonly string[] }
@@ -180,6 +181,8 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
       };
     case 'evaluate':
       return { kind: command, run: first };
+    case 'report':
+      return { kind: command, run: first, output: text('--output <file>') };
     case 'verify':
       return { kind: command, run: first, replay: optional(valueOf('--replay <step>', given, env), wholeNumber(1)) };
     case 'doctor':

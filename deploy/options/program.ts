@@ -48,6 +48,9 @@ Examples:
 const VERIFY = `Replays a run's record: every sample of every epoch used exactly once, steps consecutive, no generation's number
 used twice, digests consistent, every checkpoint whole. Changes nothing; of a run that is under way it reads what there is.`;
 
+const REPORT = `Writes a run as one HTML file to hand to a colleague: curves, epochs, where the time went, who took part, the configuration
+and environment, the digest. It has no script, asks nothing of any host, and is printed well. Of a run that is under way it shows what there is.`;
+
 const VERIFY_EXAMPLES = `
 Examples:
   npx lockstep verify runs/cifar10-cnn-20261126-170000
@@ -119,6 +122,9 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
     '<run>',
     'a run directory',
   );
+  add('report', REPORT, 'a run as one HTML page')
+    .argument('<run>', 'a run directory')
+    .option('--output <file>', 'where to (default: report.html in the run directory)');
   add('verify', VERIFY, "whether a run's record holds together")
     .argument('<run>', 'a run directory')
     .option('--replay <step>', 'compute this step again, from the checkpoint before it, and compare its bits')

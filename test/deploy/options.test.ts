@@ -474,7 +474,7 @@ describe('the other commands', () => {
     });
   });
 
-  test('status, evaluate, verify, doctor, setup', () => {
+  test('status, evaluate, report, verify, doctor, setup', () => {
     expect(parse('status')).toEqual({ kind: 'status', url: undefined, tlsCa: undefined });
     expect(parse('status https://127.0.0.1:29400 --tls-ca a')).toEqual({
       kind: 'status',
@@ -482,6 +482,8 @@ describe('the other commands', () => {
       tlsCa: 'a',
     });
     expect(parse('evaluate runs/x')).toEqual({ kind: 'evaluate', run: 'runs/x' });
+    expect(parse('report runs/x')).toEqual({ kind: 'report', run: 'runs/x' });
+    expect(parse('report runs/x --output a.html')).toEqual({ kind: 'report', run: 'runs/x', output: 'a.html' });
     expect(parse('verify runs/x')).toEqual({ kind: 'verify', run: 'runs/x' });
     expect(parse('verify runs/x --replay 12')).toEqual({ kind: 'verify', run: 'runs/x', replay: 12 });
     expect(() => parse('verify runs/x --replay 0')).toThrow('--replay 0: it must be a whole number of at least 1');
