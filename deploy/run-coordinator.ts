@@ -32,6 +32,7 @@ import { dataSetDirectory } from './setup/dataset.ts';
 import { findGpus } from './setup/nvidia.ts';
 import { compressionText, type Setting } from './terminal/account.ts';
 import { createDisplay } from './terminal/display.ts';
+import { openTensorBoard } from './tensorboard/writer.ts';
 import { readTls } from './tls-files.ts';
 import { isOpenToOthers, readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
@@ -129,6 +130,16 @@ async function coordinate(
   ];
   for (const message of warnings) display.event({ kind: 'warning', message });
 
+  const board =
+    flags.tensorboard === undefined
+      ? null
+      : await openTensorBoard({
+          directory: flags.tensorboard,
+          learningRate: config.learningRate,
+          resumedFromStep: resume === null ? null : (resume.checkpoint?.step ?? 0),
+          now: () => Date.now() / 1000,
+          warn: (message) => display.event({ kind: 'warning', message }),
+        });
   const supervised = process.send !== undefined;
   const nats = natsServerOf(flags);
   const coordinator = await startCoordinator({
@@ -153,7 +164,10 @@ async function coordinate(
     dataSet: definition.data.name,
     augment: config.augment ? (definition.augment?.name ?? 'on') : 'off',
     startWorker: (localRank) => process.send?.({ kind: 'start-worker', localRank } satisfies StartWorker),
-    onEvent: (event) => display.event(event),
+    onEvent: (event) => {
+      display.event(event);
+      board?.event(event);
+    },
     onView: (view) => display.view(view),
   });
   if (!supervised && flags.logFormat === 'pretty') {
@@ -192,6 +206,7 @@ async function coordinate(
     const { outcome, cause } = await coordinator.ended;
     return supervised && cause?.code === 'E_NATS_LOST' ? NATS_LOST_EXIT : EXIT_CODES[outcome];
   } finally {
+    await board?.close();
     display.close();
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);

@@ -71,6 +71,7 @@ describe('values and where they come from', () => {
       tlsCa: undefined,
       localTransport: 'shm',
       report: undefined,
+      tensorboard: undefined,
       logLevel: 'info',
       logFormat: 'pretty',
       allowMixedEngines: false,
