@@ -32,6 +32,7 @@ import { dataSetDirectory } from './setup/dataset.ts';
 import { findGpus } from './setup/nvidia.ts';
 import { compressionText, type Setting } from './terminal/account.ts';
 import { createDisplay } from './terminal/display.ts';
+import { startTelemetry } from './telemetry.ts';
 import { openTensorBoard } from './tensorboard/writer.ts';
 import { readTls } from './tls-files.ts';
 import { isOpenToOthers, readToken } from './token.ts';
@@ -140,6 +141,7 @@ async function coordinate(
           now: () => Date.now() / 1000,
           warn: (message) => display.event({ kind: 'warning', message }),
         });
+  const telemetry = startTelemetry(config, LOCKSTEP_VERSION, Date.now);
   const supervised = process.send !== undefined;
   const nats = natsServerOf(flags);
   const coordinator = await startCoordinator({
@@ -167,6 +169,7 @@ async function coordinate(
     onEvent: (event) => {
       display.event(event);
       board?.event(event);
+      telemetry.event(event);
     },
     onView: (view) => display.view(view),
   });
@@ -207,6 +210,7 @@ async function coordinate(
     return supervised && cause?.code === 'E_NATS_LOST' ? NATS_LOST_EXIT : EXIT_CODES[outcome];
   } finally {
     await board?.close();
+    telemetry.close();
     display.close();
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
