@@ -4,7 +4,9 @@
 
 import { randomBytes } from 'node:crypto';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, networkInterfaces } from 'node:os';
+import type { SendHandle } from 'node:child_process';
+import { once } from 'node:events';
+import { availableParallelism, hostname, networkInterfaces } from 'node:os';
 import { basename, join } from 'node:path';
 import {
   holdsRun,
@@ -19,12 +21,22 @@ import {
 } from '../coordinator/main.ts';
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
+import { BEAT_EVERY_MS } from '../protocol/heartbeat.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { joinLine } from './join-line.ts';
-import { fromLauncher, NATS_LOST_EXIT, TAKEOVER, type Listening, type StartWorker } from './launch-messages.ts';
+import { hungHolderOf } from './endpoint.ts';
+import {
+  FENCED_EXIT,
+  fromLauncher,
+  NATS_LOST_EXIT,
+  TAKEOVER,
+  type Alive,
+  type Listening,
+  type StartWorker,
+} from './launch-messages.ts';
 import { joinUrl, natsServerOf } from './nats.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { isLoopback } from './options/values.ts';
@@ -41,6 +53,11 @@ import { LOCKSTEP_VERSION } from './version.ts';
 /** Where runs go when nobody says. */
 const RUNS = 'runs';
 
+/** By the cause of a failure that is none of the run's. */
+const LAUNCHER_EXITS: ReadonlyMap<string, number> = new Map([
+  ['E_NATS_LOST', NATS_LOST_EXIT],
+  ['E_FENCED', FENCED_EXIT],
+]);
 const EXIT_CODES = { done: 0, failed: 1, stopped: 130 } as const;
 
 interface Resume {
@@ -61,7 +78,12 @@ export async function runCoordinatorCommand(options: TrainOptions): Promise<numb
   const job = await loadJob(options.job);
   const path = runDirectoryOf(flags, job.definition);
   const isNew = !existsSync(path);
-  const runDirectory = openRunDirectory(path, flags.resume);
+  const isTakeover = process.env[TAKEOVER] !== undefined;
+  const hung = flags.resume && !isTakeover ? await hungHolderOf(path) : null;
+  const runDirectory = openRunDirectory(path, flags.resume, ({ pid, host }) =>
+    host === hostname() ? pid === (isTakeover ? Number(process.env[TAKEOVER]) : hung?.pid) : host === hung?.host,
+  );
+  if (!isTakeover) endHung(runDirectory);
   try {
     return await coordinate(options, job, runDirectory);
   } finally {
@@ -69,6 +91,24 @@ export async function runCoordinatorCommand(options: TrainOptions): Promise<numb
     // A run that could not even begin leaves nothing behind.
     if (isNew && !holdsRun(runDirectory.path)) rmSync(runDirectory.path, { recursive: true, force: true });
   }
+}
+
+/** It is fenced off; here it can also be made to leave its port to this one. Where that is not allowed, the fence is what there is. */
+function endHung({ hung }: RunDirectory): void {
+  for (const { pid, host } of hung) {
+    if (host !== hostname()) continue;
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error)) throw error;
+    }
+  }
+}
+
+/** What a coordinator that takes over listens on: its launcher kept it. */
+async function doorFromLauncher(): Promise<unknown> {
+  const [, door] = (await once(process, 'message')) as [unknown, unknown];
+  return door ?? null;
 }
 
 function runDirectoryOf(flags: TrainFlags, job: JobDefinition): string {
@@ -144,6 +184,7 @@ async function coordinate(
   const telemetry = startTelemetry(config, LOCKSTEP_VERSION, Date.now);
   const supervised = process.send !== undefined;
   const nats = natsServerOf(flags);
+  const door = process.env[TAKEOVER] === undefined ? null : await doorFromLauncher();
   const coordinator = await startCoordinator({
     config,
     workers,
@@ -154,6 +195,7 @@ async function coordinate(
     restartLimit: flags.restartLimit,
     stragglerLimit: flags.stragglerLimit,
     listen: flags.listen,
+    door,
     identity: tls?.identity ?? null,
     token,
     nats,
@@ -203,15 +245,23 @@ async function coordinate(
       address: coordinator.url,
       workers,
     };
-    process.send?.(listening);
+    process.send?.(listening, coordinator.door as SendHandle);
   }
+  const beats = setInterval(() => {
+    if (supervised && process.connected) process.send?.({ kind: 'alive' } satisfies Alive);
+  }, BEAT_EVERY_MS);
   try {
     const { outcome, cause } = await coordinator.ended;
-    return supervised && cause?.code === 'E_NATS_LOST' ? NATS_LOST_EXIT : EXIT_CODES[outcome];
+    if (cause?.code === 'E_FENCED' && !supervised) {
+      throw new LockstepError('E_FENCED', cause.message, { remedy: 'Nothing is to be done: the run goes on there.' });
+    }
+    const forLauncher = supervised ? LAUNCHER_EXITS.get(cause?.code ?? '') : undefined;
+    return forLauncher ?? EXIT_CODES[outcome];
   } finally {
     await board?.close();
     telemetry.close();
     display.close();
+    clearInterval(beats);
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
     if (process.connected) process.disconnect();

@@ -10,6 +10,7 @@
 
 import { placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import { LockstepError } from '../../protocol/errors.ts';
+import { BUSY_SILENCE } from '../../protocol/heartbeat.ts';
 import type { CoordinatorMessage, LinkTraffic, WorkerMessage, StepReport } from '../../protocol/messages.ts';
 import { PROTOCOL_VERSION, residualName } from '../../protocol/messages.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
@@ -48,6 +49,8 @@ export type Input =
       readonly seconds: number;
     }
   | { readonly kind: 'checkpoint-failed'; readonly step: number; readonly because: string }
+  /** Another coordinator has the run. */
+  | { readonly kind: 'fenced'; readonly host: string; readonly pid: number; readonly because: string }
   | { readonly kind: 'tick' };
 
 export type Outcome = 'done' | 'stopped' | 'failed';
@@ -76,7 +79,9 @@ export type Effect =
       readonly progress: ProgressRecord;
       readonly final: boolean;
     }
-  | { readonly kind: 'end'; readonly outcome: Outcome };
+  | { readonly kind: 'end'; readonly outcome: Outcome }
+  /** Another coordinator has the run: end without a word to the workers, and write nothing more. */
+  | { readonly kind: 'stand-aside' };
 
 /** What the record keeps; the shell adds the time. */
 export type JournalEntry =
@@ -137,6 +142,8 @@ export interface Worker {
 export interface RunOptions {
   readonly config: RunConfig;
   readonly plan: BatchPlan;
+  /** Which of the run's coordinators this is, counted from 1; see fence.ts. */
+  readonly term: number;
   /** Workers to wait for. */
   readonly workers: number;
   readonly allowMixedEngines: boolean;
@@ -161,6 +168,8 @@ export interface RunOptions {
   readonly lastGeneration: number;
   /** Workers that it lost in other processes. */
   readonly workersLost: number;
+  /** This one takes the place of one that does not answer, which its workers find out each at their own time. */
+  readonly isBeforeHung: boolean;
 }
 
 /** A failed link between two workers that both live: how long to wait for the news that one of them does not. */
@@ -223,6 +232,8 @@ export class Run {
   private ownErrors = 0;
   /** Worker processes that the launcher has running. */
   private processes: number;
+  /** Those that died before this coordinator had met them. */
+  private lostUnmet = 0;
   /** By local rank: starts anew since its last step. */
   private readonly restarts = new Map<number, number>();
   private waitingSinceMs: number | null = null;
@@ -266,7 +277,8 @@ export class Run {
 
   /** Feeds one event; returns what to do about it. `nowMs` is monotonic. */
   receive(input: Input, nowMs: number): Effect[] {
-    if (this.ended) return [];
+    // One whose run has ended may still be about to write that down.
+    if (this.ended && input.kind !== 'fenced') return [];
     switch (input.kind) {
       case 'message':
         return this.message(input.worker, input.message, nowMs);
@@ -278,6 +290,8 @@ export class Run {
         return this.stop(input.because);
       case 'coordinator-failed':
         return this.failBy(ownFailure(input));
+      case 'fenced':
+        return this.standAside(ownFailure({ ...input, code: 'E_FENCED', message: input.because }));
       case 'checkpoint-written': {
         this.writing--;
         this.checkpointStep = input.step;
@@ -356,6 +370,11 @@ export class Run {
     }
     if (this.workers.has(id))
       return [{ kind: 'disconnect', worker: id, code: 'E_PROTOCOL', because: 'a second "hello"' }];
+    const { rejoin, host, pid } = message;
+    if (rejoin !== null && rejoin.term > this.options.term) {
+      const because = `another coordinator has the run: worker process ${pid} on ${host} has joined it (term ${rejoin.term}, this one has ${this.options.term})`;
+      return this.standAside(ownFailure({ host, pid, code: 'E_FENCED', message: because }));
+    }
     this.workers.set(id, {
       id,
       host: message.host,
@@ -380,7 +399,14 @@ export class Run {
       {
         kind: 'send',
         worker: id,
-        message: { kind: 'welcome', protocol: PROTOCOL_VERSION, worker: id, config, step: this.step },
+        message: {
+          kind: 'welcome',
+          protocol: PROTOCOL_VERSION,
+          worker: id,
+          config,
+          step: this.step,
+          term: this.options.term,
+        },
       },
       { kind: 'tell', event: { kind: 'worker-joined', worker: id, host: message.host, pid: message.pid } },
     ];
@@ -437,8 +463,14 @@ export class Run {
     const ready = this.newcomers();
     if (this.phase === 'gathering') {
       this.rejoiningSinceMs ??= ready.some((w) => w.rejoined !== null) ? nowMs : null;
-      const isLate = this.rejoiningSinceMs !== null && nowMs - this.rejoiningSinceMs >= REJOIN_MS;
-      if (ready.length < this.options.workers && !(isLate && ready.length >= this.options.minWorkers)) return [];
+      const patienceMs = REJOIN_MS + (this.options.isBeforeHung ? BUSY_SILENCE.ceilingMs : 0);
+      const isLate = this.rejoiningSinceMs !== null && nowMs - this.rejoiningSinceMs >= patienceMs;
+      // Those who stepped together without a coordinator have each a part of what was evaluated: a newcomer is none of them.
+      const back = ready.flatMap((w) => w.rejoined ?? []).filter(({ generation }) => generation > 0);
+      const newest = Math.max(...back.map(({ generation }) => generation));
+      const wereTogether = back.find(({ generation }) => generation === newest)?.worldSize ?? 0;
+      const isSomebodyMissing = ready.length < this.options.workers || back.length + this.lostUnmet < wereTogether;
+      if (isSomebodyMissing && !(isLate && ready.length >= this.options.minWorkers)) return [];
       const because = `${ready.length} of ${this.options.workers} workers ready`;
       // The launcher's order where there is one, so that rank r is the launcher's process r.
       return this.regroup(because, nowMs, { graceful: true, newcomers: ready.toSorted(byLocalRank) });
@@ -733,10 +765,7 @@ export class Run {
 
   private report(worker: Worker, message: Extract<WorkerMessage, { kind: 'report' }>, nowMs: number): Effect[] {
     // A worker's reports of a generation come before it links up in the next; later ones are of a generation that it left.
-    // What a worker repeats that came back it says before it is ready.
-    const isRepeated =
-      worker.ready === null && worker.rejoined !== null && message.generation < worker.rejoined.generation;
-    if (message.generation !== worker.generation && !isRepeated) return [];
+    if (message.generation !== worker.generation && !isOfBefore(worker, message.generation)) return [];
     const effects: Effect[] = [];
     for (const step of message.steps) {
       effects.push(...this.stepDone(worker, step, message.generation, nowMs));
@@ -918,7 +947,8 @@ export class Run {
   }
 
   private evaluation(worker: Worker, message: EvaluationReport, nowMs: number): Effect[] {
-    if (message.generation !== worker.generation || message.step <= this.evaluatedStep) return [];
+    if (message.generation !== worker.generation && !isOfBefore(worker, message.generation)) return [];
+    if (message.step <= this.evaluatedStep) return [];
     const reports = this.evaluations.get(message.step) ?? new Map<string, EvaluationReport>();
     const [first] = reports.values();
     if (first !== undefined && first.digest !== message.digest) {
@@ -926,13 +956,11 @@ export class Run {
       return this.compareWeights(because, nowMs);
     }
     this.evaluations.set(message.step, reports.set(worker.id, message));
-    const isComplete =
-      this.begun.length === 0 ? reports.size === worker.rejoined?.worldSize : this.begun.every((id) => reports.has(id));
-    if (!isComplete) return [];
+    const chunks = distinct([...reports.values()].flatMap((r) => r.chunks));
+    if (!this.isWhole(reports, chunks, worker)) return [];
     this.evaluations.delete(message.step);
     this.evaluatedStep = message.step;
     this.trust(message.step);
-    const chunks = [...reports.values()].flatMap((r) => r.chunks);
     const effects = this.leaveUntested(message.step);
     const completed = this.progress.evaluated(message.step, sumEvaluation(chunks));
     if (this.phase === 'evaluating' && message.step < this.options.config.steps) {
@@ -957,6 +985,18 @@ export class Run {
       );
     }
     return [...effects, ...this.writeHeldState(), ...this.endWhenComplete()];
+  }
+
+  /** Everybody who has a part of an evaluation has told it. Who they were this coordinator does not know before its first generation. */
+  private isWhole(
+    reports: ReadonlyMap<string, EvaluationReport>,
+    chunks: EvaluationReport['chunks'],
+    { rejoined }: Worker,
+  ): boolean {
+    const { testSamples } = this.options.config;
+    if (this.begun.length > 0) return this.begun.every((id) => reports.has(id));
+    if (testSamples === 0) return reports.size === rejoined?.worldSize;
+    return chunks.reduce((sum, { samples }) => sum + samples, 0) === testSamples;
   }
 
   /** Completes the epochs before `step` whose evaluation is not going to be whole: all who are here have told theirs by now. */
@@ -1093,7 +1133,10 @@ export class Run {
     const who = worker?.id ?? `worker process ${input.localRank}`;
     const key = worker?.id ?? `pid ${input.pid}`;
     // Who died before this coordinator had met it.
-    if (worker === undefined) this.workersLost++;
+    if (worker === undefined) {
+      this.workersLost++;
+      this.lostUnmet++;
+    }
     if (!this.losses.isTold(key)) {
       const place = worker ?? { rank: null, host: 'this host', pid: input.pid };
       this.losses.of(key, nowMs).processEnded(who, place, input.end);
@@ -1199,6 +1242,15 @@ export class Run {
     return { who, rank, host, pid, exitCode: null, signal: null, code, message, lastLines: [], logFile: null };
   }
 
+  /** Another has the workers, or will: nothing is said to them. */
+  private standAside(cause: RootCause): Effect[] {
+    this.rootCause = cause;
+    this.ended = true;
+    this.phase = 'failed';
+    this.because = cause.message;
+    return [{ kind: 'tell', event: { kind: 'warning', message: cause.message } }, { kind: 'stand-aside' }];
+  }
+
   private failBy(cause: RootCause): Effect[] {
     this.rootCause = cause;
     return [
@@ -1207,6 +1259,16 @@ export class Run {
       ...this.end('failed', cause.message),
     ];
   }
+}
+
+/** What a worker repeats that came back it says before it is ready. */
+function isOfBefore({ ready, rejoined }: Worker, generation: number): boolean {
+  return ready === null && rejoined !== null && generation < rejoined.generation;
+}
+
+/** A piece that two have evaluated counts once: it has the same bits. */
+function distinct(chunks: EvaluationReport['chunks']): EvaluationReport['chunks'] {
+  return [...new Map(chunks.map((chunk) => [chunk.index, chunk])).values()];
 }
 
 /** Of a worker that is back, before its first report. */
@@ -1233,7 +1295,8 @@ function byHost(workers: readonly Worker[]): Worker[] {
   return hosts.flatMap((host) => workers.filter((w) => w.host === host));
 }
 
-function ownFailure({ host, pid, code, message }: Extract<Input, { kind: 'coordinator-failed' }>): RootCause {
+function ownFailure(failure: Pick<RootCause, 'host' | 'pid' | 'code' | 'message'>): RootCause {
+  const { host, pid, code, message } = failure;
   const unknown = { rank: null, exitCode: null, signal: null, lastLines: [], logFile: null };
   return { ...unknown, who: 'coordinator', host, pid, code, message };
 }

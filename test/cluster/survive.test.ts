@@ -96,7 +96,7 @@ describe('workers', () => {
 });
 
 describe('the coordinator', () => {
-  it('killed while it gathers, while it trains, and together with a worker', async () => {
+  it('killed while it gathers, while it trains, together with a worker; stopped, replaced, and waking to find itself fenced off', async () => {
     const cluster = await train('coordinator', '--workers', '2');
     const gathering = await cluster.until('it listens', () => true);
     process.kill(gathering.coordinator.pid, 'SIGKILL');
@@ -109,8 +109,18 @@ describe('the coordinator', () => {
     process.kill(second.coordinator.pid, 'SIGKILL');
     process.kill(pidOf(second, 1), 'SIGKILL');
     await cluster.until('yet another', (view) => view.coordinator.pid !== second.coordinator.pid);
-    await cluster.members(2);
-    expect(await survived(cluster)).toMatchObject({ workersLost: 1 });
+    const third = await cluster.members(2);
+    process.kill(third.coordinator.pid, 'SIGSTOP');
+    // The last steps are done meanwhile: the workers wait for somebody to tell.
+    const fourth = await cluster.until('a fourth', (view) => view.coordinator.pid !== third.coordinator.pid);
+    process.kill(third.coordinator.pid, 'SIGCONT');
+    const report = await survived(cluster);
+    expect(report).toMatchObject({ workersLost: 1 });
+    const said = `${cluster.run.stdout}${cluster.run.stderr}`.replaceAll(/\s+/g, ' ');
+    expect(said).toContain(`the coordinator (process ${third.coordinator.pid}) does not answer`);
+    expect(said).toMatch(
+      new RegExp(`another has the run: process ${fourth.coordinator.pid} on \\S+ \\(term 5; this one had 4\\)`),
+    );
   });
 });
 

@@ -271,6 +271,12 @@ export class Checks {
     if (this.recordedTo !== step) this.break('no step is lost', `the journal ends with step ${this.recordedTo}`);
   }
 
+  /** A coordinator of that term does something that can't be undone. */
+  actsAs(term: number, newest: number, what: string): void {
+    if (term < newest)
+      this.break('an older coordinator has no effect', `of terms ${term} and ${newest} the first acts: ${what}`);
+  }
+
   /** Another coordinator goes on from what the disk has after `step`; returns how many steps were done since. */
   resumed(step: number): number {
     const again = this.committed.size - step;

@@ -413,7 +413,7 @@ function readFast(socket: Duplex, intake: Intake): Duplex {
 }
 
 /** Node's name for what a socket reads and writes through. */
-export const HANDLE = '_handle';
+const HANDLE = '_handle';
 
 /** Takes the handle away from a socket that has nothing left to write; null when there is none to take. */
 function handleOf(socket: Socket): object | null {
@@ -427,4 +427,11 @@ function handleOf(socket: Socket): object | null {
   handle.reading = false;
   owner[HANDLE] = null;
   return handle;
+}
+
+/** The system's number of an open socket; null where Node does not tell. */
+export function descriptorOf(socket: Duplex): number | null {
+  const handle: unknown = HANDLE in socket ? socket[HANDLE] : null;
+  if (typeof handle !== 'object' || handle === null || !('fd' in handle)) return null;
+  return typeof handle.fd === 'number' && handle.fd >= 0 ? handle.fd : null;
 }

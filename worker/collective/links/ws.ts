@@ -18,7 +18,7 @@ import { system } from './mapping.ts';
 import { createSegment, openSegment, type Segment } from './segment.ts';
 import { SEGMENT_BYTES, shmLink } from './shm.ts';
 import { MAX_MESSAGE_BYTES, socketLink } from './socket-link.ts';
-import { HANDLE, WebSocketChannel } from './websocket.ts';
+import { descriptorOf, WebSocketChannel } from './websocket.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 /** Connections that wait to be claimed by the generation that they name. */
@@ -368,11 +368,9 @@ async function connectNearby(
 
 /** A link over a unix socket: `socket` is what `channel` began with. */
 function unixLink(socket: Duplex, channel: WebSocketChannel): Link {
-  // Not in Node's types: where it is another, the buffer stays as it is.
-  const handle: unknown = Reflect.get(socket, HANDLE);
-  const fd: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : null;
+  const fd = descriptorOf(socket);
   try {
-    if (typeof fd === 'number' && fd >= 0) system().growSendBuffer(fd, UNIX_BUFFER_BYTES);
+    if (fd !== null) system().growSendBuffer(fd, UNIX_BUFFER_BYTES);
   } catch {
     // Without the system's calls there is the usual buffer: slower, the same link.
   }

@@ -4,7 +4,7 @@
 import { availableParallelism } from 'node:os';
 import type { Link } from '../../../protocol/link.ts';
 import type { AllReduceTiming } from '../../train.ts';
-import { AllReduce, planMemory } from '../all-reduce.ts';
+import { AllReduce, canWorkOutside, planMemory, type Outside } from '../all-reduce.ts';
 import { residualsOf, type OpenCollective } from './generation.ts';
 import { Exchange, type GenerationPlan, type StepFigures } from './exchange.ts';
 import { nameOf, type Member } from './link-up.ts';
@@ -39,6 +39,8 @@ export function inPlace(
   // Before anything is written there: a peer that is ahead has sent its first part already, and receiving begins with the exchange.
   const endSharing = shareWithPeers(pages, links.values());
   const memory = vectorMemory(pages);
+  /** Peers that share memory read this rank's vectors there. */
+  const isReadByPeers = [...links.values()].some((link) => link.share !== undefined);
   const { buckets, length } = collective;
   const meter = new TrafficMeter();
   const free: number[] = [];
@@ -46,7 +48,7 @@ export function inPlace(
   let figures: StepFigures | null = null;
   let wake: () => void = () => {};
   /** Told of what is here of the sum. */
-  let here: ((start: number, end: number) => void) | null = null;
+  let here: ((start: number, end: number, isOwn: boolean) => void) | null = null;
   const exchange = new Exchange({
     plan,
     links,
@@ -55,7 +57,7 @@ export function inPlace(
       figures = done;
     },
     freed: (slot) => free.push(slot),
-    gathered: ({ start, end }) => here?.(start, end),
+    gathered: ({ start, end }, isOwn) => here?.(start, end, isOwn),
     nameOf: (rank) => nameOf(members, rank),
     failed: (error) => {
       failure ??= error;
@@ -68,10 +70,10 @@ export function inPlace(
   let microbatch = 0;
   let slot = 0;
   let offeredAt = Number.POSITIVE_INFINITY;
-  const begin = (): void => {
+  const begin = (outside: Outside | null = null): void => {
     if (sumAt !== null) return;
     figures = null;
-    sumAt = exchange.begin();
+    sumAt = exchange.begin(outside);
     // Taken from the end.
     free.splice(0, free.length, ...AllReduce.slotsOf(places, step).toReversed());
     step++;
@@ -157,16 +159,22 @@ export function inPlace(
     allReduceCopied: async (index, vector, out) => {
       const startedAt = performance.now();
       await nextTurn();
+      const isOutside = canWorkOutside(collective, plan.rank);
+      if (isOutside) begin({ vector: isReadByPeers ? null : vector, sum: out });
       const into = takeSlot(index);
       const sum = memory.floats(sumAt ?? 0, length);
       let offered = 0;
       let copied = 0;
-      here = (start, end) => {
-        out.set(sum.subarray(start, end), start);
+      here = (start, end, isOwn) => {
+        if (isOwn || !isOutside) out.set(sum.subarray(start, end), start);
         copied += end - start;
       };
       for (const [bucket, { offset, length: count }] of backward(buckets).entries()) {
-        into.set(vector.subarray(offset, offset + count), offset);
+        const { start, end } =
+          isOutside && !isReadByPeers
+            ? (collective.slices[buckets.length - 1 - bucket]?.[plan.rank] ?? { start: 0, end: 0 })
+            : { start: offset, end: offset + count };
+        into.set(vector.subarray(start, end), start);
         offered += count;
         ready(bucket);
         if (offered - copied > COPIED_AHEAD_FLOATS) await workWhile(() => offered - copied > COPIED_AHEAD_FLOATS);
