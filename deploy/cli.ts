@@ -89,6 +89,7 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
       return (await import('./status.ts')).status(
         command.url ?? null,
         readTls({ tlsCert: undefined, tlsKey: undefined, tlsCa: command.tlsCa }, Date.now()),
+        command.watch,
       );
     case 'evaluate':
       return (await import('./evaluate.ts')).evaluate(command.run);

@@ -63,7 +63,12 @@ export interface WorkerFlags {
 export type ParsedCommand =
   | { readonly kind: 'train' | 'coordinator'; readonly options: TrainOptions }
   | { readonly kind: 'worker'; readonly flags: WorkerFlags }
-  | { readonly kind: 'status'; readonly url: string | undefined; readonly tlsCa: string | undefined }
+  | {
+      readonly kind: 'status';
+      readonly url: string | undefined;
+      readonly watch: boolean;
+      readonly tlsCa: string | undefined;
+    }
   | { readonly kind: 'doctor'; readonly natsUrl: NatsServer | undefined }
   | { readonly kind: 'evaluate'; readonly run: string }
   | { readonly kind: 'report'; readonly run: string; readonly output: string | undefined }
@@ -177,6 +182,7 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
       return {
         kind: command,
         url: args.length === 0 ? undefined : read({ text: first, name: 'status' }, coordinatorUrl),
+        watch: given['watch'] === true,
         tlsCa: text('--tls-ca <file>'),
       };
     case 'evaluate':

@@ -117,6 +117,7 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
     .addHelpText('after', WORKER_EXAMPLES);
   add('status', 'What a run that is under way is doing.', 'what a run is doing')
     .argument('[url]', "the coordinator's address (default: that of the newest run in runs/)")
+    .option('--watch', 'keep showing it, until the run ends')
     .option('--tls-ca <file>', TLS_CA);
   add('evaluate', "Test loss, accuracy and confusion matrix of a run's model.", "how well a run's model does").argument(
     '<run>',

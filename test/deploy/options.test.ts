@@ -476,9 +476,11 @@ describe('the other commands', () => {
   });
 
   test('status, evaluate, report, verify, doctor, setup', () => {
-    expect(parse('status')).toEqual({ kind: 'status', url: undefined, tlsCa: undefined });
+    expect(parse('status')).toEqual({ kind: 'status', url: undefined, watch: false, tlsCa: undefined });
+    expect(parse('status --watch')).toMatchObject({ kind: 'status', watch: true });
     expect(parse('status https://127.0.0.1:29400 --tls-ca a')).toEqual({
       kind: 'status',
+      watch: false,
       url: 'https://127.0.0.1:29400',
       tlsCa: 'a',
     });
