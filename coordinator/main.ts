@@ -44,7 +44,9 @@ import type { RunDirectory } from './record/run-directory.ts';
 // The launcher comes in by this door: it opens the record before it starts a coordinator on it, and verifies what one has left.
 export { placeText, type Finding } from './core/finding.ts';
 export { verifyRun, type RecordedRun, type RunAccount } from './core/verify.ts';
+export { replaceFile } from './record/atomic.ts';
 export { readRun } from './record/read-run.ts';
+export { readStory, type RunStory } from './record/read-story.ts';
 export { latestCheckpoint, latestCheckpointBefore, type Checkpoint } from './record/checkpoint.ts';
 export { keptRunOf, restoreRunDirectory, type KeptRun } from './nats/restore.ts';
 export { configOf } from './record/journal.ts';

@@ -89,9 +89,12 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
       return (await import('./status.ts')).status(
         command.url ?? null,
         readTls({ tlsCert: undefined, tlsKey: undefined, tlsCa: command.tlsCa }, Date.now()),
+        command.watch,
       );
     case 'evaluate':
       return (await import('./evaluate.ts')).evaluate(command.run);
+    case 'report':
+      return (await import('./report.ts')).report(command.run, command.output ?? null);
     case 'verify':
       return (await import('./verify.ts')).verify(command.run, command.replay ?? null);
     case 'doctor':

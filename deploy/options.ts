@@ -63,9 +63,15 @@ export interface WorkerFlags {
 export type ParsedCommand =
   | { readonly kind: 'train' | 'coordinator'; readonly options: TrainOptions }
   | { readonly kind: 'worker'; readonly flags: WorkerFlags }
-  | { readonly kind: 'status'; readonly url: string | undefined; readonly tlsCa: string | undefined }
+  | {
+      readonly kind: 'status';
+      readonly url: string | undefined;
+      readonly watch: boolean;
+      readonly tlsCa: string | undefined;
+    }
   | { readonly kind: 'doctor'; readonly natsUrl: NatsServer | undefined }
   | { readonly kind: 'evaluate'; readonly run: string }
+  | { readonly kind: 'report'; readonly run: string; readonly output: string | undefined }
   | { readonly kind: 'verify'; readonly run: string; readonly replay: number | undefined }
   | { readonly kind: 'setup'; readonly engine: string; readonly job: string }
   | { readonly kind: 'test' | 'bench'; readonly args: readonly string[] }
@@ -176,10 +182,13 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
       return {
         kind: command,
         url: args.length === 0 ? undefined : read({ text: first, name: 'status' }, coordinatorUrl),
+        watch: given['watch'] === true,
         tlsCa: text('--tls-ca <file>'),
       };
     case 'evaluate':
       return { kind: command, run: first };
+    case 'report':
+      return { kind: command, run: first, output: text('--output <file>') };
     case 'verify':
       return { kind: command, run: first, replay: optional(valueOf('--replay <step>', given, env), wholeNumber(1)) };
     case 'doctor':

@@ -47,6 +47,8 @@ import { dataSetDirectory } from './setup/dataset.ts';
 import { findGpus } from './setup/nvidia.ts';
 import { compressionText, type Setting } from './terminal/account.ts';
 import { createDisplay } from './terminal/display.ts';
+import { startTelemetry } from './telemetry.ts';
+import { openTensorBoard } from './tensorboard/writer.ts';
 import { readTls } from './tls-files.ts';
 import { isOpenToOthers, readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
@@ -197,6 +199,17 @@ async function coordinate(
   ];
   for (const message of warnings) display.event({ kind: 'warning', message });
 
+  const board =
+    flags.tensorboard === undefined
+      ? null
+      : await openTensorBoard({
+          directory: flags.tensorboard,
+          learningRate: config.learningRate,
+          resumedFromStep: resume === null ? null : (resume.checkpoint?.step ?? 0),
+          now: () => Date.now() / 1000,
+          warn: (message) => display.event({ kind: 'warning', message }),
+        });
+  const telemetry = startTelemetry(config, LOCKSTEP_VERSION, Date.now);
   const supervised = process.send !== undefined;
   const nats = natsServerOf(flags);
   const door = process.env[TAKEOVER] === undefined ? null : await doorFromLauncher();
@@ -223,7 +236,11 @@ async function coordinate(
     dataSet: definition.data.name,
     augment: config.augment ? (definition.augment?.name ?? 'on') : 'off',
     startWorker: (localRank) => process.send?.({ kind: 'start-worker', localRank } satisfies StartWorker),
-    onEvent: (event) => display.event(event),
+    onEvent: (event) => {
+      display.event(event);
+      board?.event(event);
+      telemetry.event(event);
+    },
     onView: (view) => display.view(view),
   });
   if (!supervised && flags.logFormat === 'pretty') {
@@ -269,6 +286,8 @@ async function coordinate(
     const forLauncher = supervised ? LAUNCHER_EXITS.get(cause?.code ?? '') : undefined;
     return forLauncher ?? EXIT_CODES[outcome];
   } finally {
+    await board?.close();
+    telemetry.close();
     display.close();
     clearInterval(beats);
     process.off('SIGINT', stop);

@@ -5,6 +5,8 @@ import type { Transport } from './link.ts';
 import type { engineInfoSchema, PhaseSeconds } from './messages.ts';
 import type { GradientCompression } from './run-config.ts';
 
+export const REPORT_SCHEMA_VERSION = 1;
+
 export interface EpochReport {
   /** From 1. */
   readonly epoch: number;
@@ -36,7 +38,7 @@ export interface Straggler {
 }
 
 export interface RunReport {
-  readonly schema: 1;
+  readonly schema: typeof REPORT_SCHEMA_VERSION;
   readonly lockstep: string;
   readonly job: string;
   readonly run: string;

@@ -1,6 +1,6 @@
 // The closing account of a run, derived from the state machine: report.json.
 
-import type { RunReport } from '../../protocol/report.ts';
+import { REPORT_SCHEMA_VERSION, type RunReport } from '../../protocol/report.ts';
 import type { Outcome, Run } from './run.ts';
 import { stragglerOf } from './step-times.ts';
 
@@ -22,7 +22,7 @@ export function reportOf(
   const members = [...run.workers.values()].toSorted((a, b) => (a.lastRank ?? Infinity) - (b.lastRank ?? Infinity));
   const engine = members.find((w) => w.ready !== null)?.ready ?? null;
   return {
-    schema: 1,
+    schema: REPORT_SCHEMA_VERSION,
     lockstep: place.lockstep,
     job: config.jobName,
     run: config.run,

@@ -59,6 +59,7 @@ export interface TrainFlags {
   readonly tlsCa: string | undefined;
   readonly localTransport: LocalTransport;
   readonly report: string | undefined;
+  readonly tensorboard: string | undefined;
   readonly logLevel: string;
   readonly logFormat: 'pretty' | 'json';
   readonly allowMixedEngines: boolean;
@@ -301,6 +302,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     syntax: '--report <file>',
     group: 'Run',
     help: "write the run's report.json there, too",
+    parse: someText,
+    fallback: undefined,
+  },
+  tensorboard: {
+    syntax: '--tensorboard <dir>',
+    group: 'Run',
+    help: "write TensorBoard's event files there: `tensorboard --logdir DIR` shows loss, accuracy and speed",
     parse: someText,
     fallback: undefined,
   },

@@ -48,6 +48,9 @@ Examples:
 const VERIFY = `Replays a run's record: every sample of every epoch used exactly once, steps consecutive, no generation's number
 used twice, digests consistent, every checkpoint whole. Changes nothing; of a run that is under way it reads what there is.`;
 
+const REPORT = `Writes a run as one HTML file to hand to a colleague: curves, epochs, where the time went, who took part, the configuration
+and environment, the digest. It has no script, asks nothing of any host, and is printed well. Of a run that is under way it shows what there is.`;
+
 const VERIFY_EXAMPLES = `
 Examples:
   npx lockstep verify runs/cifar10-cnn-20261126-170000
@@ -114,11 +117,15 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
     .addHelpText('after', WORKER_EXAMPLES);
   add('status', 'What a run that is under way is doing.', 'what a run is doing')
     .argument('[url]', "the coordinator's address (default: that of the newest run in runs/)")
+    .option('--watch', 'keep showing it, until the run ends')
     .option('--tls-ca <file>', TLS_CA);
   add('evaluate', "Test loss, accuracy and confusion matrix of a run's model.", "how well a run's model does").argument(
     '<run>',
     'a run directory',
   );
+  add('report', REPORT, 'a run as one HTML page')
+    .argument('<run>', 'a run directory')
+    .option('--output <file>', 'where to (default: report.html in the run directory)');
   add('verify', VERIFY, "whether a run's record holds together")
     .argument('<run>', 'a run directory')
     .option('--replay <step>', 'compute this step again, from the checkpoint before it, and compare its bits')

@@ -71,6 +71,7 @@ describe('values and where they come from', () => {
       tlsCa: undefined,
       localTransport: 'shm',
       report: undefined,
+      tensorboard: undefined,
       logLevel: 'info',
       logFormat: 'pretty',
       allowMixedEngines: false,
@@ -474,14 +475,18 @@ describe('the other commands', () => {
     });
   });
 
-  test('status, evaluate, verify, doctor, setup', () => {
-    expect(parse('status')).toEqual({ kind: 'status', url: undefined, tlsCa: undefined });
+  test('status, evaluate, report, verify, doctor, setup', () => {
+    expect(parse('status')).toEqual({ kind: 'status', url: undefined, watch: false, tlsCa: undefined });
+    expect(parse('status --watch')).toMatchObject({ kind: 'status', watch: true });
     expect(parse('status https://127.0.0.1:29400 --tls-ca a')).toEqual({
       kind: 'status',
+      watch: false,
       url: 'https://127.0.0.1:29400',
       tlsCa: 'a',
     });
     expect(parse('evaluate runs/x')).toEqual({ kind: 'evaluate', run: 'runs/x' });
+    expect(parse('report runs/x')).toEqual({ kind: 'report', run: 'runs/x' });
+    expect(parse('report runs/x --output a.html')).toEqual({ kind: 'report', run: 'runs/x', output: 'a.html' });
     expect(parse('verify runs/x')).toEqual({ kind: 'verify', run: 'runs/x' });
     expect(parse('verify runs/x --replay 12')).toEqual({ kind: 'verify', run: 'runs/x', replay: 12 });
     expect(() => parse('verify runs/x --replay 0')).toThrow('--replay 0: it must be a whole number of at least 1');

@@ -67,6 +67,13 @@ it('a run that is killed in mid-epoch and goes on elsewhere has a record that ho
   expect(resumedFromStep).toBe(last);
   expect(generations).toBeGreaterThan(2);
 
+  const told = await lockstep(['report', directory]).ended;
+  expect([told.stderr, told.stdout.trim()]).toEqual(['', join(directory, 'report.html')]);
+  const page = readFileSync(join(directory, 'report.html'), 'utf8');
+  expect(page).toContain(`<code>${digest}</code>`);
+  expect(page).toMatch(/a coordinator goes on.*from the last checkpoint/);
+  expect(page).toMatch(/w\d is lost/);
+
   const verified = await lockstep(['verify', directory, '--replay', steps]).ended;
   expect([verified.stderr, verified.code]).toEqual(['', 0]);
   expect(verified.stdout).toContain('the record holds together');
