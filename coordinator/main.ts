@@ -25,13 +25,15 @@ import type { ReplicaState } from './core/state-assembly.ts';
 import { viewOf } from './core/view.ts';
 import type { ControlConnection, ControlEvents } from './control-connection.ts';
 import { openControl } from './http/control.ts';
-import { createMetrics } from './http/metrics.ts';
+import { createMetrics, type RunPast } from './http/metrics.ts';
+import { Scrapes } from './http/scrapes.ts';
 import { startHttp } from './http/server.ts';
 import { openNatsControl } from './nats/control.ts';
 import { aheadOf, openNatsRecord } from './nats/record.ts';
 import { claimRun } from './nats/rivals.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
-import type { RunRecord } from './record/journal-schema.ts';
+import { CounterFile, readCounters } from './record/counters.ts';
+import type { JournalRecord, RunRecord } from './record/journal-schema.ts';
 import { jobChangesIn, firstNameAfter, lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
@@ -123,6 +125,22 @@ async function joinNats(server: NatsServer, run: string): Promise<Nats> {
   }
 }
 
+const secondsOf = (record: { readonly t: string } | undefined): number | null =>
+  record === undefined ? null : Date.parse(record.t) / 1000;
+
+/** What the record of the run so far says to its metrics. */
+function pastOf(before: readonly JournalRecord[], shown: RunPast['shown']): RunPast {
+  const last = (kind: JournalRecord['kind']): JournalRecord | undefined =>
+    before.findLast((record) => record.kind === kind);
+  return {
+    startedAtSeconds: secondsOf(before[0]) ?? Date.now() / 1000,
+    coordinators: before.filter(({ kind }) => kind === 'run').length,
+    lastStepAtSeconds: secondsOf(last('commits')),
+    lastCheckpointAtSeconds: secondsOf(last('checkpoint')),
+    shown,
+  };
+}
+
 /** Starts listening and returns at once; `ended` resolves when the run is over and its record is on disk. */
 export async function startCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
   const { config, runDirectory, resume } = options;
@@ -153,15 +171,28 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   // First: where it can't be had, nothing has been begun.
   const nats = options.nats === null ? null : await joinNats(options.nats, config.run);
-  const metrics = createMetrics({ run: config.run, transport: config.transport });
+  const shown = await readCounters(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }));
+  const metrics = createMetrics({
+    run: config.run,
+    transport: config.transport,
+    plan,
+    membersWanted: Math.min(options.workers, options.maxWorkers, config.microbatches),
+    past: pastOf(before, shown),
+  });
+  const counterFile = new CounterFile(runDirectory.path);
+  const scrapes = new Scrapes();
   const http = await startHttp({
     listen: options.listen,
     identity: options.identity,
     view,
-    metrics: () => {
+    metrics: async (accept) => {
       metrics.setView(view());
-      return metrics.render();
+      const { shown: kept, ...exposition } = await metrics.render(accept);
+      // The next scrape tries again; that a disk is full the journal tells.
+      await counterFile.keep(kept).catch(() => metrics.countRecordFailure('counters'));
+      return exposition;
     },
+    onScraped: () => scrapes.answered(performance.now()),
     ready: () => ({ ok: run.phase === 'training' || run.phase === 'evaluating', because: run.because }),
   }).catch(async (error: unknown) => {
     await nats?.close();
@@ -234,7 +265,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const onDisk = journal.append(timed).catch(() => {});
     recorded = onDisk;
     kept?.record?.add(timed);
-    if (timed.kind === 'generation') noteMembership(timed);
+    if (timed.kind === 'generation') {
+      noteMembership(timed);
+      const isLost = (worker: string): boolean => run.workers.get(worker)?.state === 'lost';
+      metrics.observeMembership(timed.generation, timed.members, isLost);
+    }
     return onDisk;
   };
 
@@ -274,7 +309,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         void onRecord(effect.record, effect.afterwards ?? []);
         return;
       case 'worker-step':
-        metrics.observeWorkerStep(effect.worker, effect.report);
+        // What a worker that is back repeats it says before it is ready.
+        metrics.observeWorkerStep(effect.worker, effect.report, run.workers.get(effect.worker)?.ready === null);
         return;
       case 'worker-traffic':
         metrics.observeTraffic(effect.worker, effect.peer, effect.link);
@@ -376,6 +412,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     tell({ kind: 'finished', report, runDirectory: runDirectory.path });
     await control.close();
     await nats?.close();
+    // Who asked for it to stop does not wait.
+    if (outcome !== 'stopped') await scrapes.oneMore(performance.now());
     await http.close();
     await runDirectory.release();
     const [wrongWish] = wrongWishes;
@@ -461,6 +499,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   }
   if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint?.step ?? 0, from: resume.directory });
   const ticker = setInterval(() => {
+    metrics.observeTick(TICK_MS);
     try {
       feed({ kind: 'tick' });
       options.onView(view());
