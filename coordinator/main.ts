@@ -26,13 +26,15 @@ import type { ReplicaState } from './core/state-assembly.ts';
 import { viewOf } from './core/view.ts';
 import type { ControlConnection, ControlEvents } from './control-connection.ts';
 import { openControl } from './http/control.ts';
-import { createMetrics } from './http/metrics.ts';
+import { createMetrics, type RunPast } from './http/metrics.ts';
+import { Scrapes } from './http/scrapes.ts';
 import { startHttp } from './http/server.ts';
 import { openNatsControl } from './nats/control.ts';
 import { aheadOf, openNatsRecord, type Membership } from './nats/record.ts';
 import { claimRun } from './nats/rivals.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
-import type { RunRecord } from './record/journal-schema.ts';
+import { CounterFile, readCounters } from './record/counters.ts';
+import type { JournalRecord, RunRecord } from './record/journal-schema.ts';
 import { jobChangesIn, firstNameAfter, lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
@@ -132,6 +134,22 @@ async function joinNats(server: NatsServer, run: string): Promise<Nats> {
   }
 }
 
+const secondsOf = (record: { readonly t: string } | undefined): number | null =>
+  record === undefined ? null : Date.parse(record.t) / 1000;
+
+/** What the record of the run so far says to its metrics. */
+function pastOf(before: readonly JournalRecord[], shown: RunPast['shown']): RunPast {
+  const last = (kind: JournalRecord['kind']): JournalRecord | undefined =>
+    before.findLast((record) => record.kind === kind);
+  return {
+    startedAtSeconds: secondsOf(before[0]) ?? Date.now() / 1000,
+    coordinators: before.filter(({ kind }) => kind === 'run').length,
+    lastStepAtSeconds: secondsOf(last('commits')),
+    lastCheckpointAtSeconds: secondsOf(last('checkpoint')),
+    shown,
+  };
+}
+
 /** Starts listening and returns at once; `ended` resolves when the run is over and its record is on disk. */
 export async function startCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
   const { config, runDirectory, resume } = options;
@@ -164,16 +182,29 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   // First: where it can't be had, nothing has been begun.
   const nats = options.nats === null ? null : await joinNats(options.nats, config.run);
-  const metrics = createMetrics({ run: config.run, transport: config.transport });
+  const shown = await readCounters(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }));
+  const metrics = createMetrics({
+    run: config.run,
+    transport: config.transport,
+    plan,
+    membersWanted: Math.min(options.workers, options.maxWorkers, config.microbatches),
+    past: pastOf(before, shown),
+  });
+  const counterFile = new CounterFile(runDirectory.path);
+  const scrapes = new Scrapes();
   const http = await startHttp({
     listen: options.listen,
     door: options.door,
     identity: options.identity,
     view,
-    metrics: () => {
+    metrics: async (accept) => {
       metrics.setView(view());
-      return metrics.render();
+      const { shown: kept, ...exposition } = await metrics.render(accept);
+      // The next scrape tries again; that a disk is full the journal tells.
+      await counterFile.keep(kept).catch(() => metrics.countRecordFailure('counters'));
+      return exposition;
     },
+    onScraped: () => scrapes.answered(performance.now()),
     ready: () => ({ ok: run.phase === 'training' || run.phase === 'evaluating', because: run.because }),
   }).catch(async (error: unknown) => {
     await nats?.close();
@@ -267,6 +298,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     // The journal's observer knows of a failure.
     const onDisk = journal.append(timed).catch(() => {});
     recorded = onDisk;
+    if (timed.kind === 'generation') {
+      const isLost = (worker: string): boolean => run.workers.get(worker)?.state === 'lost';
+      metrics.observeMembership(timed.generation, timed.members, isLost);
+    }
     const { record: copy = null } = kept ?? {};
     if (copy === null) return onDisk;
     const membership = timed.kind === 'generation' ? membershipOf(timed) : null;
@@ -314,7 +349,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         void onRecord(effect.record, effect.afterwards ?? []);
         return;
       case 'worker-step':
-        metrics.observeWorkerStep(effect.worker, effect.report);
+        // What a worker that is back repeats it says before it is ready.
+        metrics.observeWorkerStep(effect.worker, effect.report, run.workers.get(effect.worker)?.ready === null);
         return;
       case 'worker-traffic':
         metrics.observeTraffic(effect.worker, effect.peer, effect.link);
@@ -428,6 +464,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     tell({ kind: 'finished', report, runDirectory: runDirectory.path });
     await control.close();
     await nats?.close();
+    // Who asked for it to stop does not wait.
+    if (outcome !== 'stopped') await scrapes.oneMore(performance.now());
     await http.close();
     await runDirectory.release();
     const [wrongWish] = wrongWishes;
@@ -529,6 +567,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   }
   if (resume !== null) tell({ kind: 'resumed', step: resume.checkpoint?.step ?? 0, from: resume.directory });
   const ticker = setInterval(() => {
+    metrics.observeTick(TICK_MS);
     try {
       feed({ kind: 'tick' });
       options.onView(view());

@@ -130,6 +130,12 @@ const ready = z.strictObject({
   weightsDigest: digest,
   /** Where peers reach it. */
   peerUrl: z.string().max(400),
+  /** Where its own metrics are served, for Prometheus; none where they are not. */
+  metricsUrl: z
+    .string()
+    .max(400)
+    .regex(/^https?:\/\/[^/\s]+\/metrics$/)
+    .optional(),
   layout: z.array(weightEntry).max(100_000),
   /** The model's topology as JSON text, for export. */
   topology: z.string().max(8 * 1024 * 1024),

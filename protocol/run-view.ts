@@ -1,10 +1,10 @@
 // What an observer sees of a run at one moment: the value behind `/api/run`, the metrics and the terminal's live line.
 
 import type { PhaseSeconds } from './messages.ts';
-import type { RecordPart, WorkerState } from './metrics.ts';
+import type { RecordPart, RunPhase, WorkerState } from './metrics.ts';
 import type { EpochReport, Straggler } from './report.ts';
 
-export type RunPhase = 'gathering' | 'training' | 'evaluating' | 'waiting' | 'stopping' | 'done' | 'stopped' | 'failed';
+export type { RunPhase } from './metrics.ts';
 
 export interface WorkerView {
   /** Name for its life: w0, w1, ... in the order of arrival. */
@@ -17,6 +17,8 @@ export interface WorkerView {
   /** The device that its engine really runs on; null before it said so. */
   readonly device: string | null;
   readonly rssBytes: number | null;
+  /** Where its own metrics are served; null where they are not, or it is gone. */
+  readonly metricsUrl: string | null;
   /** Where a step's time goes on it: mean seconds over its last steps, by phase. Null before the first. */
   readonly stepSeconds: PhaseSeconds | null;
 }
@@ -55,6 +57,8 @@ export interface RunView {
   readonly gradientNorm: number | null;
   readonly imagesTotal: number;
   readonly imagesPerSecond: number;
+  /** Of all steps so far, without the first one of each generation. */
+  readonly imagesPerSecondMean: number;
   readonly secondsElapsed: number;
   readonly secondsLeft: number | null;
   /** What the workers are reached over: `ws` or `nats`. */
@@ -68,6 +72,9 @@ export interface RunView {
   readonly stepsLost: number;
   readonly microbatchesRecomputed: number;
   readonly checkpointStep: number | null;
+  /** Steps after which all members' weights were compared by digest; microbatches that two workers computed. */
+  readonly digestChecks: number;
+  readonly audits: number;
   /** Empty when all is well. */
   readonly alarms: readonly RecordAlarm[];
 }

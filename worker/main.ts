@@ -23,6 +23,8 @@ import { connectControlOverNats } from './nats-control-link.ts';
 import { digestOf } from './engine/digest.ts';
 import type { Engine } from './engine/engine.ts';
 import { fingerprintOf } from './engine/fingerprint.ts';
+import { startExporter, type Exporter, type ExporterOptions } from './metrics/exporter.ts';
+import { watchGpu } from './metrics/gpu.ts';
 import { keepJoined } from './rejoin.ts';
 import { refusal, serveGenerations, type Generation, type Replica } from './member.ts';
 import type { ReplicaState } from './train.ts';
@@ -70,6 +72,8 @@ export interface Surroundings {
   /** Throws E_COORDINATOR_LOST, E_UNAUTHORIZED or E_TLS. */
   connect(options: WorkerOptions): Promise<ControlLink>;
   communicate(options: Parameters<typeof startCommunication>[0]): Promise<Communication>;
+  /** Serves the worker's own metrics; null: nobody could ask for them. */
+  expose(options: ExporterOptions): Promise<Exporter | null>;
 }
 
 /** Sockets, shared memory or a NATS server, as the options say. */
@@ -80,6 +84,7 @@ const REAL: Surroundings = {
       ? connectControl(coordinator.url, token, tls, startHeart)
       : connectControlOverNats(coordinator.server, coordinator.run, token, startHeart),
   communicate: startCommunication,
+  expose: startExporter,
 };
 
 type Welcome = Extract<CoordinatorMessage, { kind: 'welcome' }>;
@@ -199,11 +204,12 @@ async function work(
     ]),
   ]);
 
+  const address = addressFor(options.peerListen, control.localAddress ?? '127.0.0.1');
   // A NATS server drops who does not read for a while, and an engine may hold its thread longer: links over one never share it.
   const nats = options.coordinator.kind === 'nats' ? options.coordinator.server : null;
   const communicate = async (): Promise<Communication> =>
     around.communicate({
-      ...addressFor(options.peerListen, control.localAddress ?? '127.0.0.1'),
+      ...address,
       token: options.token,
       run: config.run,
       ways: options.localWays,
@@ -213,6 +219,15 @@ async function work(
     });
   let communication = await communicate();
   options.log(`peers reach it at ${communication.url.split('?', 1)[0]}`);
+  const { port: _peersOnly, ...metricsAddress } = address;
+  const exporter = await around.expose({
+    ...metricsAddress,
+    identity: options.tls?.identity ?? null,
+    run: config.run,
+    worker: welcome.worker,
+    engineBytes: () => engine.memory().bytes,
+    gpu: gpuOf(engine),
+  });
   const initialDigest = digestOf(state.weights);
   const ready = (): WorkerMessage => ({
     kind: 'ready',
@@ -220,6 +235,7 @@ async function work(
     fingerprint: proof,
     weightsDigest: initialDigest,
     peerUrl: communication.url,
+    ...(exporter !== null && { metricsUrl: exporter.url }),
     layout: engine.layout.entries.map((entry) => ({ ...entry, shape: [...entry.shape] })),
     topology: JSON.stringify(engine.topology),
     optimizer: { name: job.optimizer.name, slots: [...job.optimizer.slots] },
@@ -242,6 +258,7 @@ async function work(
       },
       config,
       standing: () => ({ worker: welcome.worker, ...served, step: state.step }),
+      renamed: (worker) => exporter?.rename(worker),
       isOrphaned: () => launcher !== null && process.ppid !== launcher,
       log: options.log,
     });
@@ -257,14 +274,22 @@ async function work(
       clock: () => performance.now() / 1000,
       rssBytes: () => process.memoryUsage.rss(),
       peakRssBytes: () => process.resourceUsage().maxRSS * 1024,
+      observe: (step) => exporter?.observe(step),
       log: options.log,
     });
   } finally {
+    await exporter?.close();
     await communication.close();
     engine.close();
     data.train.close?.();
     data.test.close?.();
   }
+}
+
+/** The first GPU that the process may use is the one that it uses. */
+function gpuOf(engine: Engine): ExporterOptions['gpu'] {
+  if (engine.info.name !== 'tensorflow-gpu') return () => null;
+  return watchGpu(process.env['CUDA_VISIBLE_DEVICES']?.split(',', 1)[0] ?? '0', () => performance.now());
 }
 
 /** Where to listen for peers, and what to tell them where that is every address of this machine. */

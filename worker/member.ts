@@ -9,7 +9,7 @@ import type { DataSet, JobDefinition } from '../jobs/contract.ts';
 import type { BatchPlan } from '../protocol/batch-plan.ts';
 import { rankMicrobatches } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
-import { residualName, type CoordinatorMessage, type StatePart } from '../protocol/messages.ts';
+import { residualName, type CoordinatorMessage, type StatePart, type StepReport } from '../protocol/messages.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
 import { statePartsOf } from '../protocol/state-parts.ts';
 import { PeerFault } from './collective/shell/exchange.ts';
@@ -54,6 +54,8 @@ export interface MemberOptions {
   readonly clock: () => number;
   readonly rssBytes: () => number;
   readonly peakRssBytes: () => number;
+  /** Told of each step that this worker has done. */
+  readonly observe: (step: StepReport) => void;
   /** Plain lines for the worker's own log. */
   readonly log: (line: string) => void;
 }
@@ -254,7 +256,10 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
         audit: options.audit,
         check: () => signal.throwIfAborted(),
         inFlight,
-        report: (step, traffic) => reports.add(step, traffic),
+        report: (step, traffic) => {
+          options.observe(step);
+          reports.add(step, traffic);
+        },
         tell: (message) => reports.before(message),
         keep,
       },

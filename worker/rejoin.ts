@@ -37,6 +37,8 @@ export interface RejoinOptions {
   readonly config: RunConfig;
   /** What the worker stands at now. */
   readonly standing: () => Omit<Rejoin, 'term'>;
+  /** Told of the name that another coordinator gave this worker. */
+  readonly renamed?: (worker: string) => void;
   /** True when nobody watches this process any more who should: then it does not call. */
   readonly isOrphaned: () => boolean;
   readonly log: (line: string) => void;
@@ -127,6 +129,7 @@ export function keepJoined(options: RejoinOptions): MemberControl {
     for (const message of history.after(welcome.step)) to.send(message);
     to.send(ready);
     link = to;
+    options.renamed?.(welcome.worker);
     log(`joined again as ${welcome.worker}`);
     to.listen(hear);
     follow(to);

@@ -25,6 +25,8 @@ const shortened = (digest: string): string => digest.slice(0, 16);
 export class DigestVotes {
   /** The last digest that all members had, and after how many steps. */
   agreed: { readonly step: number; readonly digest: string } | null = null;
+  /** Steps whose votes were complete. */
+  compared = 0;
   private readonly votes = new Map<number, Map<string, string>>();
 
   /** Takes what `worker` says of its weights after `step` steps; the verdict comes with the last of `members`. */
@@ -38,6 +40,7 @@ export class DigestVotes {
     }
     if (!members.every((member) => votes.has(member))) return { kind: 'open' };
     this.votes.delete(step);
+    this.compared++;
     const cast = members.map((member) => ({ member, digest: votes.get(member) ?? '' }));
     const count = (wanted: string): number => cast.filter((vote) => vote.digest === wanted).length;
     const first = cast[0]?.digest ?? digest;

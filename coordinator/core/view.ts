@@ -48,6 +48,7 @@ export function viewOf(
     gradientNorm: progress.gradientNorm,
     imagesTotal: progress.samples,
     imagesPerSecond: speed,
+    imagesPerSecondMean: progress.steadyImagesPerSecond,
     secondsElapsed: (place.nowMs - place.startedAtMs) / 1000,
     secondsLeft: speed > 0 ? left / speed : null,
     transport: config.transport,
@@ -60,6 +61,7 @@ export function viewOf(
       host: worker.host,
       device: worker.ready?.engine.device ?? null,
       rssBytes: worker.rssBytes,
+      metricsUrl: worker.isConnected && worker.state !== 'lost' ? (worker.ready?.metricsUrl ?? null) : null,
       stepSeconds: worker.times.now,
     })),
     straggler: stragglerOf(
@@ -70,6 +72,8 @@ export function viewOf(
     stepsLost: run.stepsLost,
     microbatchesRecomputed: run.microbatchesRecomputed,
     checkpointStep: run.checkpointStep,
+    digestChecks: run.digests.compared,
+    audits: run.audits.compared,
     alarms: place.alarms,
   };
 }

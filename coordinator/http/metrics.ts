@@ -1,29 +1,83 @@
 // The run's metrics for Prometheus, made from the catalogue (protocol/metrics.ts) and fed by events, reports and the present
 // view. A registry of its own: nothing global, no metric that is not in the catalogue. Cost: a few microseconds a report.
+//
+// Counters belong to the run, not to the process: one that takes over begins with what the one before has shown (record/counters.ts) and
+// adds its own to it. What the journal tells of the whole run is taken from there.
 
-import { Counter, Gauge, Histogram, Registry, type Metric } from 'prom-client';
+import { AggregatorRegistry, Counter, Gauge, Histogram, Registry, type LabelValues, type Metric } from 'prom-client';
+import type { BatchPlan } from '../../protocol/batch-plan.ts';
+import { placeOfStep } from '../../protocol/batch-plan.ts';
+import { expositionOf, type Exposition } from '../../protocol/exposition.ts';
 import type { LinkTraffic, StepReport } from '../../protocol/messages.ts';
 import {
   METRICS,
   PHASES,
   RECORD_PARTS,
+  RUN_PHASES,
   WORKER_STATES,
+  WRITTEN_PARTS,
   type MetricDefinition,
   type MetricName,
-  type RecordPart,
 } from '../../protocol/metrics.ts';
 import type { RunEvent } from '../../protocol/run-event.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 
+/** Sums of counters and histograms, as the registry tells them. */
+export interface ShownMetric {
+  readonly name: string;
+  readonly help: string;
+  readonly type: 'counter' | 'histogram';
+  readonly aggregator: 'sum';
+  readonly values: readonly {
+    readonly value: number;
+    readonly labels: Readonly<Record<string, string | number>>;
+    readonly metricName?: string | undefined;
+  }[];
+}
+
+/** What scrapes have shown by then. */
+export interface ShownCounters {
+  /** Steps that the run had done. */
+  readonly step: number;
+  readonly metrics: readonly ShownMetric[];
+}
+
+/** What the record says of the run before this process. */
+export interface RunPast {
+  readonly startedAtSeconds: number;
+  /** Coordinators that it has had. */
+  readonly coordinators: number;
+  /** Null: none yet. */
+  readonly lastStepAtSeconds: number | null;
+  readonly lastCheckpointAtSeconds: number | null;
+  /** Null: nothing was shown, or that is not known any more. */
+  readonly shown: ShownCounters | null;
+}
+
+export interface MetricsOptions {
+  readonly run: string;
+  readonly transport: string;
+  readonly plan: BatchPlan;
+  /** Workers that compute when all are there. */
+  readonly membersWanted: number;
+  readonly past: RunPast;
+}
+
 export interface RunMetrics {
   observe(event: RunEvent): void;
-  observeWorkerStep(worker: string, report: StepReport): void;
+  /** @param isRepeated it was made to another coordinator, too, which may have counted it */
+  observeWorkerStep(worker: string, report: StepReport, isRepeated: boolean): void;
   /** @param peer the worker at the link's other end */
   observeTraffic(worker: string, peer: string, link: LinkTraffic): void;
+  /** A generation of these members is on record. */
+  observeMembership(generation: number, members: readonly string[], isLost: (worker: string) => boolean): void;
+  /** A timer that was due every so often has fired. */
+  observeTick(everyMs: number): void;
   countRefusal(code: string): void;
-  countRecordFailure(part: RecordPart): void;
+  countRecordFailure(part: (typeof WRITTEN_PARTS)[number]): void;
   setView(view: RunView): void;
-  render(): Promise<{ contentType: string; text: string }>;
+  /** What is shown, and what must be kept so that the next coordinator does not show less. */
+  render(accept?: string): Promise<Exposition & { readonly shown: ShownCounters }>;
 }
 
 /** Codes that may stand as a label; others are counted as `other`, so that a peer cannot make labels without end. */
@@ -39,7 +93,17 @@ const REFUSAL_CODES: ReadonlySet<string> = new Set([
   'E_TOO_MANY',
 ]);
 
-export function createMetrics(run: { readonly run: string; readonly transport: string }): RunMetrics {
+/** Workers that are gone and still shown: names are used once, so a run that loses many would show ever more. */
+export const PAST_WORKERS_MAX = 32;
+
+/** Samples of the first `steps` steps. */
+function samplesOf(plan: BatchPlan, steps: number): number {
+  const { epoch, batch } = placeOfStep(plan, steps);
+  return epoch * plan.samples + Math.min(plan.samples, batch * plan.globalBatch);
+}
+
+export function createMetrics(options: MetricsOptions): RunMetrics {
+  const { plan, past } = options;
   const registry = new Registry();
   const made = new Map<string, Metric>();
   for (const [name, definition] of Object.entries<MetricDefinition>(METRICS)) {
@@ -48,7 +112,7 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
     else if (definition.kind === 'gauge') made.set(name, new Gauge(common));
     else made.set(name, new Histogram({ ...common, buckets: [...(definition.buckets ?? [])] }));
   }
-  const labels = { run: run.run };
+  const labels = { run: options.run };
   const set = (name: MetricName, value: number | null, more: Record<string, string> = {}): void => {
     const metric = made.get(name);
     if (metric instanceof Gauge && value !== null) metric.set({ ...labels, ...more }, value);
@@ -65,14 +129,28 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
   for (const [name, definition] of Object.entries<MetricDefinition>(METRICS)) {
     const metric = made.get(name);
     if (metric instanceof Counter && definition.labels.length === 1) metric.inc(labels, 0);
+    if (metric instanceof Histogram && definition.labels.length === 1) metric.zero(labels);
   }
-  for (const part of RECORD_PARTS) add('lockstep_record_failures_total', 0, { part });
-  /** Totals that the view has: the counter follows them. */
+  for (const part of WRITTEN_PARTS) add('lockstep_record_failures_total', 0, { part });
+
+  let shownBefore: readonly ShownMetric[] = past.shown?.metrics ?? [];
+  const before = (name: MetricName): number =>
+    shownBefore.find((metric) => metric.name === name)?.values.reduce((sum, { value }) => sum + value, 0) ?? 0;
+  /** Totals of this process: the counter follows them. */
   const totals = new Map<MetricName, number>();
   const follow = (name: MetricName, total: number): void => {
     add(name, Math.max(0, total - (totals.get(name) ?? 0)));
-    totals.set(name, total);
+    totals.set(name, Math.max(total, totals.get(name) ?? 0));
   };
+  /** Totals of the whole run: what another process has shown of them is a part. */
+  const followRun = (name: MetricName, total: number): void => follow(name, total - before(name));
+
+  set('lockstep_run_start_timestamp_seconds', past.startedAtSeconds);
+  set('lockstep_members_wanted', options.membersWanted);
+  set('lockstep_step_last_timestamp_seconds', past.lastStepAtSeconds);
+  set('lockstep_checkpoint_last_timestamp_seconds', past.lastCheckpointAtSeconds);
+  followRun('lockstep_coordinator_restarts_total', past.coordinators);
+
   /** Workers whose mismatch is counted: a mismatch or refusal, and the failure that it becomes, are one. */
   const mismatched = new Set<string>();
   const countMismatch = (workers: readonly string[]): void => {
@@ -81,12 +159,58 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
     add('lockstep_digest_mismatches_total', 1);
   };
 
+  let members: readonly string[] = [];
+  let lastStepAtMs: number | null = null;
+  /** Since when there has been no step for the loss of a member, and the generation whose first step ends that. */
+  let recovering: { readonly sinceMs: number; generation: number } | null = null;
+  let hasBegun = false;
+  let isGradientFinite = true;
+  let lastTickAtMs: number | null = null;
+
+  const forget = async (worker: string): Promise<void> => {
+    const isOf = (one: { readonly labels: Readonly<Record<string, string | number>> }): boolean =>
+      one.labels['worker'] === worker || one.labels['peer'] === worker;
+    shownBefore = shownBefore.map((metric) => ({ ...metric, values: metric.values.filter((one) => !isOf(one)) }));
+    for (const metric of made.values()) {
+      for (const { labels: found } of (await metric.get()).values.filter((one) => isOf(clean(one)))) {
+        const { le: _bound, ...its } = found;
+        metric.remove(its);
+      }
+    }
+  };
+
+  /** Workers that something is shown of. */
+  const known = new Set(
+    shownBefore.flatMap(({ values }) =>
+      values.flatMap(({ labels: { worker } }) => (typeof worker === 'string' ? [worker] : [])),
+    ),
+  );
+  const forgetOldest = async (view: RunView): Promise<void> => {
+    const living = new Set(view.workers.filter(({ state }) => state !== 'lost').map(({ id }) => id));
+    const gone = [...known].filter((name) => !living.has(name));
+    const inOrder = gone.toSorted((a, b) => a.localeCompare(b, 'en', { numeric: true }));
+    for (const worker of inOrder.slice(0, Math.max(0, inOrder.length - PAST_WORKERS_MAX))) {
+      known.delete(worker);
+      await forget(worker);
+    }
+  };
+  let view: RunView | null = null;
+
   return {
     observe: (event) => {
       switch (event.kind) {
-        case 'step':
-          add('lockstep_images_total', event.samples);
+        case 'step': {
+          const nowMs = performance.now();
           set('lockstep_step_last_timestamp_seconds', Date.now() / 1000);
+          if (recovering !== null && event.generation >= recovering.generation) {
+            observeValue('lockstep_recovery_duration_seconds', (nowMs - recovering.sinceMs) / 1000);
+            recovering = null;
+          }
+          lastStepAtMs = nowMs;
+          return;
+        }
+        case 'generation':
+          hasBegun = true;
           return;
         case 'checkpoint':
           observeValue('lockstep_checkpoint_duration_seconds', event.seconds);
@@ -94,6 +218,7 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
           return;
         case 'worker-ready': {
           const { name, library, device } = event.engine;
+          known.add(event.worker);
           set('lockstep_engine_info', 1, { worker: event.worker, engine: name, library, device });
           return;
         }
@@ -106,53 +231,109 @@ export function createMetrics(run: { readonly run: string; readonly transport: s
         case 'failed':
         case 'worker-lost':
           if (event.cause.code === 'E_DIGEST') countMismatch([event.cause.who]);
+          if (event.cause.code === 'E_NOT_FINITE') isGradientFinite = false;
           return;
         case 'waiting':
         case 'listening':
         case 'resumed':
         case 'warning':
         case 'worker-joined':
-        case 'generation':
         case 'epoch':
         case 'stopping':
         case 'finished':
           return;
       }
     },
-    observeWorkerStep: (worker, report) => {
+    observeWorkerStep: (worker, report, isRepeated) => {
+      if (isRepeated && report.step <= (past.shown?.step ?? 0)) return;
+      known.add(worker);
       for (const phase of PHASES) {
         observeValue('lockstep_step_duration_seconds', report.phases[phase], { worker, phase });
       }
       const duration = report.phases.allreduce + report.phases.wait;
-      observeValue('lockstep_allreduce_duration_seconds', duration, { worker, transport: run.transport });
+      observeValue('lockstep_allreduce_duration_seconds', duration, { worker, transport: options.transport });
       set('lockstep_worker_resident_memory_bytes', report.rssBytes, { worker });
     },
     observeTraffic: (worker, peer, { transport, bytesOut, bytesIn }) => {
       add('lockstep_allreduce_bytes_total', bytesOut, { worker, peer, transport });
       add('lockstep_allreduce_received_bytes_total', bytesIn, { worker, peer, transport });
     },
+    observeMembership: (generation, present, isLost) => {
+      const hasLost = members.some((member) => !present.includes(member) && isLost(member));
+      members = present;
+      // Another loss before the first step makes it longer, not another one.
+      if (recovering !== null) recovering.generation = generation;
+      else if (hasLost) recovering = { sinceMs: lastStepAtMs ?? performance.now(), generation };
+    },
+    observeTick: (everyMs) => {
+      const nowMs = performance.now();
+      if (lastTickAtMs !== null) {
+        const late = Math.max(0, nowMs - lastTickAtMs - everyMs);
+        observeValue('lockstep_coordinator_event_loop_lag_seconds', late / 1000);
+      }
+      lastTickAtMs = nowMs;
+    },
     countRefusal: (code) =>
       add('lockstep_workers_refused_total', 1, { code: REFUSAL_CODES.has(code) ? code : 'other' }),
     countRecordFailure: (part) => add('lockstep_record_failures_total', 1, { part }),
-    setView: (view) => {
-      set('lockstep_step', view.step);
-      set('lockstep_steps', view.steps);
-      set('lockstep_epoch', view.epoch);
-      set('lockstep_loss', view.loss);
-      set('lockstep_accuracy', view.accuracy);
-      set('lockstep_test_loss', view.testLoss);
-      set('lockstep_test_accuracy', view.testAccuracy);
-      set('lockstep_learning_rate', view.learningRate);
-      set('lockstep_gradient_norm', view.gradientNorm);
-      set('lockstep_images_per_second', view.imagesPerSecond);
-      set('lockstep_generation', view.generation);
+    setView: (now) => {
+      view = now;
+      set('lockstep_step', now.step);
+      set('lockstep_steps', now.steps);
+      set('lockstep_epoch', now.epoch);
+      set('lockstep_epochs', now.epochs);
+      set('lockstep_epoch_progress_ratio', now.epochStep / now.epochSteps);
+      set('lockstep_time_left_seconds', now.secondsLeft);
+      set('lockstep_loss', now.loss);
+      set('lockstep_accuracy', now.accuracy);
+      set('lockstep_test_loss', now.testLoss);
+      set('lockstep_test_accuracy', now.testAccuracy);
+      set('lockstep_learning_rate', now.learningRate);
+      set('lockstep_gradient_norm', isGradientFinite ? now.gradientNorm : Number.NaN);
+      set('lockstep_images_per_second', now.imagesPerSecond);
+      set('lockstep_images_per_second_mean', now.imagesPerSecondMean);
+      set('lockstep_generation', now.generation);
+      for (const state of RUN_PHASES) set('lockstep_run_state', now.phase === state ? 1 : 0, { state });
       for (const state of WORKER_STATES) {
-        set('lockstep_workers', view.workers.filter((w) => w.state === state).length, { state });
+        set('lockstep_workers', now.workers.filter((w) => w.state === state).length, { state });
       }
-      follow('lockstep_workers_lost_total', view.workersLost);
-      follow('lockstep_steps_lost_total', view.stepsLost);
-      follow('lockstep_microbatches_recomputed_total', view.microbatchesRecomputed);
+      for (const part of RECORD_PARTS) {
+        set('lockstep_record_alarms', now.alarms.some((alarm) => alarm.part === part) ? 1 : 0, { part });
+      }
+      followRun('lockstep_images_total', samplesOf(plan, now.step));
+      followRun('lockstep_workers_lost_total', now.workersLost);
+      // Until a generation begins, whoever is still there may have the steps that seem to be lost.
+      if (hasBegun) follow('lockstep_steps_lost_total', now.stepsLost);
+      follow('lockstep_microbatches_recomputed_total', now.microbatchesRecomputed);
+      follow('lockstep_digest_checks_total', now.digestChecks);
+      follow('lockstep_audits_total', now.audits);
+      const { user, system } = process.cpuUsage();
+      follow('lockstep_coordinator_cpu_seconds_total', (user + system) / 1e6);
+      set('lockstep_coordinator_resident_memory_bytes', process.memoryUsage.rss());
     },
-    render: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
+    render: async (accept) => {
+      if (view !== null) await forgetOldest(view);
+      const now = await registry.getMetricsAsJSON();
+      const whole = AggregatorRegistry.aggregate([now, [...shownBefore]]);
+      const { contentType, text } = expositionOf(await whole.metrics(), accept);
+      const kept = (await whole.getMetricsAsJSON()).flatMap(({ name, help, values }): ShownMetric[] => {
+        const type = kinds.get(name);
+        if (type !== 'counter' && type !== 'histogram') return [];
+        return [{ name, help, type, aggregator: 'sum', values: values.map(clean) }];
+      });
+      return { contentType, text, shown: { step: view?.step ?? 0, metrics: kept } };
+    },
   };
+}
+
+const kinds = new Map(Object.entries<MetricDefinition>(METRICS).map(([name, { kind }]) => [name, kind]));
+
+type Value = ShownMetric['values'][number];
+
+/** A value as the registry tells it, without what is not there. */
+function clean({ value, labels, ...more }: { readonly value: number; readonly labels: LabelValues<string> }): Value {
+  const its: Record<string, string | number> = {};
+  for (const [label, text] of Object.entries(labels)) if (text !== undefined) its[label] = text;
+  const isNamed = 'metricName' in more && typeof more.metricName === 'string';
+  return { value, labels: its, ...(isNamed && { metricName: String(more.metricName) }) };
 }

@@ -6,8 +6,10 @@ import { createServer, type Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import fastify from 'fastify';
 import { LockstepError } from '../../protocol/errors.ts';
+import type { Exposition } from '../../protocol/exposition.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 import type { Tls } from '../../protocol/tls.ts';
+import { targetsOf } from './discovery.ts';
 import { PAGE, PAGE_SCRIPT, PAGE_STYLE } from './page.ts';
 
 export interface HttpOptions {
@@ -17,7 +19,10 @@ export interface HttpOptions {
   /** Served over TLS with this; null or none: in plain HTTP. */
   readonly identity?: Tls['identity'];
   readonly view: () => RunView;
-  readonly metrics: () => Promise<{ contentType: string; text: string }>;
+  /** @param accept the Accept header of who asks */
+  readonly metrics: (accept?: string) => Promise<Exposition>;
+  /** Told when an answer with metrics has been sent whole. */
+  readonly onScraped?: () => void;
   readonly ready: () => { readonly ok: boolean; readonly because: string };
 }
 
@@ -98,12 +103,12 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     return reply.code(ok ? 200 : 503).send({ ready: ok, because });
   });
   app.get('/api/run', async () => options.view());
-  app.get('/metrics', async (_request, reply) => {
-    const { contentType, text } = await options.metrics();
+  const onResponse = async (): Promise<void> => options.onScraped?.();
+  app.get('/metrics', { onResponse }, async (request, reply) => {
+    const { contentType, text } = await options.metrics(request.headers.accept);
     return reply.header('content-type', contentType).send(text);
   });
-  // Workers have no /metrics of their own yet: the coordinator's tells of them all.
-  app.get('/sd', async () => []);
+  app.get('/sd', async () => targetsOf(options.view()));
   app.setNotFoundHandler(async (request, reply) => {
     if (request.method === 'GET' || request.method === 'HEAD') {
       return reply.code(404).send({ code: 'E_NOT_FOUND', message: `there is no ${request.url} here` });

@@ -61,6 +61,12 @@ export function eventsOf(records: readonly StoryRecord[]): StoryEvent[] {
         return event(record.step, 'done', record.digest.slice(0, 16));
       case 'failed':
         return event(record.step, 'failed', record.cause.message);
+      case 'unrecorded':
+        return event(
+          record.to,
+          'steps without a record',
+          `who did the steps ${record.from} to ${record.to} is gone, and the coordinator that knew of them`,
+        );
       case 'commits':
         return [];
     }

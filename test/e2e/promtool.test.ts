@@ -8,7 +8,13 @@ import { VIEW } from '../coordinator/http/view.ts';
 import { promtoolPath } from './programs.ts';
 
 it('promtool finds nothing to say about the metrics', async () => {
-  const metrics = createMetrics({ run: 'r "1"\n\\', transport: 'ws' });
+  const metrics = createMetrics({
+    run: 'r "1"\n\\',
+    transport: 'ws',
+    plan: { samples: 4, globalBatch: 3, microbatches: 1, seed: 1 },
+    membersWanted: 2,
+    past: { startedAtSeconds: 1, coordinators: 1, lastStepAtSeconds: 1, lastCheckpointAtSeconds: 1, shown: null },
+  });
   metrics.setView(VIEW);
   metrics.observe({ kind: 'checkpoint', step: 1, directory: 'd', seconds: 0.2 });
   metrics.observe({
@@ -17,16 +23,20 @@ it('promtool finds nothing to say about the metrics', async () => {
     engine: { name: 'tensorflow', library: 'TensorFlow 2.21.0', device: 'CPU "é"', threads: 1, settings: {} },
     fingerprint: 'a'.repeat(64),
   });
-  metrics.observeWorkerStep('w0', {
-    step: 1,
-    samples: 64,
-    lossSum: 128,
-    correct: 16,
-    gradientNorm: 0.5,
-    seconds: 0.1,
-    phases: { data: 0.001, compute: 0.02, allreduce: 0.003, apply: 0.0002, wait: 0.004 },
-    rssBytes: 3e8,
-  });
+  metrics.observeWorkerStep(
+    'w0',
+    {
+      step: 1,
+      samples: 64,
+      lossSum: 128,
+      correct: 16,
+      gradientNorm: 0.5,
+      seconds: 0.1,
+      phases: { data: 0.001, compute: 0.02, allreduce: 0.003, apply: 0.0002, wait: 0.004 },
+      rssBytes: 3e8,
+    },
+    false,
+  );
   metrics.observeTraffic('w0', 'w1', { peer: 1, transport: 'shm', bytesOut: 500, bytesIn: 700 });
   metrics.countRefusal('E_MESSAGE');
   const http = await startHttp({

@@ -317,6 +317,7 @@ class Simulation {
           simulatedMeeting(network, process, links, scenario.manners, this.plants.sink ?? ((sink) => sink)),
           {},
         ),
+      expose: () => Promise.resolve(null),
     };
     world.after(process, computing.spread(100, 300_000), 'starts', () => {
       runWorker(options, this.plants.surroundings?.(around, process.name) ?? around).then(

@@ -78,9 +78,34 @@ describe('what the coordinator serves', () => {
     expect([ready.status, await ready.json()]).toEqual([200, { ready: true, because: 'all members step' }]);
   });
 
-  it('/sd: a list for Prometheus, empty while workers have no metrics of their own', async () => {
+  it('/metrics: who asks says what it accepts, and it is known when an answer has left', async () => {
+    const accepted: (string | undefined)[] = [];
+    let answers = 0;
+    const { url } = await start({
+      metrics: (accept) => {
+        accepted.push(accept);
+        return Promise.resolve({ contentType: 'text/plain', text: '' });
+      },
+      onScraped: () => answers++,
+    });
+    await (await fetch(`${url}/metrics`, { headers: { accept: 'application/openmetrics-text' } })).text();
+    expect(accepted).toEqual(['application/openmetrics-text']);
+    await expect.poll(() => answers).toBe(1);
+    await (await fetch(`${url}/healthz`)).text();
+    expect(answers).toBe(1);
+  });
+
+  it('/sd: where the metrics of the living workers are, in the form of Prometheus’s HTTP service discovery', async () => {
     const { url } = await start();
-    expect(await (await fetch(`${url}/sd`)).json()).toEqual([]);
+    const answer = await fetch(`${url}/sd`);
+    expect(answer.headers.get('content-type')).toContain('application/json');
+    expect(await answer.json()).toEqual([
+      { targets: ['127.0.0.1:40001'], labels: { run: 'cifar10-cnn-20261123-160000', worker: 'w0', host: 'red' } },
+      {
+        targets: ['10.0.0.2:40002'],
+        labels: { run: 'cifar10-cnn-20261123-160000', worker: 'w1', host: 'blue', __scheme__: 'https' },
+      },
+    ]);
   });
 
   it('/: an HTML page that loads nothing from elsewhere', async () => {

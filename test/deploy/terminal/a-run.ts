@@ -5,7 +5,17 @@ import type { RunView, WorkerView } from '../../../protocol/run-view.ts';
 
 export function worker(id: string, rank: number | null, state: WorkerView['state']): WorkerView {
   const pid = 4000 + Number(id.slice(1));
-  return { id, rank, state, pid, host: 'box', device: 'CPU', rssBytes: 480_000_000, stepSeconds: null };
+  return {
+    id,
+    rank,
+    state,
+    pid,
+    host: 'box',
+    device: 'CPU',
+    rssBytes: 480_000_000,
+    metricsUrl: null,
+    stepSeconds: null,
+  };
 }
 
 export function view(changes: Partial<RunView> = {}): RunView {
@@ -30,6 +40,7 @@ export function view(changes: Partial<RunView> = {}): RunView {
     gradientNorm: 1,
     imagesTotal: 125_120,
     imagesPerSecond: 4312.4,
+    imagesPerSecondMean: 4300,
     secondsElapsed: 40,
     secondsLeft: 133,
     transport: 'ws',
@@ -41,6 +52,8 @@ export function view(changes: Partial<RunView> = {}): RunView {
     stepsLost: 0,
     microbatchesRecomputed: 0,
     checkpointStep: null,
+    digestChecks: 0,
+    audits: 0,
     alarms: [],
     ...changes,
   };

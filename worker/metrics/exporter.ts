@@ -1,0 +1,115 @@
+// A worker's own /metrics: a small server on the address that peers reach the worker at, and a free port, which the coordinator hears of
+// and tells Prometheus (/sd). A shell. It runs on the worker's main thread, in the turns that the engine leaves: no thread, no timer but
+// the one that measures how late it is. Who asks while a long call of the engine holds the thread gets the answer after it.
+
+import { once } from 'node:events';
+import { createServer, type RequestListener } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import { LockstepError } from '../../protocol/errors.ts';
+import type { StepReport } from '../../protocol/messages.ts';
+import type { Tls } from '../../protocol/tls.ts';
+import type { GpuReading } from './gpu.ts';
+import { ownMetrics } from './own-metrics.ts';
+
+/** Between two looks at how late the thread is. */
+const LAG_EVERY_MS = 100;
+/** Of scrapers at a time: each answer is some kilobytes, so those that never read are bounded, too. */
+const MAX_CONNECTIONS = 16;
+const REQUEST_TIMEOUT_MS = 10_000;
+/** Nobody reads for so long: it is gone. */
+const IDLE_MS = 120_000;
+
+export interface Exporter {
+  readonly url: string;
+  rename(worker: string): void;
+  observe(report: StepReport): void;
+  close(): Promise<void>;
+}
+
+export interface ExporterOptions {
+  readonly host: string;
+  /** The address that others reach this machine at, where that is another. */
+  readonly announced?: string;
+  /** Served over TLS with this; null: in plain HTTP. */
+  readonly identity: Tls['identity'];
+  readonly run: string;
+  readonly worker: string;
+  readonly engineBytes: () => number;
+  readonly gpu: () => GpuReading | null;
+}
+
+const bracketed = (host: string): string => (host.includes(':') ? `[${host}]` : host);
+
+/** Listens. Throws E_LISTEN. */
+export async function startExporter(options: ExporterOptions): Promise<Exporter> {
+  const { run, worker, identity, host } = options;
+  const metrics = ownMetrics({ run, worker, startedAtSeconds: Date.now() / 1000 });
+  const read = (): Parameters<typeof metrics.render>[0] => {
+    const { user, system } = process.cpuUsage();
+    const { rss, heapUsed, arrayBuffers } = process.memoryUsage();
+    return {
+      cpuSeconds: { user: user / 1e6, system: system / 1e6 },
+      memoryBytes: { resident: rss, heap: heapUsed, buffers: arrayBuffers, engine: options.engineBytes() },
+      gpu: options.gpu(),
+    };
+  };
+  const answer: RequestListener = (request, response) => {
+    const path = (request.url ?? '').split('?', 1)[0];
+    const isRead = request.method === 'GET' || request.method === 'HEAD';
+    if (path !== '/metrics' || !isRead) {
+      response.writeHead(isRead ? 404 : 405, { allow: 'GET, HEAD' }).end();
+      return;
+    }
+    metrics.render(read(), request.headers.accept).then(
+      ({ contentType, text }) =>
+        response
+          .writeHead(200, {
+            'content-type': contentType,
+            'cache-control': 'no-store',
+            'x-content-type-options': 'nosniff',
+          })
+          .end(request.method === 'HEAD' ? undefined : text),
+      (error: unknown) => response.writeHead(500).end(String(error)),
+    );
+  };
+  const server = identity === null ? createServer(answer) : createSecureServer({ ...identity }, answer);
+  server.maxConnections = MAX_CONNECTIONS;
+  server.requestTimeout = REQUEST_TIMEOUT_MS;
+  server.setTimeout(IDLE_MS);
+  server.listen(0, host);
+  try {
+    await once(server, 'listening');
+  } catch (cause) {
+    throw new LockstepError('E_LISTEN', `metrics can't be served on ${host}: ${String(cause)}`, {
+      remedy: 'Give an address of this machine with --peer-listen.',
+      cause,
+    });
+  }
+  server.unref();
+  // Connections that fail later are their own affair.
+  server.on('error', () => {});
+
+  let dueAtMs = performance.now() + LAG_EVERY_MS;
+  const timer = setInterval(() => {
+    const nowMs = performance.now();
+    metrics.observeLag(Math.max(0, nowMs - dueAtMs) / 1000);
+    dueAtMs = nowMs + LAG_EVERY_MS;
+  }, LAG_EVERY_MS);
+  timer.unref();
+
+  const bound = server.address();
+  const port = typeof bound === 'object' && bound !== null ? bound.port : 0;
+  const scheme = identity === null ? 'http' : 'https';
+  return {
+    url: `${scheme}://${bracketed(options.announced ?? host)}:${port}/metrics`,
+    rename: (name) => metrics.rename(name),
+    observe: (report) => metrics.observeStep(report),
+    close: async () => {
+      clearInterval(timer);
+      server.closeAllConnections();
+      await new Promise<void>((resolve) => {
+        server.close(() => resolve());
+      });
+    },
+  };
+}
