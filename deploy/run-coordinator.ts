@@ -13,6 +13,7 @@ import {
   latestCheckpoint,
   latestRun,
   openRunDirectory,
+  samplesOf,
   startCoordinator,
   type Checkpoint,
   type RunDirectory,
@@ -152,6 +153,15 @@ async function coordinate(
     lockstepVersion: LOCKSTEP_VERSION,
     dataSet: definition.data.name,
     augment: config.augment ? (definition.augment?.name ?? 'on') : 'off',
+    samples: () => {
+      const opened = definition.data.open(dataSetDirectory(definition.data));
+      try {
+        return samplesOf(opened, config.testSamples);
+      } finally {
+        opened.train.close?.();
+        opened.test.close?.();
+      }
+    },
     startWorker: (localRank) => process.send?.({ kind: 'start-worker', localRank } satisfies StartWorker),
     onEvent: (event) => display.event(event),
     onView: (view) => display.view(view),

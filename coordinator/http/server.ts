@@ -1,14 +1,14 @@
 // What the coordinator shows over HTTP, read-only: the page, metrics, health, the run as JSON. The control endpoint for workers
 // is attached to the same port by control.ts. No request changes anything, so none needs a token.
 
-import { createHash } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import fastify from 'fastify';
 import { LockstepError } from '../../protocol/errors.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 import type { Tls } from '../../protocol/tls.ts';
-import { PAGE, PAGE_SCRIPT, PAGE_STYLE } from './page.ts';
+import { addPage, policyWith, type PageSources } from './page-routes.ts';
+import { paced } from './paced.ts';
 
 export interface HttpOptions {
   readonly listen: { readonly host: string; readonly port: number };
@@ -17,6 +17,8 @@ export interface HttpOptions {
   readonly view: () => RunView;
   readonly metrics: () => Promise<{ contentType: string; text: string }>;
   readonly ready: () => { readonly ok: boolean; readonly because: string };
+  /** None: without the page. */
+  readonly page?: PageSources;
 }
 
 export interface Http {
@@ -24,25 +26,21 @@ export interface Http {
   readonly url: string;
   readonly port: number;
   readonly server: Server;
+  /** Tells pages what is new, when it is time for that; `nowMs` on a monotonic clock. */
+  publish(nowMs: number): void;
+  /** Tells pages the last news, and closes. */
   close(): Promise<void>;
 }
 
 const MAX_BODY_BYTES = 1024;
 const REQUEST_TIMEOUT_MS = 30_000;
 
-const hashOf = (text: string): string => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+/** However many ask, these are made no oftener. */
+const METRICS_EVERY_MS = 250;
+const VIEW_EVERY_MS = 20;
 
 const HEADERS = {
-  'content-security-policy': [
-    "default-src 'none'",
-    `script-src ${hashOf(PAGE_SCRIPT)}`,
-    `style-src ${hashOf(PAGE_STYLE)}`,
-    "connect-src 'self'",
-    'img-src data:',
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-  ].join('; '),
+  'content-security-policy': policyWith("'self'"),
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
   'cache-control': 'no-store',
@@ -78,18 +76,20 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     payload.resume();
     done(null);
   });
-  app.addHook('onSend', async (_request, reply) => {
+  // Before anything else: a handler may be stricter or wider about its own.
+  app.addHook('onRequest', async (_request, reply) => {
     void reply.headers(HEADERS);
   });
-  app.get('/', async (_request, reply) => reply.type('text/html; charset=utf-8').send(PAGE));
+  const stream = options.page === undefined ? null : addPage(app, options.page, HEADERS);
   app.get('/healthz', async () => ({ status: 'ok' }));
   app.get('/readyz', async (_request, reply) => {
     const { ok, because } = options.ready();
     return reply.code(ok ? 200 : 503).send({ ready: ok, because });
   });
-  app.get('/api/run', async () => options.view());
+  app.get('/api/run', paced(options.view, VIEW_EVERY_MS));
+  const metrics = paced(options.metrics, METRICS_EVERY_MS);
   app.get('/metrics', async (_request, reply) => {
-    const { contentType, text } = await options.metrics();
+    const { contentType, text } = await metrics();
     return reply.header('content-type', contentType).send(text);
   });
   // Workers have no /metrics of their own yet: the coordinator's tells of them all.
@@ -133,5 +133,14 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
   const address = app.server.address();
   const bound = typeof address === 'object' && address !== null ? address.port : port;
   const scheme = identity === null ? 'http' : 'https';
-  return { url: `${scheme}://${reachable(host)}:${bound}`, port: bound, server: app.server, close: () => app.close() };
+  return {
+    url: `${scheme}://${reachable(host)}:${bound}`,
+    port: bound,
+    server: app.server,
+    publish: (nowMs) => stream?.publish(nowMs),
+    close: async () => {
+      await stream?.close();
+      await app.close();
+    },
+  };
 }
