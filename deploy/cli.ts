@@ -91,7 +91,7 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
         readTls({ tlsCert: undefined, tlsKey: undefined, tlsCa: command.tlsCa }, Date.now()),
       );
     case 'evaluate':
-      return (await import('./evaluate.ts')).evaluate(command.run);
+      return (await import('./evaluate.ts')).evaluate(command.run, command.predictions ?? null);
     case 'verify':
       return (await import('./verify.ts')).verify(command.run, command.replay ?? null);
     case 'doctor':

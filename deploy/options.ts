@@ -65,7 +65,7 @@ export type ParsedCommand =
   | { readonly kind: 'worker'; readonly flags: WorkerFlags }
   | { readonly kind: 'status'; readonly url: string | undefined; readonly tlsCa: string | undefined }
   | { readonly kind: 'doctor'; readonly natsUrl: NatsServer | undefined }
-  | { readonly kind: 'evaluate'; readonly run: string }
+  | { readonly kind: 'evaluate'; readonly run: string; readonly predictions: string | undefined }
   | { readonly kind: 'verify'; readonly run: string; readonly replay: number | undefined }
   | { readonly kind: 'setup'; readonly engine: string; readonly job: string }
   | { readonly kind: 'test' | 'bench'; readonly args: readonly string[] }
@@ -179,7 +179,7 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
         tlsCa: text('--tls-ca <file>'),
       };
     case 'evaluate':
-      return { kind: command, run: first };
+      return { kind: command, run: first, predictions: text('--predictions <file>') };
     case 'verify':
       return { kind: command, run: first, replay: optional(valueOf('--replay <step>', given, env), wholeNumber(1)) };
     case 'doctor':

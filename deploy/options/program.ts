@@ -115,10 +115,9 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
   add('status', 'What a run that is under way is doing.', 'what a run is doing')
     .argument('[url]', "the coordinator's address (default: that of the newest run in runs/)")
     .option('--tls-ca <file>', TLS_CA);
-  add('evaluate', "Test loss, accuracy and confusion matrix of a run's model.", "how well a run's model does").argument(
-    '<run>',
-    'a run directory',
-  );
+  add('evaluate', "Test loss, accuracy and confusion matrix of a run's model.", "how well a run's model does")
+    .argument('<run>', 'a run directory')
+    .option('--predictions <file>', 'write a line of JSON for each test sample: its index, label and predicted class');
   add('verify', VERIFY, "whether a run's record holds together")
     .argument('<run>', 'a run directory')
     .option('--replay <step>', 'compute this step again, from the checkpoint before it, and compare its bits')

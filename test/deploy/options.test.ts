@@ -482,6 +482,7 @@ describe('the other commands', () => {
       tlsCa: 'a',
     });
     expect(parse('evaluate runs/x')).toEqual({ kind: 'evaluate', run: 'runs/x' });
+    expect(parse('evaluate runs/x --predictions f')).toEqual({ kind: 'evaluate', run: 'runs/x', predictions: 'f' });
     expect(parse('verify runs/x')).toEqual({ kind: 'verify', run: 'runs/x' });
     expect(parse('verify runs/x --replay 12')).toEqual({ kind: 'verify', run: 'runs/x', replay: 12 });
     expect(() => parse('verify runs/x --replay 0')).toThrow('--replay 0: it must be a whole number of at least 1');
