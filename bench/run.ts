@@ -13,6 +13,7 @@ import { engine } from './engine.ts';
 import { gpu } from './gpu.ts';
 import { heart } from './heart.ts';
 import { model } from './model.ts';
+import { page } from './page.ts';
 import { installPeers } from './peers.ts';
 import { pipeline } from './pipeline.ts';
 import { scaling } from './scaling.ts';
@@ -41,6 +42,7 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>
   heart,
   model,
   overlap,
+  page,
   pipeline,
   scaling,
   'slow-link': overSlowLinks,

@@ -18,10 +18,13 @@ import type { Tls } from '../protocol/tls.ts';
 import { unfitFor } from './core/admission.ts';
 import { Fence, fencedBecause } from './core/fence.ts';
 import { CommitLog, type CommitsEntry, type RecordedEffect } from './core/commit-log.ts';
+import { stepOfLine } from './core/curve.ts';
+import { Feed } from './core/feed.ts';
 import { reportOf } from './core/report.ts';
 import { NO_PROGRESS } from './core/progress.ts';
 import { RecordAlarms } from './core/record-alarms.ts';
 import { Run, type Effect, type Input, type JournalEntry, type Outcome } from './core/run.ts';
+import type { NoSamples, Samples } from './core/samples.ts';
 import type { ReplicaState } from './core/state-assembly.ts';
 import { viewOf } from './core/view.ts';
 import type { ControlConnection, ControlEvents } from './control-connection.ts';
@@ -36,6 +39,7 @@ import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import { CounterFile, readCounters } from './record/counters.ts';
 import type { JournalRecord, RunRecord } from './record/journal-schema.ts';
 import { jobChangesIn, firstNameAfter, lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
+import { servedModel } from './record/latest-model.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
 import { exportModel } from './record/model-export.ts';
 import { isDiskFailure } from './record/atomic.ts';
@@ -45,6 +49,7 @@ import type { RunDirectory } from './record/run-directory.ts';
 
 // The launcher comes in by this door: it opens the record before it starts a coordinator on it, and verifies what one has left.
 export { placeText, type Finding } from './core/finding.ts';
+export { samplesOf } from './core/samples.ts';
 export { verifyRun, type RecordedRun, type RunAccount } from './core/verify.ts';
 export { replaceFile } from './record/atomic.ts';
 export { readRun } from './record/read-run.ts';
@@ -98,6 +103,8 @@ export interface CoordinatorOptions {
   readonly lockstepVersion: string;
   readonly dataSet: string;
   readonly augment: string;
+  /** Test samples for the page; called once, when the first page asks. */
+  readonly samples: () => Samples | NoSamples;
   /** Starts the worker process of this local rank anew; called in a supervised run only. */
   readonly startWorker: (localRank: number) => void;
   readonly onEvent: (event: RunEvent) => void;
@@ -180,6 +187,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const view = (): RunView =>
     viewOf(run, { pid: process.pid, host: hostname(), startedAtMs, nowMs: performance.now(), alarms: alarms.now });
 
+  // What pages are shown begins with the run, in whichever process that was.
+  const news = new Feed();
+  for (const past of before) news.recall(past, Date.parse(past.t));
+
   // First: where it can't be had, nothing has been begun.
   const nats = options.nats === null ? null : await joinNats(options.nats, config.run);
   const shown = await readCounters(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }));
@@ -206,12 +217,18 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     },
     onScraped: () => scrapes.answered(performance.now()),
     ready: () => ({ ok: run.phase === 'training' || run.phase === 'evaluating', because: run.because }),
+    page: {
+      news: { next: () => news.next(view()), since: (seen) => news.since(seen, view()) },
+      model: servedModel(runDirectory.path),
+      samples: options.samples,
+    },
   }).catch(async (error: unknown) => {
     await nats?.close();
     throw error;
   });
   const tell = (event: RunEvent): void => {
     metrics.observe(event);
+    news.observe(event, Date.now());
     options.onEvent(event);
   };
 
@@ -246,6 +263,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const metricsLog = await opening(
     openMetricsLog(runDirectory.path, {
       keepSteps: resume?.checkpoint?.step ?? 0,
+      onKept: (line) => {
+        const step = stepOfLine(line);
+        if (step !== null) news.recallStep(step);
+      },
       observe: (failure) => written('metrics', failure),
     }),
   );
@@ -571,6 +592,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     try {
       feed({ kind: 'tick' });
       options.onView(view());
+      http.publish(performance.now());
     } catch (error) {
       rejectEnded(error);
     }

@@ -92,7 +92,7 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
         command.watch,
       );
     case 'evaluate':
-      return (await import('./evaluate.ts')).evaluate(command.run);
+      return (await import('./evaluate.ts')).evaluate(command.run, command.predictions ?? null);
     case 'report':
       return (await import('./report.ts')).report(command.run, command.output ?? null);
     case 'verify':

@@ -1,6 +1,7 @@
 // `lockstep evaluate RUN`: loss, accuracy and confusion matrix of a run's last checkpoint on the test set. Done in a process of
 // its own, which has the engine's environment from its start and whose library may write to stderr what it likes.
 
+import { writeFile } from 'node:fs/promises';
 import { latestCheckpoint } from '../coordinator/main.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { evaluateWeights } from '../worker/main.ts';
@@ -12,11 +13,14 @@ import { setUp } from './setup/steps.ts';
 import { confusionText } from './terminal/confusion.ts';
 import { percent } from './terminal/text.ts';
 
-export async function evaluate(runDirectory: string): Promise<number> {
-  return isEngineProcess() ? evaluateHere(runDirectory) : inEngineProcess(['evaluate', runDirectory]);
+/** `predictions`: a file for what the model says of each sample. */
+export async function evaluate(runDirectory: string, predictions: string | null): Promise<number> {
+  if (isEngineProcess()) return evaluateHere(runDirectory, predictions);
+  const flags = predictions === null ? [] : ['--predictions', predictions];
+  return inEngineProcess(['evaluate', runDirectory, ...flags]);
 }
 
-async function evaluateHere(runDirectory: string): Promise<number> {
+async function evaluateHere(runDirectory: string, predictions: string | null): Promise<number> {
   const { checkpoint, directory, damaged } = await latestCheckpoint(runDirectory);
   for (const message of damaged) process.stderr.write(`warning: ${message}; the one before it is used\n`);
   const { config } = checkpoint;
@@ -34,10 +38,11 @@ async function evaluateHere(runDirectory: string): Promise<number> {
   const engine = await openEngine(job.definition, config);
   const weights = checkpoint.vectors.find((v) => v.name === 'weights')?.data ?? new Float32Array(0);
   const data = job.definition.data.open(dataSetDirectory(job.definition.data));
-  const { samples, loss, correct, confusion } = await evaluateWeights(engine, data, weights);
+  const { samples, loss, correct, confusion, said } = await evaluateWeights(engine, data, weights);
   engine.close();
   data.train.close?.();
   data.test.close?.();
+  if (predictions !== null) await writeLines(predictions, said);
   process.stdout.write(
     [
       `${job.definition.name} after step ${checkpoint.step} (${directory})`,
@@ -52,4 +57,17 @@ async function evaluateHere(runDirectory: string): Promise<number> {
     ].join('\n'),
   );
   return 0;
+}
+
+/** Throws E_USAGE where the file can't be written. */
+async function writeLines(file: string, said: readonly object[]): Promise<void> {
+  try {
+    await writeFile(file, said.map((one, index) => `${JSON.stringify({ index, ...one })}\n`).join(''));
+  } catch (cause) {
+    const because = cause instanceof Error ? cause.message : String(cause);
+    throw new LockstepError('E_USAGE', `the predictions cannot be written to ${file}: ${because}`, {
+      remedy: 'Give --predictions a file that can be written.',
+      cause,
+    });
+  }
 }

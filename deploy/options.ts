@@ -70,7 +70,7 @@ export type ParsedCommand =
       readonly tlsCa: string | undefined;
     }
   | { readonly kind: 'doctor'; readonly natsUrl: NatsServer | undefined }
-  | { readonly kind: 'evaluate'; readonly run: string }
+  | { readonly kind: 'evaluate'; readonly run: string; readonly predictions: string | undefined }
   | { readonly kind: 'report'; readonly run: string; readonly output: string | undefined }
   | { readonly kind: 'verify'; readonly run: string; readonly replay: number | undefined }
   | { readonly kind: 'setup'; readonly engine: string; readonly job: string }
@@ -186,7 +186,7 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
         tlsCa: text('--tls-ca <file>'),
       };
     case 'evaluate':
-      return { kind: command, run: first };
+      return { kind: command, run: first, predictions: text('--predictions <file>') };
     case 'report':
       return { kind: command, run: first, output: text('--output <file>') };
     case 'verify':

@@ -17,6 +17,7 @@ import {
   keptRunOf,
   openRunDirectory,
   restoreRunDirectory,
+  samplesOf,
   startCoordinator,
   type Checkpoint,
   type KeptRun,
@@ -235,6 +236,15 @@ async function coordinate(
     lockstepVersion: LOCKSTEP_VERSION,
     dataSet: definition.data.name,
     augment: config.augment ? (definition.augment?.name ?? 'on') : 'off',
+    samples: () => {
+      const opened = definition.data.open(dataSetDirectory(definition.data));
+      try {
+        return samplesOf(opened, config.testSamples);
+      } finally {
+        opened.train.close?.();
+        opened.test.close?.();
+      }
+    },
     startWorker: (localRank) => process.send?.({ kind: 'start-worker', localRank } satisfies StartWorker),
     onEvent: (event) => {
       display.event(event);

@@ -12,12 +12,15 @@ export interface TestResult {
   readonly correct: number;
   /** counts[true class][predicted class]. */
   readonly confusion: readonly (readonly number[])[];
+  /** Of each sample, in order: its true class and what the model said. */
+  readonly said: readonly { readonly label: number; readonly predicted: number }[];
 }
 
 export async function evaluateWeights(engine: Engine, data: DataSet, weights: Float32Array): Promise<TestResult> {
   engine.loadWeights(weights);
   const samples = data.test.size;
   const confusion = data.classes.map(() => data.classes.map(() => 0));
+  const said: { label: number; predicted: number }[] = [];
   let lossSum = 0;
   let correct = 0;
   for (let chunk = 0; chunk < chunkCount(samples); chunk++) {
@@ -27,8 +30,9 @@ export async function evaluateWeights(engine: Engine, data: DataSet, weights: Fl
     for (const [i, label] of labels.entries()) {
       const row = confusion[label];
       const predicted = result.predictions[i] ?? 0;
+      said.push({ label, predicted });
       if (row !== undefined) row[predicted] = (row[predicted] ?? 0) + 1;
     }
   }
-  return { samples, loss: lossSum / samples, correct, confusion };
+  return { samples, loss: lossSum / samples, correct, confusion, said };
 }

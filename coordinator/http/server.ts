@@ -1,16 +1,16 @@
 // What the coordinator shows over HTTP, read-only: the page, metrics, health, the run as JSON. The control endpoint for workers
 // is attached to the same port by control.ts. No request changes anything, so none needs a token.
 
-import { createHash } from 'node:crypto';
 import { createServer, type Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import fastify from 'fastify';
 import { LockstepError } from '../../protocol/errors.ts';
-import type { Exposition } from '../../protocol/exposition.ts';
+import { OPENMETRICS_TYPE, wantsOpenMetrics, type Exposition } from '../../protocol/exposition.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 import type { Tls } from '../../protocol/tls.ts';
 import { targetsOf } from './discovery.ts';
-import { PAGE, PAGE_SCRIPT, PAGE_STYLE } from './page.ts';
+import { addPage, policyWith, type PageSources } from './page-routes.ts';
+import { paced } from './paced.ts';
 
 export interface HttpOptions {
   readonly listen: { readonly host: string; readonly port: number };
@@ -24,6 +24,8 @@ export interface HttpOptions {
   /** Told when an answer with metrics has been sent whole. */
   readonly onScraped?: () => void;
   readonly ready: () => { readonly ok: boolean; readonly because: string };
+  /** None: without the page. */
+  readonly page?: PageSources;
 }
 
 export interface Http {
@@ -33,25 +35,21 @@ export interface Http {
   readonly server: Server;
   /** The socket that it listens on, for another process to keep. */
   readonly door: unknown;
+  /** Tells pages what is new, when it is time for that; `nowMs` on a monotonic clock. */
+  publish(nowMs: number): void;
+  /** Tells pages the last news, and closes. */
   close(): Promise<void>;
 }
 
 const MAX_BODY_BYTES = 1024;
 const REQUEST_TIMEOUT_MS = 30_000;
 
-const hashOf = (text: string): string => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+/** However many ask, these are made no oftener. */
+const METRICS_EVERY_MS = 250;
+const VIEW_EVERY_MS = 20;
 
 const HEADERS = {
-  'content-security-policy': [
-    "default-src 'none'",
-    `script-src ${hashOf(PAGE_SCRIPT)}`,
-    `style-src ${hashOf(PAGE_STYLE)}`,
-    "connect-src 'self'",
-    'img-src data:',
-    "base-uri 'none'",
-    "form-action 'none'",
-    "frame-ancestors 'none'",
-  ].join('; '),
+  'content-security-policy': policyWith("'self'"),
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
   'cache-control': 'no-store',
@@ -93,19 +91,26 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     payload.resume();
     done(null);
   });
-  app.addHook('onSend', async (_request, reply) => {
+  // Before anything else: a handler may be stricter or wider about its own.
+  app.addHook('onRequest', async (_request, reply) => {
     void reply.headers(HEADERS);
   });
-  app.get('/', async (_request, reply) => reply.type('text/html; charset=utf-8').send(PAGE));
+  const stream = options.page === undefined ? null : addPage(app, options.page, HEADERS);
   app.get('/healthz', async () => ({ status: 'ok' }));
   app.get('/readyz', async (_request, reply) => {
     const { ok, because } = options.ready();
     return reply.code(ok ? 200 : 503).send({ ready: ok, because });
   });
-  app.get('/api/run', async () => options.view());
+  app.get('/api/run', paced(options.view, VIEW_EVERY_MS));
+  // One for each form that can be asked for.
+  const metrics = {
+    text: paced(() => options.metrics(), METRICS_EVERY_MS),
+    openMetrics: paced(() => options.metrics(OPENMETRICS_TYPE), METRICS_EVERY_MS),
+  };
   const onResponse = async (): Promise<void> => options.onScraped?.();
   app.get('/metrics', { onResponse }, async (request, reply) => {
-    const { contentType, text } = await options.metrics(request.headers.accept);
+    const wanted = wantsOpenMetrics(request.headers.accept) ? metrics.openMetrics : metrics.text;
+    const { contentType, text } = await wanted();
     return reply.header('content-type', contentType).send(text);
   });
   app.get('/sd', async () => targetsOf(options.view()));
@@ -153,6 +158,10 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     port: bound,
     server: app.server,
     door: handleOf(app.server),
-    close: () => app.close(),
+    publish: (nowMs) => stream?.publish(nowMs),
+    close: async () => {
+      await stream?.close();
+      await app.close();
+    },
   };
 }

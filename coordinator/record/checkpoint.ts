@@ -199,6 +199,20 @@ export async function readCheckpoint(directory: string): Promise<Checkpoint> {
   return { step, digest, config, layout, progress, vectors, topology: topology.toString('utf8') };
 }
 
+/** A checkpoint's model without its weights, which lie in `weightsPath`. Throws where it can't be read. */
+export async function readModel(directory: string): Promise<{
+  readonly step: number;
+  readonly digest: string;
+  readonly layout: Checkpoint['layout'];
+  readonly topology: string;
+  readonly weightsPath: string;
+}> {
+  const manifest = checkpointSchema.parse(JSON.parse(await readFile(join(directory, 'checkpoint.json'), 'utf8')));
+  const { step, digest, layout, vectors } = manifest;
+  const topology = await readFile(join(directory, 'topology.json'), 'utf8');
+  return { step, digest, layout, topology, weightsPath: join(directory, vectors[0]?.file ?? '') };
+}
+
 /** What the test set said of a checkpoint's weights; null where they were not evaluated, or its checkpoint.json can't be read. */
 export async function scoreOf(runDirectory: string, step: number): Promise<TestScore | null> {
   const path = join(checkpointsOf(runDirectory), `step-${step}`, 'checkpoint.json');

@@ -23,13 +23,18 @@ export interface MetricsLog {
 const FLUSH_MS = 1000;
 const pathIn = (directory: string): string => join(directory, 'metrics.jsonl');
 
-/** The step of a whole line; null for a torn or foreign one. */
-function stepOf(line: string): number | null {
+interface Line {
+  readonly step: number;
+}
+
+const isLine = (value: unknown): value is Line =>
+  typeof value === 'object' && value !== null && 'step' in value && typeof value.step === 'number';
+
+/** A whole line; null for a torn or foreign one. */
+function parsed(line: string): Line | null {
   try {
     const value: unknown = JSON.parse(line);
-    return typeof value === 'object' && value !== null && 'step' in value && typeof value.step === 'number'
-      ? value.step
-      : null;
+    return isLine(value) ? value : null;
   } catch {
     return null;
   }
@@ -40,17 +45,17 @@ export async function lastStepOf(directory: string): Promise<number> {
   let last = 0;
   if (!existsSync(pathIn(directory))) return last;
   for await (const line of createInterface({ input: createReadStream(pathIn(directory)) }))
-    last = Math.max(last, stepOf(line) ?? 0);
+    last = Math.max(last, parsed(line)?.step ?? 0);
   return last;
 }
 
 /** Keeps the lines of the steps 1 .. `keepSteps`, each step's first one. */
-async function keepFirst(directory: string, keepSteps: number): Promise<void> {
+async function keepFirst(directory: string, keepSteps: number, onKept: (line: unknown) => void): Promise<void> {
   const path = pathIn(directory);
   if (!existsSync(path)) return;
   const aside = `${path}.new-${process.pid}`;
   try {
-    await copyFirst(path, aside, keepSteps);
+    await copyFirst(path, aside, keepSteps, onKept);
   } catch (error) {
     // Half a copy would only take the room that is wanted.
     await rm(aside, { force: true }).catch(() => {});
@@ -60,28 +65,38 @@ async function keepFirst(directory: string, keepSteps: number): Promise<void> {
   await syncDirectory(directory);
 }
 
-async function copyFirst(path: string, aside: string, keepSteps: number): Promise<void> {
+async function copyFirst(
+  path: string,
+  aside: string,
+  keepSteps: number,
+  onKept: (line: unknown) => void,
+): Promise<void> {
   const out = createWriteStream(aside, { flush: true });
   // Listened to from the start: a disk without room may fail before the end is written.
   const done = finished(out);
   done.catch(() => {});
   let kept = 0;
   for await (const line of createInterface({ input: createReadStream(path) })) {
-    const step = stepOf(line);
-    if (step === null || step <= kept || step > keepSteps) continue;
-    kept = step;
+    const value = parsed(line);
+    if (value === null || value.step <= kept || value.step > keepSteps) continue;
+    kept = value.step;
+    onKept(value);
     if (!out.write(`${line}\n`)) await Promise.race([once(out, 'drain'), done]);
   }
   out.end();
   await done;
 }
 
-/** Opens it with the lines of the first `keepSteps` steps kept; `observe` is told of every write. */
+/** Opens it with the lines of the first `keepSteps` steps kept, each given to `onKept`; `observe` is told of every write. */
 export async function openMetricsLog(
   directory: string,
-  options: { readonly keepSteps: number; readonly observe?: WriteObserver },
+  options: {
+    readonly keepSteps: number;
+    readonly onKept?: (line: unknown) => void;
+    readonly observe?: WriteObserver;
+  },
 ): Promise<MetricsLog> {
-  await keepFirst(directory, options.keepSteps);
+  await keepFirst(directory, options.keepSteps, options.onKept ?? (() => {}));
   const file = await open(pathIn(directory), 'a');
   const lines = new RetriedLines(file, (await file.stat()).size, options.observe ?? (() => {}));
   let writing: Promise<void> = Promise.resolve();

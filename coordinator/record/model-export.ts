@@ -33,8 +33,24 @@ export async function exportModel(
   await rm(replaced, { recursive: true, force: true });
 }
 
+/** The content of a model.json whose weights lie in the files `paths`, one after the other. */
+export function manifestOf(model: {
+  readonly topology: string;
+  readonly layout: Checkpoint['layout'];
+  readonly paths: readonly string[];
+}): Record<string, unknown> {
+  const { topology, layout, paths } = model;
+  return {
+    format: 'layers-model',
+    generatedBy: 'Lockstep',
+    convertedBy: null,
+    modelTopology: JSON.parse(topology) as unknown,
+    weightsManifest: [{ paths, weights: layout.map(({ name, shape }) => ({ name, shape, dtype: 'float32' })) }],
+  };
+}
+
 async function writeAside(aside: string, model: Parameters<typeof exportModel>[1]): Promise<void> {
-  const { weights, layout } = model;
+  const { weights } = model;
   await mkdir(aside);
   const shards = Math.max(1, Math.ceil(weights.byteLength / SHARD_BYTES));
   const paths = Array.from({ length: shards }, (_, i) => `group1-shard${i + 1}of${shards}.bin`);
@@ -42,13 +58,6 @@ async function writeAside(aside: string, model: Parameters<typeof exportModel>[1
   for (const [i, path] of paths.entries()) {
     await writeDurable(join(aside, path), bytes.subarray(i * SHARD_BYTES, (i + 1) * SHARD_BYTES));
   }
-  const manifest = {
-    format: 'layers-model',
-    generatedBy: 'Lockstep',
-    convertedBy: null,
-    modelTopology: JSON.parse(model.topology) as unknown,
-    weightsManifest: [{ paths, weights: layout.map(({ name, shape }) => ({ name, shape, dtype: 'float32' })) }],
-  };
-  await writeDurable(join(aside, 'model.json'), `${JSON.stringify(manifest)}\n`);
+  await writeDurable(join(aside, 'model.json'), `${JSON.stringify(manifestOf({ ...model, paths }))}\n`);
   await syncDirectory(aside);
 }

@@ -119,10 +119,9 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
     .argument('[url]', "the coordinator's address (default: that of the newest run in runs/)")
     .option('--watch', 'keep showing it, until the run ends')
     .option('--tls-ca <file>', TLS_CA);
-  add('evaluate', "Test loss, accuracy and confusion matrix of a run's model.", "how well a run's model does").argument(
-    '<run>',
-    'a run directory',
-  );
+  add('evaluate', "Test loss, accuracy and confusion matrix of a run's model.", "how well a run's model does")
+    .argument('<run>', 'a run directory')
+    .option('--predictions <file>', 'write a line of JSON for each test sample: its index, label and predicted class');
   add('report', REPORT, 'a run as one HTML page')
     .argument('<run>', 'a run directory')
     .option('--output <file>', 'where to (default: report.html in the run directory)');

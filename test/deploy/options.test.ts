@@ -485,6 +485,7 @@ describe('the other commands', () => {
       tlsCa: 'a',
     });
     expect(parse('evaluate runs/x')).toEqual({ kind: 'evaluate', run: 'runs/x' });
+    expect(parse('evaluate runs/x --predictions f')).toEqual({ kind: 'evaluate', run: 'runs/x', predictions: 'f' });
     expect(parse('report runs/x')).toEqual({ kind: 'report', run: 'runs/x' });
     expect(parse('report runs/x --output a.html')).toEqual({ kind: 'report', run: 'runs/x', output: 'a.html' });
     expect(parse('verify runs/x')).toEqual({ kind: 'verify', run: 'runs/x' });

@@ -1,11 +1,16 @@
-// The page at `/` in a real browser: it shows the run as it is, says when what it shows is old, and asks nothing of any other host.
+// The page at `/` in a real browser, of runs that are made up: it shows the run as it is, says when what it shows is old, and asks nothing
+// of any other host. A real run is live-page.test.ts's.
 
-import { chromium, type Page } from 'playwright-core';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { chromium, type Browser, type Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { Feed } from '../../coordinator/core/feed.ts';
 import { startHttp, type Http } from '../../coordinator/http/server.ts';
 import type { RunView } from '../../protocol/run-view.ts';
+import { pageOf } from '../coordinator/http/page-of.ts';
 import { VIEW } from '../coordinator/http/view.ts';
 import { CHROMIUM_ARGUMENTS, chromiumPath } from './programs.ts';
+
+const TICK_MS = 100;
 
 interface Rig {
   readonly page: Page;
@@ -15,17 +20,27 @@ interface Rig {
   readonly asked: Set<string>;
 }
 
-async function open(view: () => RunView, width = 1000): Promise<Rig> {
+let browser: Browser;
+beforeAll(async () => {
+  browser = await chromium.launch({ executablePath: chromiumPath(), args: CHROMIUM_ARGUMENTS });
+});
+afterAll(() => browser.close());
+
+async function open(view: () => RunView, { width = 1000, feed = new Feed() } = {}): Promise<Rig> {
   const http = await startHttp({
     listen: { host: '127.0.0.1', port: 0 },
     view,
     metrics: () => Promise.resolve({ contentType: 'text/plain', text: '' }),
     ready: () => ({ ok: true, because: '' }),
+    page: pageOf(view, feed),
   });
-  onTestFinished(() => http.close());
-  const browser = await chromium.launch({ executablePath: chromiumPath(), args: CHROMIUM_ARGUMENTS });
-  onTestFinished(() => browser.close());
+  const ticker = setInterval(() => http.publish(performance.now()), TICK_MS);
+  onTestFinished(() => {
+    clearInterval(ticker);
+    return http.close();
+  });
   const page = await browser.newPage({ viewport: { width, height: 900 } });
+  onTestFinished(() => page.close());
   const rig: Rig = { page, http, errors: [], asked: new Set() };
   page.on('console', (message) => {
     if (message.type() === 'error') rig.errors.push(message.text());
@@ -75,16 +90,17 @@ describe('the page', () => {
     });
     expect(await page.title()).toBe('cifar10-cnn · training · epoch 2 of 10');
     const cells = (row: string): Promise<string[]> => page.locator(`${row} > *`).allTextContents();
-    expect(await cells('#workers tr:nth-child(2)')).toEqual([
-      'w1',
-      '1',
-      'training',
-      'CPU (AMD EPYC)',
-      '410 MB',
-      'blue',
-      '12',
+    expect(await cells('#workers li:nth-child(2)')).toEqual([
+      'w1 rank 1training',
+      '',
+      '15.00 ms',
+      'CPU (AMD EPYC) · 410 MB · blue, process 12',
     ]);
-    expect(await cells('#workers tr:nth-child(3)')).toEqual(['w2', '–', 'spare', '–', '–', 'blue', '13']);
+    expect(await page.locator('#workers li:nth-child(2) .stack').getAttribute('aria-label')).toBe(
+      'A step: data 1.00 ms, compute 12.00 ms, wait for others 0.00 ms, all-reduce 1.00 ms, apply 1.00 ms',
+    );
+    expect(await cells('#workers li:nth-child(3)')).toEqual(['w2spare', '', '–', 'blue, process 13']);
+    expect(await text(page, 'straggler')).toBe('w1 is slow: the others wait 2.00 ms a step for it (13 %).');
     expect(await cells('#byEpoch tr:nth-child(1)')).toEqual(['1', '1.7500', '1.5000', '43.8 %', '4,000', '13 s']);
     expect(errors).toEqual([]);
     expect([...asked].filter((url) => !url.startsWith(`${http.url}/`) && !url.startsWith('data:'))).toEqual([]);
@@ -92,17 +108,29 @@ describe('the page', () => {
 
   it('follows the run', async () => {
     let step = 1000;
-    const { page } = await open(() => ({ ...VIEW, step: step++ }));
-    await page.getByText('1,003').waitFor();
-    expect(step).toBeGreaterThan(1003);
+    const { page } = await open(() => ({ ...VIEW, step }));
+    for (step = 1001; step < 1004; step++) await page.getByText(`1,00${step - 1000}`, { exact: true }).waitFor();
+    expect(await text(page, 'step')).toBe('1,003');
   });
 
-  it('says so when the coordinator no longer answers', async () => {
+  it('says so when the coordinator no longer answers, and goes on when it does', async () => {
     const { page, http } = await open(() => VIEW);
     await http.close();
     const alert = page.getByRole('alert');
     await alert.filter({ hasText: 'does not answer' }).waitFor();
     expect(await alert.textContent()).toMatch(/^The coordinator does not answer\. What is shown is \d+ s old\.$/);
+    expect(await text(page, 'linkText')).toBe('stale');
+    const view = { ...VIEW, step: 1234 };
+    const again = await startHttp({
+      listen: { host: '127.0.0.1', port: http.port },
+      view: () => view,
+      metrics: () => Promise.resolve({ contentType: 'text/plain', text: '' }),
+      ready: () => ({ ok: true, because: '' }),
+      page: pageOf(() => view),
+    });
+    onTestFinished(() => again.close());
+    await page.getByText('1,234').waitFor();
+    expect(await text(page, 'linkText')).toBe('live');
   });
 
   it('says what can not be written, for as long as that lasts', async () => {
@@ -134,8 +162,52 @@ describe('the page', () => {
       workers: [{ ...VIEW.workers[0]!, host: '<b>bold</b>' }],
     }));
     expect(await text(page, 'job')).toBe(job);
-    expect(await page.locator('main img, header img, main b').count()).toBe(0);
+    expect(await page.locator('main img, header img, .where b').count()).toBe(0);
+    expect(await page.locator('.where').textContent()).toContain('<b>bold</b>');
     expect(errors).toEqual([]);
+  });
+
+  it('draws the whole run, reads a value off it by keyboard, and has a table that says the same', async () => {
+    const feed = new Feed();
+    // 1,000 steps: two a point. Loss 2 - step / 1000, so that the point of steps 499 and 500 is 1.5005.
+    for (let step = 1; step <= 1000; step++)
+      feed.recallStep({ step, loss: 2 - step / 1000, accuracy: 0.5, samples: 64, seconds: 0.016 });
+    const { page, errors } = await open(() => VIEW, { feed });
+    const plot = page.getByRole('slider', { name: 'Loss, by step' });
+    expect(await plot.getAttribute('aria-valuemax')).toBe('1000');
+    await plot.focus();
+    await page.keyboard.press('Home');
+    const first = await plot.getAttribute('aria-valuetext');
+    expect(first).toMatch(/^step \d · training (1\.99\d|2\.000)$/);
+    await page.keyboard.press('End');
+    expect(await plot.getAttribute('aria-valuetext')).toMatch(
+      /^step 1,000 · training 1\.00\d · test 1\.500 after epoch 1$/,
+    );
+    await page.locator('#lossChart summary').click();
+    await page.locator('#lossChart tbody tr').nth(10).waitFor();
+    const rows = await page.locator('#lossChart tbody tr').allTextContents();
+    expect(rows[0]).toMatch(/^1,0001\.00\d1\.500$/);
+    expect(errors).toEqual([]);
+  });
+
+  it('tells what happened to whom and why, newest first, and announces it', async () => {
+    const feed = new Feed();
+    feed.observe({ kind: 'worker-joined', worker: 'w1', host: 'blue', pid: 12 }, Date.now());
+    const { page } = await open(() => ({ ...VIEW, workersLost: 1 }), { feed });
+    const cause = { who: 'w1', rank: 1, host: 'blue', pid: 12, exitCode: null, signal: 'SIGKILL', code: null } as const;
+    const told = { ...cause, message: 'killed by SIGKILL', lastLines: [], logFile: null };
+    feed.observe({ kind: 'worker-lost', cause: told }, Date.now());
+    await page.locator('#history [data-kind=lost]').waitFor();
+    const history = await page.locator('#history .what').allTextContents();
+    expect(history).toEqual(['w1 on blue: killed by SIGKILL', 'w1 on blue, process 12']);
+    expect(await text(page, 'announce')).toBe('lost: w1 on blue: killed by SIGKILL');
+    expect(await text(page, 'tally')).toBe('1 worker lost');
+  });
+
+  it('of a job without images says why there is nothing to try the model on', async () => {
+    const { page } = await open(() => VIEW);
+    await page.getByText('A made-up run has no samples.').waitFor();
+    expect(await page.locator('#modelOpen').isVisible()).toBe(false);
   });
 
   it('before anybody has joined says that nobody has', async () => {
@@ -166,8 +238,8 @@ describe('the page', () => {
     '%d pixels wide: large numbers stay in their cards; tables scroll, not the page',
     async (width) => {
       const large = { step: 1_234_567, steps: 12_345_678, imagesPerSecond: 123_456, secondsLeft: 360_000 };
-      const { page } = await open(() => ({ ...VIEW, ...large }), width);
-      const overflowing = `[document.documentElement, ...document.querySelectorAll('dl div')].filter((e) => e.scrollWidth > e.clientWidth).length`;
+      const { page } = await open(() => ({ ...VIEW, ...large }), { width });
+      const overflowing = `[document.documentElement, ...document.querySelectorAll('dl div, .card > :not(.scroll)')].filter((e) => e.scrollWidth > e.clientWidth).length`;
       expect(await page.evaluate<number>(overflowing)).toBe(0);
     },
   );

@@ -1,8 +1,16 @@
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { request as httpRequest } from 'node:http';
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { startHttp, type Http, type HttpOptions } from '../../../coordinator/http/server.ts';
+import type { PageSources } from '../../../coordinator/http/page-routes.ts';
+import { NO_PROGRESS } from '../../../coordinator/core/progress.ts';
+import { writeCheckpoint } from '../../../coordinator/record/checkpoint.ts';
+import { servedModel } from '../../../coordinator/record/latest-model.ts';
+import { CONFIG } from '../config.ts';
+import { temporaryDirectory } from '../record/temporary.ts';
+import { pageOf } from './page-of.ts';
 import { VIEW } from './view.ts';
 
 async function start(change: Partial<HttpOptions> = {}): Promise<Http> {
@@ -12,6 +20,7 @@ async function start(change: Partial<HttpOptions> = {}): Promise<Http> {
     metrics: () =>
       Promise.resolve({ contentType: 'text/plain; version=0.0.4; charset=utf-8', text: 'lockstep_step{run="r"} 7\n' }),
     ready: () => ({ ok: true, because: 'all members step' }),
+    page: pageOf(() => VIEW),
     ...change,
   });
   onTestFinished(() => http.close());
@@ -108,11 +117,112 @@ describe('what the coordinator serves', () => {
     ]);
   });
 
-  it('/: an HTML page that loads nothing from elsewhere', async () => {
+  it('/: an HTML page that loads nothing from elsewhere, and all that it loads is there', async () => {
     const { url } = await start();
     const answer = await fetch(url);
     expect(answer.headers.get('content-type')).toBe('text/html; charset=utf-8');
-    expect(await answer.text()).not.toMatch(/(?:src|href)="(?:https?:)?\/\//);
+    const page = await answer.text();
+    expect(page).not.toMatch(/(?:src|href)="(?:https?:)?\/\//);
+    // What it names, and what the scripts that it names import.
+    const wanted = [...page.matchAll(/(?:src|href)="(\/page\/[^"]+)"/g)].map(([, path = '']) => path);
+    for (const path of wanted) {
+      const file = await fetch(`${url}${path}`);
+      expect([path, file.status]).toEqual([path, 200]);
+      if (!path.endsWith('.js')) continue;
+      expect(file.headers.get('content-type')).toBe('text/javascript; charset=utf-8');
+      const imports = [...(await file.text()).matchAll(/from '\.\/([^']+)'/g)].map(([, name = '']) => `/page/${name}`);
+      wanted.push(...imports.filter((name) => !wanted.includes(name)));
+    }
+    expect(wanted).toContain('/page/chart.js');
+  });
+
+  it('TensorFlow.js for the page: scripts that evaluate no strings, and their WebAssembly', async () => {
+    const { url } = await start();
+    for (const name of ['tf.min.js', 'tf-backend-wasm.min.js']) {
+      const source = await (await fetch(`${url}/page/vendor/${name}`)).text();
+      expect(source.length).toBeGreaterThan(100_000);
+      expect(source).not.toMatch(/[^\w.]eval\(|[^\w.]Function\(['"]/);
+    }
+    const wasm = await fetch(`${url}/page/vendor/tfjs-backend-wasm-simd.wasm`);
+    expect(wasm.headers.get('content-type')).toBe('application/wasm');
+    expect([...new Uint8Array(await wasm.arrayBuffer()).slice(0, 4)]).toEqual([0, 0x61, 0x73, 0x6d]);
+  });
+
+  it('the thread that runs the model may compile WebAssembly, and nothing else may', async () => {
+    const { url } = await start();
+    const policyOf = async (path: string): Promise<string> =>
+      (await fetch(`${url}${path}`)).headers.get('content-security-policy') ?? '';
+    expect(await policyOf('/page/model-worker.js')).toContain("script-src 'self' 'wasm-unsafe-eval';");
+    for (const path of ['/', '/page/main.js', '/page/vendor/tf.min.js']) {
+      expect(await policyOf(path)).toContain("script-src 'self';");
+    }
+  });
+
+  it('test samples: what they are, and their values', async () => {
+    const samples: ReturnType<PageSources['samples']> = {
+      shape: [1, 2, 1],
+      classes: ['a', 'b'],
+      labels: [1],
+      encoding: 'byte',
+      range: [7, 8],
+      values: Uint8Array.of(7, 8),
+    };
+    let read = 0;
+    const page = pageOf(() => VIEW, undefined, {
+      samples: () => {
+        read++;
+        return samples;
+      },
+    });
+    const { url } = await start({ page });
+    const { values: _, ...header } = samples;
+    expect(await (await fetch(`${url}/api/samples`)).json()).toEqual(header);
+    const values = await fetch(`${url}/api/samples/values`);
+    expect([...new Uint8Array(await values.arrayBuffer())]).toEqual([7, 8]);
+    expect(read).toBe(1);
+  });
+
+  it('no test samples, and why', async () => {
+    const { url } = await start();
+    expect(await (await fetch(`${url}/api/samples`)).json()).toEqual({ because: 'A made-up run has no samples.' });
+    expect((await fetch(`${url}/api/samples/values`)).status).toBe(404);
+  });
+
+  it('the newest checkpoint as a model, with the step and digest that it is of; 404 before the first', async () => {
+    const run = temporaryDirectory();
+    const { url } = await start({ page: pageOf(() => VIEW, undefined, { model: servedModel(run) }) });
+    const none = await fetch(`${url}/model/model.json`);
+    expect([none.status, await none.json()]).toMatchObject([404, { code: 'E_NO_CHECKPOINT' }]);
+    const weights = Float32Array.of(1, 2.5, -3, 4, 5, 6);
+    const digest = createHash('sha256').update(new Uint8Array(weights.buffer)).digest('hex');
+    const layout = [
+      { name: 'kernel', shape: [2, 2], offset: 0, length: 4, trainable: true },
+      { name: 'bias', shape: [2], offset: 4, length: 2, trainable: true },
+    ];
+    for (const step of [9, 10]) {
+      const state = { step, digest, vectors: [{ name: 'weights', data: weights }] };
+      const content = { config: CONFIG, state, progress: NO_PROGRESS, layout, topology: '{"made":"up"}' };
+      expect(await writeCheckpoint(run, content)).toMatchObject({ ok: true });
+    }
+    const model = (await (await fetch(`${url}/model/model.json`)).json()) as Record<string, unknown>;
+    expect(model).toMatchObject({
+      format: 'layers-model',
+      modelTopology: { made: 'up' },
+      weightsManifest: [
+        {
+          paths: ['step-10/weights.bin'],
+          weights: [
+            { name: 'kernel', shape: [2, 2], dtype: 'float32' },
+            { name: 'bias', shape: [2], dtype: 'float32' },
+          ],
+        },
+      ],
+      userDefinedMetadata: { step: 10, digest },
+    });
+    const bytes = await (await fetch(`${url}/model/step-10/weights.bin`)).arrayBuffer();
+    expect([...new Float32Array(bytes)]).toEqual([1, 2.5, -3, 4, 5, 6]);
+    for (const path of ['step-11/weights.bin', 'step-x/weights.bin', 'step-1e1/weights.bin', 'step-10/slot-1.bin'])
+      expect([path, (await fetch(`${url}/model/${path}`)).status]).toEqual([path, 404]);
   });
 });
 

@@ -33,9 +33,14 @@ describe('metrics.jsonl', () => {
       fileIn(directory),
       '{"step":1,"a":0}\n{"step":2,"a":0}\nnonsense\n{"step":2,"a":1}\n{"step":3,"a":0}\n{"step":4,',
     );
-    const log = await openMetricsLog(directory, { keepSteps: 2 });
+    const kept: unknown[] = [];
+    const log = await openMetricsLog(directory, { keepSteps: 2, onKept: (line) => kept.push(line) });
     log.append({ step: 3, a: 2 });
     await log.close();
+    expect(kept).toEqual([
+      { step: 1, a: 0 },
+      { step: 2, a: 0 },
+    ]);
     expect(text(directory)).toBe('{"step":1,"a":0}\n{"step":2,"a":0}\n{"step":3,"a":2}\n');
   });
 

@@ -1,0 +1,136 @@
+// What observers cost a run: a scraper that asks for /metrics again as soon as it is answered, 50 pages, and one that stops reading.
+// One run trains throughout; windows with and without observers take turns, so that the machine's moods meet both. Told are the
+// steps a second, the coordinator's processor time and its memory. The observers run on the same cores: what they use is in it.
+//
+// `--repeats N`: windows of each kind, 8 by default.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { interleaved, median, TYPESCRIPT } from './measure.ts';
+import type { BenchOptions } from './run.ts';
+import type { Row } from './table.ts';
+
+const ENTRY = fileURLToPath(new URL('../deploy/lockstep.mjs', import.meta.url));
+const OBSERVERS = fileURLToPath(new URL('page-process.ts', import.meta.url));
+const WINDOW_MS = 6000;
+/** What a window's beginning may still have of the one before. */
+const SETTLE_MS = 500;
+const KINDS = ['observed', 'alone'] as const;
+/** Clock ticks of /proc a second, on every Linux that Node runs on. */
+const TICKS = 100;
+
+const sleep = async (ms: number): Promise<void> =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+
+/** Seconds of processor time that a process has used. */
+function cpuSeconds(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+  return (Number(fields[11]) + Number(fields[12])) / TICKS;
+}
+
+function rssBytes(pid: number): number {
+  const [, kilobytes = '0'] = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+  return 1024 * Number(kilobytes);
+}
+
+interface Window {
+  readonly stepsPerSecond: number;
+  readonly cpuShare: number;
+  readonly rssBytes: number;
+}
+
+export async function page({ repeats = 8 }: BenchOptions): Promise<Row[]> {
+  const scratch = mkdtempSync(join(tmpdir(), 'lockstep-page-'));
+  const directory = join(scratch, 'run');
+  const flags = ['--workers', '2', '--epochs', '1000', '--seed', '7', '--test-samples', '0', '--log-level', 'error'];
+  const place = ['--listen', '127.0.0.1:0', '--run-dir', directory];
+  const training = spawn(process.execPath, [ENTRY, 'train', 'cifar10-cnn', ...flags, ...place], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  const ended = once(training, 'exit');
+  const view = async (): Promise<{ url: string; step: number; pid: number } | null> => {
+    try {
+      const { url } = JSON.parse(readFileSync(join(directory, 'endpoint.json'), 'utf8')) as { url: string };
+      const run = (await (await fetch(`${url}/api/run`)).json()) as { step: number; coordinator: { pid: number } };
+      return { url, step: run.step, pid: run.coordinator.pid };
+    } catch {
+      return null;
+    }
+  };
+  const windows = new Map<string, Window[]>();
+  try {
+    let begun = await view();
+    for (; begun === null || begun.step < 200; begun = await view()) await sleep(100);
+    const { url, pid } = begun;
+    for (const kind of interleaved(KINDS, repeats)) {
+      const observers =
+        kind === 'alone'
+          ? null
+          : spawn(process.execPath, [...TYPESCRIPT, OBSERVERS, url], { stdio: ['pipe', 'pipe', 'inherit'] });
+      if (observers !== null) await once(observers.stdout, 'data');
+      await sleep(SETTLE_MS);
+      const [before, cpuBefore, at] = [await view(), cpuSeconds(pid), performance.now()];
+      await sleep(WINDOW_MS);
+      const [after, cpuAfter] = [await view(), cpuSeconds(pid)];
+      const seconds = (performance.now() - at) / 1000;
+      const window = {
+        stepsPerSecond: ((after?.step ?? 0) - (before?.step ?? 0)) / seconds,
+        cpuShare: (cpuAfter - cpuBefore) / seconds,
+        rssBytes: rssBytes(pid),
+      };
+      windows.set(kind, [...(windows.get(kind) ?? []), window]);
+      const share = (100 * window.cpuShare).toFixed(1);
+      process.stderr.write(
+        `${kind}: ${window.stepsPerSecond.toFixed(1)} steps/s, coordinator ${share} % of a core, ${(window.rssBytes / 1e6).toFixed(0)} MB\n`,
+      );
+      if (observers !== null) {
+        const gone = once(observers, 'exit');
+        observers.stdin.end();
+        await gone;
+      }
+    }
+  } finally {
+    training.kill('SIGINT');
+    await ended;
+    rmSync(scratch, { recursive: true, force: true });
+  }
+  const of = (kind: string, value: (window: Window) => number): number[] => (windows.get(kind) ?? []).map(value);
+  const observed = 'a scraper in a loop, 50 pages, one that stops reading';
+  const row = (what: string, unit: string, value: (window: Window) => number, isMoreBetter: boolean): Row => {
+    const [ours, peer] = [median(of('observed', value)), median(of('alone', value))];
+    const ratio = isMoreBetter ? ours / peer : peer / ours;
+    return { case: `${observed}: ${what}`, ours, peer, peerName: 'nobody', ratio, unit, repeats };
+  };
+  // Each window against its neighbour: a machine that is slow for a while is slow for both.
+  const pairs = of('observed', (w) => w.stepsPerSecond).map(
+    (steps, i) => steps / (of('alone', (w) => w.stepsPerSecond)[i] ?? Number.NaN),
+  );
+  const memory = of('observed', (w) => w.rssBytes);
+  const [first = 0, last = 0] = [memory[0], memory.at(-1)];
+  return [
+    row('training', 'steps/s', (w) => w.stepsPerSecond, true),
+    {
+      ...row('training, of a window against its neighbour', 'of 1', (w) => w.stepsPerSecond, true),
+      ours: median(pairs),
+      peer: 1,
+      ratio: median(pairs),
+    },
+    row('the coordinator’s processor', '% of a core', (w) => 100 * w.cpuShare, false),
+    row('the coordinator’s memory', 'MB', (w) => w.rssBytes / 1e6, false),
+    {
+      case: `${observed}: the coordinator’s memory, last window against the first`,
+      ours: last / 1e6,
+      peer: first / 1e6,
+      peerName: 'the first window',
+      ratio: first / last,
+      unit: 'MB',
+      repeats: 1,
+    },
+  ];
+}
