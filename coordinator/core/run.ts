@@ -13,6 +13,7 @@ import { LockstepError } from '../../protocol/errors.ts';
 import { BUSY_SILENCE } from '../../protocol/heartbeat.ts';
 import type { CoordinatorMessage, LinkTraffic, WorkerMessage, StepReport } from '../../protocol/messages.ts';
 import { PROTOCOL_VERSION, residualName } from '../../protocol/messages.ts';
+import { isEvaluatedAfter, isKeptAfter } from '../../protocol/milestones.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
 import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
 import type { WorkerState } from '../../protocol/metrics.ts';
@@ -656,7 +657,7 @@ export class Run {
     const evaluate = !hold && this.isEvaluated(step) && this.evaluatedStep < step;
     // Where a coordinator finds none at all, and workers that have done steps, it takes the first chance.
     const isWanted = isTakingOver && this.kept === null && step > 0;
-    const keep = !isKept && (hold || isWanted || this.isKeptAfter(step));
+    const keep = !isKept && (hold || isWanted || isKeptAfter({ plan: this.options.plan, ...this.options.config }, step));
     if (this.phase !== 'stopping' && !hold) {
       this.phase = evaluate ? 'evaluating' : 'training';
       this.because = evaluate ? `evaluating after step ${step}` : because;
@@ -940,16 +941,8 @@ export class Run {
     return effects;
   }
 
-  /** The weights after `step` are evaluated: at the end of an epoch and of the run. */
   private isEvaluated(step: number): boolean {
-    const { config, plan } = this.options;
-    return step > 0 && (step % stepsPerEpoch(plan) === 0 || step === config.steps);
-  }
-
-  /** The state after `step` is kept. */
-  private isKeptAfter(step: number): boolean {
-    const every = this.options.config.checkpointEverySteps;
-    return this.isEvaluated(step) || (step > 0 && every > 0 && step % every === 0);
+    return isEvaluatedAfter({ plan: this.options.plan, steps: this.options.config.steps }, step);
   }
 
   private evaluation(worker: Worker, message: EvaluationReport, nowMs: number): Effect[] {
