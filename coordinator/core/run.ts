@@ -25,6 +25,7 @@ import { isConsequence, isInherent, type ProcessEnd } from './failure.ts';
 import { Formation, type Beginning } from './formation.ts';
 import { Losses } from './losses.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
+import { Stall } from './stall.ts';
 import { StepTimes, stragglerOf } from './step-times.ts';
 import { StateGathering, type ReplicaState } from './state-assembly.ts';
 
@@ -54,6 +55,8 @@ export type Input =
   | { readonly kind: 'fenced'; readonly host: string; readonly pid: number; readonly because: string }
   | { readonly kind: 'tick' };
 
+type StepEvent = Extract<RunEvent, { kind: 'step' }>;
+
 export type Outcome = 'done' | 'stopped' | 'failed';
 
 export type Effect =
@@ -67,6 +70,8 @@ export type Effect =
     }
   /** Start a worker process anew in the place of the one that ended. */
   | { readonly kind: 'start-worker'; readonly localRank: number }
+  /** End a worker process that does not hear any more. */
+  | { readonly kind: 'end-worker'; readonly localRank: number; readonly pid: number }
   | { readonly kind: 'disconnect'; readonly worker: string; readonly code: string; readonly because: string }
   | { readonly kind: 'tell'; readonly event: RunEvent }
   /** Put on record; `afterwards` is to be done once it is on disk. */
@@ -160,6 +165,8 @@ export interface RunOptions {
   readonly restartLimit: number;
   /** A member for which the others wait for this share of a step makes room for a spare; 0: never. */
   readonly stragglerLimit: number;
+  /** Milliseconds without a step, at least, before it is asked who hangs; 0: never. */
+  readonly progressLimitMs: number;
   /** Milliseconds that a run with too few workers waits for more. */
   readonly waitLimitMs: number;
   /** The state that is resumed; null for a fresh run. */
@@ -213,6 +220,7 @@ export class Run {
   readonly digests = new DigestVotes();
   /** Of microbatches that two workers computed. */
   readonly audits = new Audits();
+  private readonly stall: Stall;
 
   private reference: { worker: string; ready: ReadyMessage } | null = null;
   private gathering: StateGathering | null = null;
@@ -276,6 +284,7 @@ export class Run {
     this.stepsLost = options.stepsLost;
     this.workersLost = options.workersLost;
     this.losses = new Losses(options.supervised);
+    this.stall = new Stall(options.progressLimitMs);
     this.processes = options.supervised ? options.workers : 0;
     this.generation = options.lastGeneration;
     this.progress = new Progress(options.progress);
@@ -348,6 +357,9 @@ export class Run {
         return this.linked(worker, message, nowMs);
       case 'interrupted':
         return this.interrupted(worker, message, nowMs);
+      case 'standing':
+        this.stall.answered(worker.id, message);
+        return [];
       case 'report':
         return this.report(worker, message, nowMs);
       case 'evaluation':
@@ -517,6 +529,7 @@ export class Run {
     { graceful, newcomers = this.newcomers() }: { graceful: boolean; newcomers?: readonly Worker[] },
   ): Effect[] {
     this.suspicion = null;
+    this.stall.progress(nowMs);
     const survivors = this.members().filter((w) => w.isConnected && w.state !== 'lost');
     const active = [...survivors, ...newcomers].slice(0, this.places);
     for (const worker of this.workers.values()) {
@@ -651,13 +664,15 @@ export class Run {
     late.push(...this.leaveUntested(step));
     this.evaluations.clear();
     this.digests.clear();
+    this.stall.begin(nowMs);
     const members = this.members();
     this.gathering = this.gatheringOf(members);
     const isKept = (this.kept?.step ?? 0) >= step;
     const evaluate = !hold && this.isEvaluated(step) && this.evaluatedStep < step;
     // Where a coordinator finds none at all, and workers that have done steps, it takes the first chance.
     const isWanted = isTakingOver && this.kept === null && step > 0;
-    const keep = !isKept && (hold || isWanted || isKeptAfter({ plan: this.options.plan, ...this.options.config }, step));
+    const keep =
+      !isKept && (hold || isWanted || isKeptAfter({ plan: this.options.plan, ...this.options.config }, step));
     if (this.phase !== 'stopping' && !hold) {
       this.phase = evaluate ? 'evaluating' : 'training';
       this.because = evaluate ? `evaluating after step ${step}` : because;
@@ -768,6 +783,44 @@ export class Run {
     return [told, ...this.regroup(because, nowMs, { graceful: true, newcomers: spares })];
   }
 
+  /** Somebody's engine may hang: the others wait for it, in a step or to link up, and nobody reports. */
+  private findHung(nowMs: number): Effect[] {
+    const members = this.members();
+    const isStepping = this.phase === 'training' || this.phase === 'evaluating' || this.phase === 'stopping';
+    const isForming = this.formation !== null;
+    if ((!isStepping && !isForming) || (this.isHolding && !isForming) || members.length < 2 || this.areThrough()) {
+      this.stall.rest();
+      return [];
+    }
+    const { microbatches } = this.options.config;
+    const asked = members.map(({ id }, rank) => {
+      const { start, end } = rankMicrobatches(microbatches, members.length, rank);
+      return { worker: id, generation: this.generation, share: isForming ? 0 : end - start };
+    });
+    const look = this.stall.look(asked, this.phase === 'evaluating', nowMs);
+    switch (look.kind) {
+      case 'well':
+        return [];
+      case 'ask':
+        return members.map((w): Effect => ({ kind: 'send', worker: w.id, message: { kind: 'probe' } }));
+      case 'unknown': {
+        const told: Effect = { kind: 'tell', event: { kind: 'warning', message: look.because } };
+        return look.allWait ? [told, ...this.regroup(look.because, nowMs, { graceful: false })] : [told];
+      }
+      case 'hung': {
+        const hung = members.filter(({ id }) => look.workers.includes(id));
+        const expelled = hung.flatMap((worker) => [
+          ...this.expel(worker, nowMs, 'E_STALLED', look.because),
+          // It may not hear that it is sent away.
+          ...(this.options.supervised && worker.localRank !== null
+            ? [{ kind: 'end-worker' as const, localRank: worker.localRank, pid: worker.pid }]
+            : []),
+        ]);
+        return [...expelled, ...this.regroup(look.because, nowMs, { graceful: false })];
+      }
+    }
+  }
+
   // ---- steps
 
   private report(worker: Worker, message: Extract<WorkerMessage, { kind: 'report' }>, nowMs: number): Effect[] {
@@ -802,6 +855,7 @@ export class Run {
     if (worker.localRank !== null) this.restarts.delete(worker.localRank);
     this.progress.phases(report.phases);
     worker.times.add(report.phases);
+    this.stall.step(report.seconds, nowMs);
     const effects: Effect[] = [{ kind: 'worker-step', worker: worker.id, report }];
     const agreed = this.agreed.get(report.step);
     if (agreed === undefined) {
@@ -912,23 +966,7 @@ export class Run {
     this.ownErrors = 0;
     this.accusations.clear();
     this.progress.step(report, report.step === this.generationFirstStep);
-    const loss = report.lossSum / report.samples;
-    const effects: Effect[] = [
-      {
-        kind: 'tell',
-        event: {
-          kind: 'step',
-          step: report.step,
-          generation,
-          loss,
-          accuracy: report.correct / report.samples,
-          gradientNorm: report.gradientNorm,
-          samples: report.samples,
-          seconds: report.seconds,
-          phases: report.phases,
-        },
-      },
-    ];
+    const effects: Effect[] = [{ kind: 'tell', event: stepEvent(report, generation) }];
     const epochEnds = report.step % stepsPerEpoch(this.options.plan) === 0;
     if (epochEnds) this.progress.endEpoch(placeOfStep(this.options.plan, report.step - 1).epoch + 1, report.step);
     if (this.phase === 'training' && this.isEvaluated(report.step)) {
@@ -955,6 +993,7 @@ export class Run {
       return this.compareWeights(because, nowMs);
     }
     this.evaluations.set(message.step, reports.set(worker.id, message));
+    this.stall.progress(nowMs);
     const chunks = distinct([...reports.values()].flatMap((r) => r.chunks));
     if (!this.isWhole(reports, chunks, worker)) return [];
     this.evaluations.delete(message.step);
@@ -1229,7 +1268,7 @@ export class Run {
     const effects = this.conclude(nowMs);
     if (this.ended) return effects;
     if (this.rejoiningSinceMs !== null && this.phase === 'gathering') effects.push(...this.takeIn(nowMs));
-    effects.push(...this.concludeSuspicion(nowMs), ...this.replaceStraggler(nowMs));
+    effects.push(...this.concludeSuspicion(nowMs), ...this.replaceStraggler(nowMs), ...this.findHung(nowMs));
     const { waitingSinceMs } = this;
     if (this.ended || waitingSinceMs === null || nowMs - waitingSinceMs < this.options.waitLimitMs) return effects;
     const limit = `it has waited for ${Math.round(this.options.waitLimitMs / 1000)} s (--wait-limit)`;
@@ -1260,6 +1299,20 @@ export class Run {
       ...this.end('failed', cause.message),
     ];
   }
+}
+
+function stepEvent(report: StepReport, generation: number): StepEvent {
+  return {
+    kind: 'step',
+    step: report.step,
+    generation,
+    loss: report.lossSum / report.samples,
+    accuracy: report.correct / report.samples,
+    gradientNorm: report.gradientNorm,
+    samples: report.samples,
+    seconds: report.seconds,
+    phases: report.phases,
+  };
 }
 
 /** What a worker repeats that came back it says before it is ready. */

@@ -72,6 +72,7 @@ export function startSimulatedCoordinator(options: {
   /** Whether it looks for others. */
   readonly isBlind: boolean;
   readonly startWorker: (localRank: number) => void;
+  readonly endWorker: (pid: number) => void;
   readonly ended: (outcome: Outcome) => void;
   readonly stoodAside: () => void;
 }): SimulatedCoordinator {
@@ -134,6 +135,9 @@ export function startSimulatedCoordinator(options: {
         return;
       case 'start-worker':
         options.startWorker(effect.localRank);
+        return;
+      case 'end-worker':
+        options.endWorker(effect.pid);
         return;
       case 'disconnect':
         connections.get(effect.worker)?.close(effect.code, effect.because);

@@ -37,6 +37,7 @@ function options(
     maxWorkers: 64,
     restartLimit: 0,
     stragglerLimit: 0,
+    progressLimitMs: 60_000,
     waitLimitMs: 60_000,
     resumed: null,
     workersLost: 0,
@@ -472,6 +473,33 @@ describe('a coordinator that takes the place of another', () => {
       }) as WorkerMessage;
     expect(kinds(story.say('w4', part(0)))).toEqual([]);
     expect(kinds(story.say('w5', part(1)))).toEqual(['tell epoch', 'journal']);
+  });
+});
+
+describe('a member whose engine hangs', () => {
+  it('is named, sent away and ended, and the others do the step again', () => {
+    const story = new Story().begun();
+    story.steps(1, 1);
+    const tick = (afterMs: number): Effect[] => {
+      story.now += afterMs;
+      return story.run.receive({ kind: 'tick' }, story.now);
+    };
+    expect(tick(59_999)).toEqual([]);
+    expect(kinds(tick(1))).toEqual(['send probe to w0', 'send probe to w1']);
+    story.say('w0', { kind: 'standing', generation: 1, step: 1, computed: 2 });
+    const effects = tick(10_000);
+    expect(kinds(effects)).toEqual([
+      'tell worker-refused',
+      'send refused to w1',
+      'disconnect',
+      'end-worker',
+      'journal',
+      'send generation to w0',
+    ]);
+    expect(effects).toContainEqual({ kind: 'end-worker', localRank: 1, pid: 101 });
+    expect(effects[0]).toMatchObject({
+      event: { code: 'E_STALLED', because: 'no step for 70 s, where 60 s is the limit: the others wait for w1' },
+    });
   });
 });
 
