@@ -319,6 +319,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       case 'journal':
         void onRecord(effect.record, effect.afterwards ?? []);
         return;
+      case 'unmeasure':
+        metricsLog.rewind(effect.step);
+        return;
+      case 'measure':
+        metricsLog.append(lineOf(effect.event));
+        return;
       case 'worker-step':
         metrics.observeWorkerStep(effect.worker, effect.report);
         return;

@@ -77,6 +77,10 @@ export type Effect =
   /** Put on record; `afterwards` is to be done once it is on disk. */
   | { readonly kind: 'journal'; readonly record: JournalEntry; readonly afterwards?: readonly Effect[] }
   | { readonly kind: 'worker-step'; readonly worker: string; readonly report: StepReport }
+  /** What was measured of the steps after `step` may be of wrong bits: it goes from the metrics. */
+  | { readonly kind: 'unmeasure'; readonly step: number }
+  /** A step that was committed before is measured anew. */
+  | { readonly kind: 'measure'; readonly event: StepEvent }
   /** What its links carried since its last report; `peer` is the worker at the other end. */
   | { readonly kind: 'worker-traffic'; readonly worker: string; readonly peer: string; readonly link: LinkTraffic }
   | {
@@ -237,6 +241,8 @@ export class Run {
   private trustedStep: number;
   /** Times that members went back since then because they were not to be trusted. */
   private rollbacks = 0;
+  /** The last step whose figures are among the metrics. */
+  private measuredStep: number;
   private suspicion: Suspicion | null = null;
   /** Whom members lost their links to, since the last step. */
   private readonly accusations = new Map<string, number>();
@@ -278,6 +284,7 @@ export class Run {
     this.trusted = options.resumed;
     this.trustedStep = options.resumed?.step ?? 0;
     this.step = resumeStep ?? 0;
+    this.measuredStep = this.step;
     this.stepHeld = this.step;
     this.evaluatedStep = resumeStep ?? -1;
     this.checkpointStep = resumeStep;
@@ -659,6 +666,7 @@ export class Run {
     this.stepHeld = step;
     this.generationFirstStep = step + 1;
     const distrusted = this.isDistrusted;
+    if (distrusted && this.measuredStep > step) late.push({ kind: 'unmeasure', step });
     if (distrusted) this.forgetAfter(step);
     this.isDistrusted = false;
     late.push(...this.leaveUntested(step));
@@ -866,6 +874,10 @@ export class Run {
       return [...effects, ...this.compareWeights(because, nowMs)];
     }
     if (report.step > this.step) effects.push(...this.commitInOrder(report, generation));
+    else if (report.step === this.measuredStep + 1) {
+      this.measuredStep++;
+      effects.push({ kind: 'measure', event: stepEvent(report, generation) });
+    }
     return [...effects, ...this.compareDigests(worker, report, nowMs), ...this.compareAudits(worker, report, nowMs)];
   }
 
@@ -894,6 +906,7 @@ export class Run {
   /** What was done after `step` may have been wrong, and is done again. */
   private forgetAfter(step: number): void {
     this.agreed.clear();
+    this.measuredStep = Math.min(this.measuredStep, step);
     this.kept = this.trusted;
     if (this.heldState !== null && this.heldState.step > step) this.heldState = null;
   }
@@ -963,6 +976,7 @@ export class Run {
   /** The first report of a step commits it: every rank has summed the same gradient by then. */
   private commit(report: StepReport, generation: number): Effect[] {
     this.step = report.step;
+    this.measuredStep = report.step;
     this.ownErrors = 0;
     this.accusations.clear();
     this.progress.step(report, report.step === this.generationFirstStep);

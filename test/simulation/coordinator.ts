@@ -148,6 +148,8 @@ export function startSimulatedCoordinator(options: {
       case 'tell':
         if (effect.event.kind === 'step') world.note(effect.event.loss * 2 ** 24);
         return;
+      case 'unmeasure':
+      case 'measure':
       case 'worker-step':
       case 'worker-traffic':
         return;

@@ -625,9 +625,13 @@ describe('training', () => {
       { message: { kind: 'begin', step: 0, source: { kind: 'start' } } },
       { message: { kind: 'begin', step: 0 } },
     ]);
-    // Done again, a step may have another loss sum than it had.
+    // Done again, a step may have another loss sum than it had: that is what is to be among the metrics.
+    expect(begun).toContainEqual({ kind: 'unmeasure', step: 0 });
     const again = { ...report(1, { lossSum: 7, digest: DIGEST_B }), generation: 2 } as WorkerMessage;
-    expect(kinds(story.say('w0', again))).toEqual(['worker-step']);
+    const measured = story.say('w0', again);
+    expect(kinds(measured)).toEqual(['worker-step', 'measure']);
+    expect(measured[1]).toMatchObject({ event: { step: 1, generation: 2, loss: 7 / 4 } });
+    expect(kinds(story.say('w2', again))).toEqual(['worker-step']);
   });
 
   it('goes back to what was kept before a microbatch whose worker had other bits than two others, without that worker', () => {
