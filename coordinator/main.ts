@@ -66,6 +66,8 @@ export interface CoordinatorOptions {
   readonly waitLimitMs: number;
   /** The share of a step from which on who is waited for makes room for a spare; 0: never. */
   readonly stragglerLimit: number;
+  /** Milliseconds without a step, at least, before it is asked whose engine hangs; 0: never. */
+  readonly progressLimitMs: number;
   /** How often in a row a worker process is started anew without having done a step. */
   readonly restartLimit: number;
   readonly listen: { readonly host: string; readonly port: number };
@@ -96,6 +98,8 @@ export interface CoordinatorOptions {
   readonly augment: string;
   /** Starts the worker process of this local rank anew; called in a supervised run only. */
   readonly startWorker: (localRank: number) => void;
+  /** Kills one; likewise. */
+  readonly endWorker: (worker: { readonly localRank: number; readonly pid: number }) => void;
   readonly onEvent: (event: RunEvent) => void;
   readonly onView: (view: RunView) => void;
 }
@@ -149,6 +153,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     waitLimitMs: options.waitLimitMs,
     restartLimit: options.restartLimit,
     stragglerLimit: options.stragglerLimit,
+    progressLimitMs: options.progressLimitMs,
     resumed: resume?.checkpoint ?? null,
     progress: resume?.checkpoint?.progress ?? NO_PROGRESS,
     stepsLost: resume?.stepsLost ?? 0,
@@ -300,6 +305,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       case 'start-worker':
         options.startWorker(effect.localRank);
         return;
+      case 'end-worker':
+        options.endWorker(effect);
+        return;
       case 'disconnect':
         metrics.countRefusal(effect.code);
         connections.get(effect.worker)?.close(effect.code, effect.because);
@@ -310,6 +318,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         return;
       case 'journal':
         void onRecord(effect.record, effect.afterwards ?? []);
+        return;
+      case 'unmeasure':
+        metricsLog.rewind(effect.step);
+        return;
+      case 'measure':
+        metricsLog.append(lineOf(effect.event));
         return;
       case 'worker-step':
         metrics.observeWorkerStep(effect.worker, effect.report);
