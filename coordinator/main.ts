@@ -75,6 +75,8 @@ export interface CoordinatorOptions {
   readonly waitLimitMs: number;
   /** The share of a step from which on who is waited for makes room for a spare; 0: never. */
   readonly stragglerLimit: number;
+  /** Milliseconds without a step, at least, before it is asked whose engine hangs; 0: never. */
+  readonly progressLimitMs: number;
   /** How often in a row a worker process is started anew without having done a step. */
   readonly restartLimit: number;
   readonly listen: { readonly host: string; readonly port: number };
@@ -107,6 +109,8 @@ export interface CoordinatorOptions {
   readonly samples: () => Samples | NoSamples;
   /** Starts the worker process of this local rank anew; called in a supervised run only. */
   readonly startWorker: (localRank: number) => void;
+  /** Kills one; likewise. */
+  readonly endWorker: (worker: { readonly localRank: number; readonly pid: number }) => void;
   readonly onEvent: (event: RunEvent) => void;
   readonly onView: (view: RunView) => void;
 }
@@ -176,6 +180,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     waitLimitMs: options.waitLimitMs,
     restartLimit: options.restartLimit,
     stragglerLimit: options.stragglerLimit,
+    progressLimitMs: options.progressLimitMs,
     resumed: resume?.checkpoint ?? null,
     progress: resume?.checkpoint?.progress ?? NO_PROGRESS,
     stepsLost: resume?.stepsLost ?? 0,
@@ -358,6 +363,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       case 'start-worker':
         options.startWorker(effect.localRank);
         return;
+      case 'end-worker':
+        options.endWorker(effect);
+        return;
       case 'disconnect':
         metrics.countRefusal(effect.code);
         connections.get(effect.worker)?.close(effect.code, effect.because);
@@ -368,6 +376,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         return;
       case 'journal':
         void onRecord(effect.record, effect.afterwards ?? []);
+        return;
+      case 'unmeasure':
+        metricsLog.rewind(effect.step);
+        return;
+      case 'measure':
+        metricsLog.append(lineOf(effect.event));
         return;
       case 'worker-step':
         // What a worker that is back repeats it says before it is ready.
