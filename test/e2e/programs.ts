@@ -30,6 +30,12 @@ export function promtoolPath(): string {
   return path;
 }
 
+export function prometheusPath(): string {
+  const path = onPath(['prometheus']);
+  if (path === null) throw new Error('no prometheus: install it (Debian: apt-get install prometheus)');
+  return path;
+}
+
 export function natsServerPath(): string {
   const path = onPath(['nats-server']);
   if (path === null) throw new Error('no nats-server: install it (Debian: apt-get install nats-server)');

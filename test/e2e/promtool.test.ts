@@ -1,11 +1,22 @@
-// Prometheus's own opinion of /metrics, as a coordinator serves it.
+// Prometheus's own opinion of /metrics, as a coordinator and a worker serve it.
 
 import { spawnSync } from 'node:child_process';
 import { expect, it } from 'vitest';
 import { createMetrics } from '../../coordinator/http/metrics.ts';
 import { startHttp } from '../../coordinator/http/server.ts';
 import { VIEW } from '../coordinator/http/view.ts';
+import { startExporter } from '../../worker/metrics/exporter.ts';
 import { promtoolPath } from './programs.ts';
+
+const NOTHING = { status: 0, stdout: '', stderr: '', error: undefined };
+
+function opinionOf(input: string): object {
+  const { status, stdout, stderr, error } = spawnSync(promtoolPath(), ['check', 'metrics'], {
+    input,
+    encoding: 'utf8',
+  });
+  return { status, stdout, stderr, error };
+}
 
 it('promtool finds nothing to say about the metrics', async () => {
   const metrics = createMetrics({
@@ -47,9 +58,19 @@ it('promtool finds nothing to say about the metrics', async () => {
   });
   const input = await (await fetch(`${http.url}/metrics`)).text();
   await http.close();
-  const { status, stdout, stderr, error } = spawnSync(promtoolPath(), ['check', 'metrics'], {
-    input,
-    encoding: 'utf8',
+  expect(opinionOf(input)).toEqual(NOTHING);
+});
+
+it('nor about a worker’s', async () => {
+  const exporter = await startExporter({
+    host: '127.0.0.1',
+    identity: null,
+    run: 'r "1"\n\\',
+    worker: 'w0',
+    engineBytes: () => 4096,
+    gpu: () => ({ name: 'GPU-1', utilization: 0.5, memoryBytes: 1e9 }),
   });
-  expect({ status, stdout, stderr, error }).toEqual({ status: 0, stdout: '', stderr: '', error: undefined });
+  const input = await (await fetch(exporter.url)).text();
+  await exporter.close();
+  expect(opinionOf(input)).toEqual(NOTHING);
 });
