@@ -16,6 +16,7 @@ import type { RootCause, RunEvent } from '../protocol/run-event.ts';
 import type { RunView } from '../protocol/run-view.ts';
 import type { Tls } from '../protocol/tls.ts';
 import { unfitFor } from './core/admission.ts';
+import { Fence, fencedBecause } from './core/fence.ts';
 import { CommitLog, type CommitsEntry, type RecordedEffect } from './core/commit-log.ts';
 import { stepOfLine } from './core/curve.ts';
 import { Feed } from './core/feed.ts';
@@ -31,7 +32,7 @@ import { openControl } from './http/control.ts';
 import { createMetrics } from './http/metrics.ts';
 import { startHttp } from './http/server.ts';
 import { openNatsControl } from './nats/control.ts';
-import { aheadOf, openNatsRecord } from './nats/record.ts';
+import { aheadOf, openNatsRecord, type Membership } from './nats/record.ts';
 import { claimRun } from './nats/rivals.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import type { RunRecord } from './record/journal-schema.ts';
@@ -50,9 +51,11 @@ export { samplesOf } from './core/samples.ts';
 export { verifyRun, type RecordedRun, type RunAccount } from './core/verify.ts';
 export { readRun } from './record/read-run.ts';
 export { latestCheckpoint, latestCheckpointBefore, type Checkpoint } from './record/checkpoint.ts';
+export { keptRunOf, restoreRunDirectory, type KeptRun } from './nats/restore.ts';
 export { configOf } from './record/journal.ts';
 export { lastStepOf } from './record/metrics-log.ts';
 export { holdsRun, latestRun, openRunDirectory, type RunDirectory } from './record/run-directory.ts';
+export { holderOf, type Holder } from './record/run-lock.ts';
 
 /** How often the core is told that time has passed, and observers are shown the present view. */
 const TICK_MS = 250;
@@ -71,6 +74,8 @@ export interface CoordinatorOptions {
   /** How often in a row a worker process is started anew without having done a step. */
   readonly restartLimit: number;
   readonly listen: { readonly host: string; readonly port: number };
+  /** A socket that listens there already, of a coordinator before this one; null: none. */
+  readonly door: unknown;
   /** What its port is served with over TLS; null: without. */
   readonly identity: Tls['identity'];
   /** Workers must show it; null leaves the control port open (loopback tests only). */
@@ -110,6 +115,8 @@ export interface Ended {
 
 export interface Coordinator {
   readonly url: string;
+  /** The socket that it listens on, for another process to keep. */
+  readonly door: unknown;
   /** Asks for an orderly stop: the step in flight is finished and a checkpoint left. */
   stop(because: string): void;
   /** The launcher saw a worker process end. */
@@ -140,6 +147,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const run = new Run({
     config,
     plan,
+    term: runDirectory.term,
     workers: options.workers,
     allowMixedEngines: options.allowMixedEngines,
     supervised: options.supervised,
@@ -153,6 +161,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     stepsLost: resume?.stepsLost ?? 0,
     lastGeneration: lastGenerationIn(before),
     workersLost: before.filter((record) => record.kind === 'lost').length,
+    isBeforeHung: runDirectory.hung.length > 0,
   });
   const alarms = new RecordAlarms();
   const view = (): RunView =>
@@ -167,6 +176,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const metrics = createMetrics({ run: config.run, transport: config.transport });
   const http = await startHttp({
     listen: options.listen,
+    door: options.door,
     identity: options.identity,
     view,
     metrics: () => {
@@ -214,6 +224,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const journal = await opening(
     openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }), {
       observe: (failure) => written('journal', failure),
+      anew: runDirectory.hung.length > 0,
     }),
   );
   const metricsLog = await opening(
@@ -229,7 +240,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const kept =
     nats === null
       ? null
-      : await openNatsRecord(nats, config.run, (message) => options.onEvent({ kind: 'warning', message }));
+      : await openNatsRecord(
+          nats,
+          config.run,
+          { term: runDirectory.term, host: hostname(), pid: process.pid },
+          (message) => options.onEvent({ kind: 'warning', message }),
+        );
   const connections = new Map<string, ControlConnection>();
   let finalState: ReplicaState | null = null;
   let writes: Promise<unknown> = Promise.resolve();
@@ -243,7 +259,23 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   });
 
   const commits = new CommitLog();
+  const fence = new Fence(() => runDirectory.successor() ?? kept?.record?.successor() ?? null);
+  let isAside = false;
+  /** True when another coordinator has the run, and from then on. */
+  const isReplaced = (look: 'now' | 'whenDue'): boolean => {
+    const nowMs = performance.now();
+    const successor = isAside ? null : fence[look](nowMs);
+    if (successor !== null) {
+      const because = fencedBecause(successor, runDirectory.term);
+      const fenced: Input = { kind: 'fenced', host: hostname(), pid: process.pid, because };
+      for (const effect of run.receive(fenced, nowMs)) perform(effect);
+      isAside = true;
+    }
+    return isAside;
+  };
+
   const feed = (input: Input): void => {
+    if (isReplaced('whenDue')) return;
     const nowMs = performance.now();
     for (const effect of commits.weave(run.receive(input, nowMs), nowMs)) perform(effect);
   };
@@ -254,22 +286,28 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     // The journal's observer knows of a failure.
     const onDisk = journal.append(timed).catch(() => {});
     recorded = onDisk;
-    kept?.record?.add(timed);
-    if (timed.kind === 'generation') noteMembership(timed);
+    const { record: copy = null } = kept ?? {};
+    if (copy === null) return onDisk;
+    const membership = timed.kind === 'generation' ? membershipOf(timed) : null;
+    void onDisk.then(() => {
+      if (isReplaced('now')) return;
+      copy.add(timed);
+      if (membership !== null) copy.setMembership(membership);
+    });
     return onDisk;
   };
 
   const onRecord = async (entry: JournalEntry | CommitsEntry, afterwards: readonly Effect[]): Promise<void> => {
     await record(entry);
-    for (const effect of afterwards) perform(effect);
+    if (!isReplaced('now')) for (const effect of afterwards) perform(effect);
   };
 
-  const noteMembership = (timed: { t: string; generation: number; because: string }): void => {
+  const membershipOf = ({ t, generation, because }: Omit<Membership, 'members'>): Membership => {
     const members = run
       .members()
       .map(({ id, rank, host }) => ({ worker: id, rank: rank ?? 0, host }))
       .toSorted((a, b) => a.rank - b.rank);
-    kept?.record?.setMembership({ t: timed.t, generation: timed.generation, because: timed.because, members });
+    return { t, generation, because, members };
   };
 
   const perform = (effect: RecordedEffect): void => {
@@ -307,6 +345,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       case 'end':
         finish(effect.outcome).then(resolveEnded, rejectEnded);
         return;
+      case 'stand-aside':
+        isAside = true;
+        standAside().then(resolveEnded, rejectEnded);
+        return;
     }
   };
 
@@ -338,7 +380,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     // A run that resumes from this checkpoint has the line and the record of every step before it.
     await metricsLog.flush();
     await recorded;
-    const result = await writeCheckpoint(runDirectory.path, { config, state, progress, ...modelOf() });
+    if (isReplaced('now')) return;
+    const isOurs = (): boolean => !isReplaced('now');
+    const result = await writeCheckpoint(runDirectory.path, { config, state, progress, ...modelOf(), isOurs });
+    if (isReplaced('now')) return;
     const seconds = (performance.now() - began) / 1000;
     if (result.ok) {
       written('checkpoint', null);
@@ -358,6 +403,17 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     }
   };
 
+  const reportNow = (outcome: Outcome): RunReport =>
+    reportOf(run, outcome, {
+      lockstep: options.lockstepVersion,
+      seconds: (performance.now() - startedAtMs) / 1000,
+      coordinatorPeakRssBytes: process.resourceUsage().maxRSS * 1024,
+      dataSet: options.dataSet,
+      augment: options.augment,
+      nats: natsOf(),
+      jobChanges: jobChangesIn([...before, begun]),
+    });
+
   const attempt = (part: RecordPart, writing: Promise<void>): Promise<void> =>
     writing.then(
       () => written(part, null),
@@ -367,19 +423,13 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const finish = async (outcome: Outcome): Promise<Ended> => {
     clearInterval(ticker);
     await writes;
+    // Then somebody else ends it.
+    if (isReplaced('now')) return ended;
     if (finalState !== null && outcome !== 'failed') {
       const weights = finalState.vectors.find((v) => v.name === 'weights')?.data;
       if (weights !== undefined) await attempt('model', exportModel(runDirectory.path, { ...modelOf(), weights }));
     }
-    const report = reportOf(run, outcome, {
-      lockstep: options.lockstepVersion,
-      seconds: (performance.now() - startedAtMs) / 1000,
-      coordinatorPeakRssBytes: process.resourceUsage().maxRSS * 1024,
-      dataSet: options.dataSet,
-      augment: options.augment,
-      nats: natsOf(),
-      jobChanges: jobChangesIn([...before, begun]),
-    });
+    const report = reportNow(outcome);
     // Both have told.
     await journal.close().catch(() => {});
     await kept?.record?.settled();
@@ -402,6 +452,20 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const [wrongWish] = wrongWishes;
     if (wrongWish !== undefined) throw wrongWish;
     return { outcome, report, cause: run.rootCause };
+  };
+
+  /** Leaves run and workers to the one that has taken them. */
+  const standAside = async (): Promise<Ended> => {
+    clearInterval(ticker);
+    await writes;
+    await journal.abandon().catch(() => {});
+    await metricsLog.abandon().catch(() => {});
+    options.onView(view());
+    await control.close();
+    await nats?.close();
+    await http.close();
+    await runDirectory.release();
+    return { outcome: 'failed', report: reportNow('failed'), cause: run.rootCause };
   };
 
   const natsOf = (): RunReport['nats'] =>
@@ -474,7 +538,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const message = `the NATS server keeps no copy of the record: ${kept.because}; journal.jsonl is the only one`;
     tell({ kind: 'warning', message });
   }
-  const ahead = resume === null || !kept?.record ? null : aheadOf(resume.checkpoint?.step ?? 0, kept.record.before);
+  const isRestored = before.some((one) => one.kind === 'run' && one.restoredFrom !== undefined);
+  const ahead =
+    resume === null || !kept?.record || isRestored ? null : aheadOf(resume.checkpoint?.step ?? 0, kept.record.before);
   if (ahead !== null) tell({ kind: 'warning', message: ahead });
   if (jobChangedFrom !== null) {
     const message = `the job is not the one that the checkpoint was made by (--allow-changed-job): from step ${(resume?.checkpoint?.step ?? 0) + 1} on the changed one is trained, and the run is not reproducible`;
@@ -493,6 +559,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   return {
     url: http.url,
+    door: http.door,
     stop: (because) => feed({ kind: 'stop-requested', because }),
     processEnded: feed,
     ended,

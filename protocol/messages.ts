@@ -11,7 +11,7 @@ import { TRANSPORTS } from './link.ts';
 import { runConfigSchema } from './run-config.ts';
 
 /** Refused when it differs. Raise it with every change that an older peer would misread. */
-export const PROTOCOL_VERSION = 4;
+export const PROTOCOL_VERSION = 5;
 
 /** Longest control message in bytes; state travels in parts below it. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
@@ -108,6 +108,8 @@ const hello = z.strictObject({
       worldSize: count,
       /** Steps done. */
       step: count,
+      /** The last of the run's coordinators that it has joined, by its term. */
+      term: count,
     })
     .nullable(),
 });
@@ -239,6 +241,8 @@ const welcome = z.strictObject({
   config: runConfigSchema,
   /** Steps that this coordinator has on record. */
   step: count,
+  /** Which of the run's coordinators this is, counted from 1: where two of them live, the one of the higher term has the run. */
+  term: count,
 });
 
 /** A new membership: its members link up. */

@@ -47,7 +47,7 @@ export type Recorded =
   | { readonly kind: 'finished'; readonly step: number }
   | { readonly kind: 'failed'; readonly step: number; readonly cause: RootCause }
   | { readonly kind: 'begin' | 'epoch' | 'checkpoint'; readonly step: number }
-  | { readonly kind: 'commits'; readonly to: number };
+  | { readonly kind: 'commits' | 'unrecorded'; readonly to: number };
 
 type Told = Pick<Happening, 'kind' | 'worker' | 'text'>;
 
@@ -118,6 +118,7 @@ function recordedTold(record: Recorded): Told | null {
     case 'epoch':
     case 'checkpoint':
     case 'commits':
+    case 'unrecorded':
       return null;
   }
 }
@@ -135,7 +136,7 @@ export class Happenings {
 
   /** What a coordinator before this one put on record at `t`. */
   recall(record: Recorded, t: number, revision: number): void {
-    if (record.kind === 'commits') this.step = record.to;
+    if (record.kind === 'commits' || record.kind === 'unrecorded') this.step = record.to;
     else if (record.kind === 'run') this.step = record.resumedFromStep ?? 0;
     else if ('step' in record) this.step = record.step;
     this.keep(recordedTold(record), t, revision);

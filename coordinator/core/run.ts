@@ -10,6 +10,7 @@
 
 import { placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import { LockstepError } from '../../protocol/errors.ts';
+import { BUSY_SILENCE } from '../../protocol/heartbeat.ts';
 import type { CoordinatorMessage, LinkTraffic, WorkerMessage, StepReport } from '../../protocol/messages.ts';
 import { PROTOCOL_VERSION, residualName } from '../../protocol/messages.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
@@ -48,6 +49,8 @@ export type Input =
       readonly seconds: number;
     }
   | { readonly kind: 'checkpoint-failed'; readonly step: number; readonly because: string }
+  /** Another coordinator has the run. */
+  | { readonly kind: 'fenced'; readonly host: string; readonly pid: number; readonly because: string }
   | { readonly kind: 'tick' };
 
 export type Outcome = 'done' | 'stopped' | 'failed';
@@ -76,7 +79,9 @@ export type Effect =
       readonly progress: ProgressRecord;
       readonly final: boolean;
     }
-  | { readonly kind: 'end'; readonly outcome: Outcome };
+  | { readonly kind: 'end'; readonly outcome: Outcome }
+  /** Another coordinator has the run: end without a word to the workers, and write nothing more. */
+  | { readonly kind: 'stand-aside' };
 
 /** What the record keeps; the shell adds the time. */
 export type JournalEntry =
@@ -106,6 +111,8 @@ export type JournalEntry =
       readonly testAccuracy: number | null;
     }
   | { readonly kind: 'checkpoint'; readonly step: number; readonly digest: string; readonly directory: string }
+  /** Steps that are done, and of which nobody is left who could say what they were like and who did them. */
+  | { readonly kind: 'unrecorded'; readonly from: number; readonly to: number }
   | { readonly kind: 'stopped'; readonly step: number; readonly because: string }
   | { readonly kind: 'finished'; readonly step: number; readonly digest: string }
   | { readonly kind: 'failed'; readonly step: number; readonly cause: RootCause };
@@ -137,6 +144,8 @@ export interface Worker {
 export interface RunOptions {
   readonly config: RunConfig;
   readonly plan: BatchPlan;
+  /** Which of the run's coordinators this is, counted from 1; see fence.ts. */
+  readonly term: number;
   /** Workers to wait for. */
   readonly workers: number;
   readonly allowMixedEngines: boolean;
@@ -161,6 +170,8 @@ export interface RunOptions {
   readonly lastGeneration: number;
   /** Workers that it lost in other processes. */
   readonly workersLost: number;
+  /** This one takes the place of one that does not answer, which its workers find out each at their own time. */
+  readonly isBeforeHung: boolean;
 }
 
 /** A failed link between two workers that both live: how long to wait for the news that one of them does not. */
@@ -189,6 +200,8 @@ export class Run {
   generation: number;
   step: number;
   digest: string | null = null;
+  /** Steps done by the weights of that digest: fewer than `step` where a run stops while it does some again. */
+  digestStep: number | null = null;
   reproducible = true;
   workersLost = 0;
   stepsLost: number;
@@ -223,6 +236,8 @@ export class Run {
   private ownErrors = 0;
   /** Worker processes that the launcher has running. */
   private processes: number;
+  /** Those that died before this coordinator had met them. */
+  private lostUnmet = 0;
   /** By local rank: starts anew since its last step. */
   private readonly restarts = new Map<number, number>();
   private waitingSinceMs: number | null = null;
@@ -244,6 +259,7 @@ export class Run {
   private heldState: ReplicaState | null = null;
   private evaluatedStep: number;
   private writing = 0;
+  private isCheckpointFailing = false;
   private ended = false;
 
   constructor(options: RunOptions) {
@@ -266,7 +282,8 @@ export class Run {
 
   /** Feeds one event; returns what to do about it. `nowMs` is monotonic. */
   receive(input: Input, nowMs: number): Effect[] {
-    if (this.ended) return [];
+    // One whose run has ended may still be about to write that down.
+    if (this.ended && input.kind !== 'fenced') return [];
     switch (input.kind) {
       case 'message':
         return this.message(input.worker, input.message, nowMs);
@@ -278,8 +295,11 @@ export class Run {
         return this.stop(input.because);
       case 'coordinator-failed':
         return this.failBy(ownFailure(input));
+      case 'fenced':
+        return this.standAside(ownFailure({ ...input, code: 'E_FENCED', message: input.because }));
       case 'checkpoint-written': {
         this.writing--;
+        this.isCheckpointFailing = false;
         this.checkpointStep = input.step;
         const effects: Effect[] = [
           {
@@ -293,18 +313,15 @@ export class Run {
         ];
         return [...effects, ...this.endWhenComplete()];
       }
-      case 'checkpoint-failed':
+      case 'checkpoint-failed': {
         this.writing--;
-        return [
-          {
-            kind: 'tell',
-            event: {
-              kind: 'warning',
-              message: `the checkpoint after step ${input.step} could not be written: ${input.because}; training goes on`,
-            },
-          },
-          ...this.endWhenComplete(),
-        ];
+        // Once until one is written again; and of the last one, which is not tried another time.
+        const isTold = this.isCheckpointFailing && input.step < this.options.config.steps;
+        this.isCheckpointFailing = true;
+        const message = `the checkpoint after step ${input.step} could not be written: ${input.because}; training goes on`;
+        const told: Effect[] = isTold ? [] : [{ kind: 'tell', event: { kind: 'warning', message } }];
+        return [...told, ...this.endWhenComplete()];
+      }
       case 'tick':
         return this.tick(nowMs);
     }
@@ -356,6 +373,11 @@ export class Run {
     }
     if (this.workers.has(id))
       return [{ kind: 'disconnect', worker: id, code: 'E_PROTOCOL', because: 'a second "hello"' }];
+    const { rejoin, host, pid } = message;
+    if (rejoin !== null && rejoin.term > this.options.term) {
+      const because = `another coordinator has the run: worker process ${pid} on ${host} has joined it (term ${rejoin.term}, this one has ${this.options.term})`;
+      return this.standAside(ownFailure({ host, pid, code: 'E_FENCED', message: because }));
+    }
     this.workers.set(id, {
       id,
       host: message.host,
@@ -380,7 +402,14 @@ export class Run {
       {
         kind: 'send',
         worker: id,
-        message: { kind: 'welcome', protocol: PROTOCOL_VERSION, worker: id, config, step: this.step },
+        message: {
+          kind: 'welcome',
+          protocol: PROTOCOL_VERSION,
+          worker: id,
+          config,
+          step: this.step,
+          term: this.options.term,
+        },
       },
       { kind: 'tell', event: { kind: 'worker-joined', worker: id, host: message.host, pid: message.pid } },
     ];
@@ -437,8 +466,14 @@ export class Run {
     const ready = this.newcomers();
     if (this.phase === 'gathering') {
       this.rejoiningSinceMs ??= ready.some((w) => w.rejoined !== null) ? nowMs : null;
-      const isLate = this.rejoiningSinceMs !== null && nowMs - this.rejoiningSinceMs >= REJOIN_MS;
-      if (ready.length < this.options.workers && !(isLate && ready.length >= this.options.minWorkers)) return [];
+      const patienceMs = REJOIN_MS + (this.options.isBeforeHung ? BUSY_SILENCE.ceilingMs : 0);
+      const isLate = this.rejoiningSinceMs !== null && nowMs - this.rejoiningSinceMs >= patienceMs;
+      // Those who stepped together without a coordinator have each a part of what was evaluated: a newcomer is none of them.
+      const back = ready.flatMap((w) => w.rejoined ?? []).filter(({ generation }) => generation > 0);
+      const newest = Math.max(...back.map(({ generation }) => generation));
+      const wereTogether = back.find(({ generation }) => generation === newest)?.worldSize ?? 0;
+      const isSomebodyMissing = ready.length < this.options.workers || back.length + this.lostUnmet < wereTogether;
+      if (isSomebodyMissing && !(isLate && ready.length >= this.options.minWorkers)) return [];
       const because = `${ready.length} of ${this.options.workers} workers ready`;
       // The launcher's order where there is one, so that rank r is the launcher's process r.
       return this.regroup(because, nowMs, { graceful: true, newcomers: ready.toSorted(byLocalRank) });
@@ -604,6 +639,7 @@ export class Run {
     if (this.isResumedAnew)
       this.stepsLost = Math.max(0, (this.options.resumed?.step ?? 0) + this.options.stepsLost - step);
     else this.stepsLost += Math.max(0, this.stepHeld - step);
+    const isTakingOver = this.isResumedAnew;
     this.isResumedAnew = false;
     const late = this.commitWhatIsKnown(step);
     this.stepHeld = step;
@@ -618,7 +654,9 @@ export class Run {
     this.gathering = this.gatheringOf(members);
     const isKept = (this.kept?.step ?? 0) >= step;
     const evaluate = !hold && this.isEvaluated(step) && this.evaluatedStep < step;
-    const keep = !isKept && (hold || this.isKeptAfter(step));
+    // Where a coordinator finds none at all, and workers that have done steps, it takes the first chance.
+    const isWanted = isTakingOver && this.kept === null && step > 0;
+    const keep = !isKept && (hold || isWanted || this.isKeptAfter(step));
     if (this.phase !== 'stopping' && !hold) {
       this.phase = evaluate ? 'evaluating' : 'training';
       this.because = evaluate ? `evaluating after step ${step}` : because;
@@ -733,10 +771,7 @@ export class Run {
 
   private report(worker: Worker, message: Extract<WorkerMessage, { kind: 'report' }>, nowMs: number): Effect[] {
     // A worker's reports of a generation come before it links up in the next; later ones are of a generation that it left.
-    // What a worker repeats that came back it says before it is ready.
-    const isRepeated =
-      worker.ready === null && worker.rejoined !== null && message.generation < worker.rejoined.generation;
-    if (message.generation !== worker.generation && !isRepeated) return [];
+    if (message.generation !== worker.generation && !isOfBefore(worker, message.generation)) return [];
     const effects: Effect[] = [];
     for (const step of message.steps) {
       effects.push(...this.stepDone(worker, step, message.generation, nowMs));
@@ -862,10 +897,10 @@ export class Run {
     this.early.clear();
     for (const { report, generation } of known) {
       if (report.step <= this.step || report.step > step) continue;
-      if (report.step > this.step + 1) effects.push(unreported(this.step + 1, report.step - 1));
+      if (report.step > this.step + 1) effects.push(...unreported(this.step + 1, report.step - 1));
       effects.push(...this.commit(report, generation));
     }
-    if (step > this.step) effects.push(unreported(this.step + 1, step));
+    if (step > this.step) effects.push(...unreported(this.step + 1, step));
     this.step = Math.max(this.step, step);
     return effects;
   }
@@ -918,7 +953,8 @@ export class Run {
   }
 
   private evaluation(worker: Worker, message: EvaluationReport, nowMs: number): Effect[] {
-    if (message.generation !== worker.generation || message.step <= this.evaluatedStep) return [];
+    if (message.generation !== worker.generation && !isOfBefore(worker, message.generation)) return [];
+    if (message.step <= this.evaluatedStep) return [];
     const reports = this.evaluations.get(message.step) ?? new Map<string, EvaluationReport>();
     const [first] = reports.values();
     if (first !== undefined && first.digest !== message.digest) {
@@ -926,13 +962,11 @@ export class Run {
       return this.compareWeights(because, nowMs);
     }
     this.evaluations.set(message.step, reports.set(worker.id, message));
-    const isComplete =
-      this.begun.length === 0 ? reports.size === worker.rejoined?.worldSize : this.begun.every((id) => reports.has(id));
-    if (!isComplete) return [];
+    const chunks = distinct([...reports.values()].flatMap((r) => r.chunks));
+    if (!this.isWhole(reports, chunks, worker)) return [];
     this.evaluations.delete(message.step);
     this.evaluatedStep = message.step;
     this.trust(message.step);
-    const chunks = [...reports.values()].flatMap((r) => r.chunks);
     const effects = this.leaveUntested(message.step);
     const completed = this.progress.evaluated(message.step, sumEvaluation(chunks));
     if (this.phase === 'evaluating' && message.step < this.options.config.steps) {
@@ -959,6 +993,18 @@ export class Run {
     return [...effects, ...this.writeHeldState(), ...this.endWhenComplete()];
   }
 
+  /** Everybody who has a part of an evaluation has told it. Who they were this coordinator does not know before its first generation. */
+  private isWhole(
+    reports: ReadonlyMap<string, EvaluationReport>,
+    chunks: EvaluationReport['chunks'],
+    { rejoined }: Worker,
+  ): boolean {
+    const { testSamples } = this.options.config;
+    if (this.begun.length > 0) return this.begun.every((id) => reports.has(id));
+    if (testSamples === 0) return reports.size === rejoined?.worldSize;
+    return chunks.reduce((sum, { samples }) => sum + samples, 0) === testSamples;
+  }
+
   /** Completes the epochs before `step` whose evaluation is not going to be whole: all who are here have told theirs by now. */
   private leaveUntested(step: number): Effect[] {
     return this.progress.withoutEvaluation(step).flatMap(({ report }): Effect[] => {
@@ -981,6 +1027,7 @@ export class Run {
     // After a loss steps may be done again whose state is kept already.
     if (state === null || state.step <= (this.kept?.step ?? -1)) return [];
     this.digest = state.digest;
+    this.digestStep = state.step;
     this.kept = state;
     this.heldState = state;
     this.trust(0);
@@ -1013,6 +1060,7 @@ export class Run {
       return this.compareWeights(because, nowMs);
     }
     this.digest = message.digest;
+    this.digestStep = message.step;
     return this.endWhenComplete();
   }
 
@@ -1093,7 +1141,10 @@ export class Run {
     const who = worker?.id ?? `worker process ${input.localRank}`;
     const key = worker?.id ?? `pid ${input.pid}`;
     // Who died before this coordinator had met it.
-    if (worker === undefined) this.workersLost++;
+    if (worker === undefined) {
+      this.workersLost++;
+      this.lostUnmet++;
+    }
     if (!this.losses.isTold(key)) {
       const place = worker ?? { rank: null, host: 'this host', pid: input.pid };
       this.losses.of(key, nowMs).processEnded(who, place, input.end);
@@ -1199,6 +1250,15 @@ export class Run {
     return { who, rank, host, pid, exitCode: null, signal: null, code, message, lastLines: [], logFile: null };
   }
 
+  /** Another has the workers, or will: nothing is said to them. */
+  private standAside(cause: RootCause): Effect[] {
+    this.rootCause = cause;
+    this.ended = true;
+    this.phase = 'failed';
+    this.because = cause.message;
+    return [{ kind: 'tell', event: { kind: 'warning', message: cause.message } }, { kind: 'stand-aside' }];
+  }
+
   private failBy(cause: RootCause): Effect[] {
     this.rootCause = cause;
     return [
@@ -1209,13 +1269,26 @@ export class Run {
   }
 }
 
+/** What a worker repeats that came back it says before it is ready. */
+function isOfBefore({ ready, rejoined }: Worker, generation: number): boolean {
+  return ready === null && rejoined !== null && generation < rejoined.generation;
+}
+
+/** A piece that two have evaluated counts once: it has the same bits. */
+function distinct(chunks: EvaluationReport['chunks']): EvaluationReport['chunks'] {
+  return [...new Map(chunks.map((chunk) => [chunk.index, chunk])).values()];
+}
+
 /** Of a worker that is back, before its first report. */
 const UNKNOWN_STEP = -1;
 
-function unreported(from: number, to: number): Effect {
+function unreported(from: number, to: number): Effect[] {
   const steps = from === to ? `step ${from}` : `steps ${from} to ${to}`;
   const message = `nobody is left who could report ${steps}: done, but not among the metrics`;
-  return { kind: 'tell', event: { kind: 'warning', message } };
+  return [
+    { kind: 'tell', event: { kind: 'warning', message } },
+    { kind: 'journal', record: { kind: 'unrecorded', from, to } },
+  ];
 }
 
 function tooFew(present: number, wanted: number, because: string): string {
@@ -1233,7 +1306,8 @@ function byHost(workers: readonly Worker[]): Worker[] {
   return hosts.flatMap((host) => workers.filter((w) => w.host === host));
 }
 
-function ownFailure({ host, pid, code, message }: Extract<Input, { kind: 'coordinator-failed' }>): RootCause {
+function ownFailure(failure: Pick<RootCause, 'host' | 'pid' | 'code' | 'message'>): RootCause {
+  const { host, pid, code, message } = failure;
   const unknown = { rank: null, exitCode: null, signal: null, lastLines: [], logFile: null };
   return { ...unknown, who: 'coordinator', host, pid, code, message };
 }

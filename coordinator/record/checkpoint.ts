@@ -102,6 +102,8 @@ export async function writeCheckpoint(
     readonly progress: ProgressRecord;
     readonly layout: Checkpoint['layout'];
     readonly topology: string;
+    /** Asked before it takes its place: false when the run directory has become another's. */
+    readonly isOurs?: () => boolean;
   },
 ): Promise<WriteResult> {
   const { state } = content;
@@ -138,6 +140,7 @@ export async function writeCheckpoint(
     await syncDirectory(aside);
     const replaced = join(parent, replacedName(step));
     await rm(replaced, { recursive: true, force: true });
+    if (content.isOurs?.() === false) throw new Error('another coordinator has the run');
     if (existsSync(directory)) await rename(directory, replaced);
     await rename(aside, directory);
     await syncDirectory(parent);

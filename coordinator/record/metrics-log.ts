@@ -16,6 +16,8 @@ export interface MetricsLog {
   flush(): Promise<void>;
   /** A last try with what waits; rejects when that could not be written. */
   close(): Promise<void>;
+  /** Ends it as it is: another coordinator has the run. */
+  abandon(): Promise<void>;
 }
 
 const FLUSH_MS = 1000;
@@ -116,6 +118,11 @@ export async function openMetricsLog(
       clearInterval(timer);
       await writing;
       await lines.close();
+    },
+    abandon: async () => {
+      clearInterval(timer);
+      await writing;
+      await lines.abandon();
     },
   };
 }

@@ -37,7 +37,7 @@ export interface TrainFlags {
   readonly adapter: string | undefined;
   readonly precision: string | undefined;
   readonly transport: string;
-  readonly bucketSize: number;
+  readonly bucketSize: number | undefined;
   readonly gradientCompression: string | undefined;
   readonly dataThreads: number | undefined;
   readonly natsUrl: NatsServer | undefined;
@@ -328,9 +328,9 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
   bucketSize: {
     syntax: '--bucket-size <kib>',
     group: 'Network',
-    help: 'KiB of the gradient that travel on their own as soon as they are computed. No part of the result',
+    help: 'KiB of the gradient that travel on their own as soon as they are computed. No part of the result (default: a quarter of it, between 512 and 2048 for each worker)',
     parse: wholeNumber(4),
-    fallback: 512,
+    fallback: undefined,
   },
   gradientCompression: {
     syntax: '--gradient-compression <form>',

@@ -50,7 +50,7 @@ describe('values and where they come from', () => {
       adapter: undefined,
       precision: undefined,
       transport: 'ws',
-      bucketSize: 512,
+      bucketSize: undefined,
       gradientCompression: undefined,
       natsUrl: undefined,
       natsCreds: undefined,

@@ -59,7 +59,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
     host: 'ré',
     pid: 0,
     localRank: null,
-    rejoin: { worker: 'w1', generation: 3, worldSize: 2, step: 40 },
+    rejoin: { worker: 'w1', generation: 3, worldSize: 2, step: 40, term: 2 },
   },
   {
     kind: 'ready',
@@ -122,7 +122,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       engineMode: 'graph',
       precision: 'float32',
       transport: 'ws',
-      bucketBytes: 524_288,
+      bucketBytes: null,
       dataThreads: null,
       gradientCompression: 'none',
       checkpointEverySteps: 0,
@@ -130,6 +130,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       auditRate: 0,
     },
     step: 0,
+    term: 1,
   },
   STATE,
   {

@@ -15,6 +15,7 @@ export const FAULTS = [
   'newcomer',
   'pause',
   'coordinator pause',
+  'coordinator replaced',
   'cut',
   'stop',
   'delays',
