@@ -7,7 +7,7 @@ const PAGES = 50;
 const [url = ''] = process.argv.slice(2);
 const { hostname, port } = new URL(url);
 
-let isOver = false;
+const over = new AbortController();
 let served = 0;
 const sockets = Array.from({ length: PAGES + 1 }, (_, i) => {
   const socket = connect(Number(port), hostname);
@@ -20,18 +20,18 @@ const sockets = Array.from({ length: PAGES + 1 }, (_, i) => {
     if (served === PAGES + 1) process.stdout.write('ready\n');
   });
   socket.on('error', (error) => {
-    if (!isOver) throw error;
+    if (!over.signal.aborted) throw error;
   });
   return socket;
 });
 
 process.stdin.resume();
 process.stdin.once('end', () => {
-  isOver = true;
+  over.abort();
   for (const socket of sockets) socket.destroy();
 });
 
-while (!isOver) {
+while (!over.signal.aborted) {
   const answer = await fetch(`${url}/metrics`);
   await answer.text();
 }

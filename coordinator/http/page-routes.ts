@@ -33,6 +33,7 @@ const MODEL_WORKER = 'model-worker.js';
 const MODEL_WORKER_POLICY = policyWith("'self' 'wasm-unsafe-eval'");
 
 const BYTES = 'application/octet-stream';
+const EVENTS = 'text/event-stream; charset=utf-8';
 const TOO_MANY_RETRY_SECONDS = '10';
 
 /** Adds its routes; `headers` go with the answers that fastify does not send. Returns the stream, for who has news. */
@@ -63,6 +64,8 @@ export function addPage(
     return reply.type(file.type).header('content-length', file.bytes).send(file.stream);
   });
   app.get('/api/events', (request, reply) => {
+    // Who asks for the head only would have a stream without an end, and nothing in it.
+    if (request.method === 'HEAD') return reply.type(EVENTS).send();
     if (stream.open(request.raw, reply.raw, headers)) return reply.hijack();
     const message = `${stream.clients} pages are open, and no more are served`;
     return reply.code(503).header('retry-after', TOO_MANY_RETRY_SECONDS).send({ code: 'E_TOO_MANY', message });

@@ -122,7 +122,7 @@ export async function openMetricsLog(
   const rewind = async (step: number): Promise<void> => {
     try {
       await lines.write(false);
-      await keepFirst(directory, step);
+      await keepFirst(directory, step, () => {});
       const before = lines;
       lines = await openLines();
       await before.abandon();

@@ -89,6 +89,16 @@ describe('the events', () => {
     expect(mad?.news.happenings).toHaveLength(2);
   });
 
+  it('have a head for who asks for that only, and no stream', async () => {
+    const http = await start(new Feed());
+    const answer = await fetch(`${http.url}/api/events`, { method: 'HEAD' });
+    expect([answer.status, answer.headers.get('content-type'), await answer.text()]).toEqual([
+      200,
+      'text/event-stream; charset=utf-8',
+      '',
+    ]);
+  });
+
   it('end with the last news', async () => {
     const feed = new Feed();
     const http = await start(feed);
