@@ -71,6 +71,8 @@ export interface CoordinatorOptions {
   readonly waitLimitMs: number;
   /** The share of a step from which on who is waited for makes room for a spare; 0: never. */
   readonly stragglerLimit: number;
+  /** Milliseconds without a step, at least, before it is asked whose engine hangs; 0: never. */
+  readonly progressLimitMs: number;
   /** How often in a row a worker process is started anew without having done a step. */
   readonly restartLimit: number;
   readonly listen: { readonly host: string; readonly port: number };
@@ -103,6 +105,8 @@ export interface CoordinatorOptions {
   readonly samples: () => Samples | NoSamples;
   /** Starts the worker process of this local rank anew; called in a supervised run only. */
   readonly startWorker: (localRank: number) => void;
+  /** Kills one; likewise. */
+  readonly endWorker: (worker: { readonly localRank: number; readonly pid: number }) => void;
   readonly onEvent: (event: RunEvent) => void;
   readonly onView: (view: RunView) => void;
 }
@@ -156,6 +160,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     waitLimitMs: options.waitLimitMs,
     restartLimit: options.restartLimit,
     stragglerLimit: options.stragglerLimit,
+    progressLimitMs: options.progressLimitMs,
     resumed: resume?.checkpoint ?? null,
     progress: resume?.checkpoint?.progress ?? NO_PROGRESS,
     stepsLost: resume?.stepsLost ?? 0,
@@ -321,6 +326,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       case 'start-worker':
         options.startWorker(effect.localRank);
         return;
+      case 'end-worker':
+        options.endWorker(effect);
+        return;
       case 'disconnect':
         metrics.countRefusal(effect.code);
         connections.get(effect.worker)?.close(effect.code, effect.because);
@@ -331,6 +339,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         return;
       case 'journal':
         void onRecord(effect.record, effect.afterwards ?? []);
+        return;
+      case 'unmeasure':
+        metricsLog.rewind(effect.step);
+        return;
+      case 'measure':
+        metricsLog.append(lineOf(effect.event));
         return;
       case 'worker-step':
         metrics.observeWorkerStep(effect.worker, effect.report);

@@ -35,12 +35,19 @@ export interface StartWorker {
   readonly localRank: number;
 }
 
+/** A worker process is to be killed: it does not hear any more. */
+export interface EndWorker {
+  readonly kind: 'end-worker';
+  readonly localRank: number;
+  readonly pid: number;
+}
+
 /** Said at every beat (protocol/heartbeat.ts). */
 export interface Alive {
   readonly kind: 'alive';
 }
 
-export type FromCoordinator = Listening | StartWorker | Alive;
+export type FromCoordinator = Listening | StartWorker | EndWorker | Alive;
 
 /** The first message to one that takes over; with it comes the socket that the first one listened on, where there is one. */
 export interface Door {
@@ -55,9 +62,16 @@ function kindOf(raw: unknown): unknown {
   return typeof raw === 'object' && raw !== null && 'kind' in raw ? raw.kind : undefined;
 }
 
+const FROM_COORDINATOR: ReadonlySet<string> = new Set<FromCoordinator['kind']>([
+  'listening',
+  'start-worker',
+  'end-worker',
+  'alive',
+]);
+
 export function fromCoordinator(raw: unknown): FromCoordinator | null {
   const kind = kindOf(raw);
-  return kind === 'listening' || kind === 'start-worker' || kind === 'alive' ? (raw as FromCoordinator) : null;
+  return typeof kind === 'string' && FROM_COORDINATOR.has(kind) ? (raw as FromCoordinator) : null;
 }
 
 export function fromLauncher(raw: unknown): ToCoordinator | null {

@@ -38,6 +38,7 @@ import {
   NATS_LOST_EXIT,
   TAKEOVER,
   type Alive,
+  type EndWorker,
   type Listening,
   type StartWorker,
 } from './launch-messages.ts';
@@ -210,6 +211,7 @@ async function coordinate(
     waitLimitMs: 1000 * flags.waitLimit,
     restartLimit: flags.restartLimit,
     stragglerLimit: flags.stragglerLimit,
+    progressLimitMs: 1000 * flags.progressLimit,
     listen: flags.listen,
     door,
     identity: tls?.identity ?? null,
@@ -233,6 +235,7 @@ async function coordinate(
       }
     },
     startWorker: (localRank) => process.send?.({ kind: 'start-worker', localRank } satisfies StartWorker),
+    endWorker: ({ localRank, pid }) => process.send?.({ kind: 'end-worker', localRank, pid } satisfies EndWorker),
     onEvent: (event) => display.event(event),
     onView: (view) => display.view(view),
   });

@@ -195,6 +195,10 @@ async function supervise(launch: {
       startWorker(message.localRank);
       return;
     }
+    if (message.kind === 'end-worker') {
+      workers.kill(message.pid);
+      return;
+    }
     isHeard = true;
     for (const one of untold.splice(0)) tell(one);
     // Another has taken over: its workers are there.

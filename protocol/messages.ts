@@ -152,6 +152,9 @@ const interrupted = z.strictObject({
   because: text,
 });
 
+/** Answers a probe: the generation that is served, steps done, and microbatches computed of the one in flight. */
+const standing = z.strictObject({ kind: z.literal('standing'), generation: count, step: count, computed: count });
+
 const stepReport = z.strictObject({
   /** Steps done with this one: the first step's report says 1. */
   step: count,
@@ -226,6 +229,7 @@ const workerMessageSchema = z.discriminatedUnion('kind', [
   ready,
   linked,
   interrupted,
+  standing,
   report,
   statePart,
   evaluation,
@@ -292,6 +296,9 @@ const begin = z.strictObject({
 /** Finish the step in flight on every rank, leave a checkpoint, end. */
 const stop = z.strictObject({ kind: z.literal('stop'), because: text });
 
+/** How far are you? No step has come for long. */
+const probe = z.strictObject({ kind: z.literal('probe') });
+
 const refused = z.strictObject({ kind: z.literal('refused'), code: name, because: text });
 
 /** Nothing is needed of this worker any more: exit 0. */
@@ -303,6 +310,7 @@ const coordinatorMessageSchema = z.discriminatedUnion('kind', [
   generation,
   begin,
   stop,
+  probe,
   refused,
   dismissed,
 ]);

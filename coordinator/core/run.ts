@@ -13,6 +13,7 @@ import { LockstepError } from '../../protocol/errors.ts';
 import { BUSY_SILENCE } from '../../protocol/heartbeat.ts';
 import type { CoordinatorMessage, LinkTraffic, WorkerMessage, StepReport } from '../../protocol/messages.ts';
 import { PROTOCOL_VERSION, residualName } from '../../protocol/messages.ts';
+import { isEvaluatedAfter, isKeptAfter } from '../../protocol/milestones.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
 import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
 import type { WorkerState } from '../../protocol/metrics.ts';
@@ -24,6 +25,7 @@ import { isConsequence, isInherent, type ProcessEnd } from './failure.ts';
 import { Formation, type Beginning } from './formation.ts';
 import { Losses } from './losses.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
+import { Stall } from './stall.ts';
 import { StepTimes, stragglerOf } from './step-times.ts';
 import { StateGathering, type ReplicaState } from './state-assembly.ts';
 
@@ -53,6 +55,8 @@ export type Input =
   | { readonly kind: 'fenced'; readonly host: string; readonly pid: number; readonly because: string }
   | { readonly kind: 'tick' };
 
+type StepEvent = Extract<RunEvent, { kind: 'step' }>;
+
 export type Outcome = 'done' | 'stopped' | 'failed';
 
 export type Effect =
@@ -66,11 +70,17 @@ export type Effect =
     }
   /** Start a worker process anew in the place of the one that ended. */
   | { readonly kind: 'start-worker'; readonly localRank: number }
+  /** End a worker process that does not hear any more. */
+  | { readonly kind: 'end-worker'; readonly localRank: number; readonly pid: number }
   | { readonly kind: 'disconnect'; readonly worker: string; readonly code: string; readonly because: string }
   | { readonly kind: 'tell'; readonly event: RunEvent }
   /** Put on record; `afterwards` is to be done once it is on disk. */
   | { readonly kind: 'journal'; readonly record: JournalEntry; readonly afterwards?: readonly Effect[] }
   | { readonly kind: 'worker-step'; readonly worker: string; readonly report: StepReport }
+  /** What was measured of the steps after `step` may be of wrong bits: it goes from the metrics. */
+  | { readonly kind: 'unmeasure'; readonly step: number }
+  /** A step that was committed before is measured anew. */
+  | { readonly kind: 'measure'; readonly event: StepEvent }
   /** What its links carried since its last report; `peer` is the worker at the other end. */
   | { readonly kind: 'worker-traffic'; readonly worker: string; readonly peer: string; readonly link: LinkTraffic }
   | {
@@ -159,6 +169,8 @@ export interface RunOptions {
   readonly restartLimit: number;
   /** A member for which the others wait for this share of a step makes room for a spare; 0: never. */
   readonly stragglerLimit: number;
+  /** Milliseconds without a step, at least, before it is asked who hangs; 0: never. */
+  readonly progressLimitMs: number;
   /** Milliseconds that a run with too few workers waits for more. */
   readonly waitLimitMs: number;
   /** The state that is resumed; null for a fresh run. */
@@ -212,6 +224,7 @@ export class Run {
   readonly digests = new DigestVotes();
   /** Of microbatches that two workers computed. */
   readonly audits = new Audits();
+  private readonly stall: Stall;
 
   private reference: { worker: string; ready: ReadyMessage } | null = null;
   private gathering: StateGathering | null = null;
@@ -228,6 +241,8 @@ export class Run {
   private trustedStep: number;
   /** Times that members went back since then because they were not to be trusted. */
   private rollbacks = 0;
+  /** The last step whose figures are among the metrics. */
+  private measuredStep: number;
   private suspicion: Suspicion | null = null;
   /** Whom members lost their links to, since the last step. */
   private readonly accusations = new Map<string, number>();
@@ -269,12 +284,14 @@ export class Run {
     this.trusted = options.resumed;
     this.trustedStep = options.resumed?.step ?? 0;
     this.step = resumeStep ?? 0;
+    this.measuredStep = this.step;
     this.stepHeld = this.step;
     this.evaluatedStep = resumeStep ?? -1;
     this.checkpointStep = resumeStep;
     this.stepsLost = options.stepsLost;
     this.workersLost = options.workersLost;
     this.losses = new Losses(options.supervised);
+    this.stall = new Stall(options.progressLimitMs);
     this.processes = options.supervised ? options.workers : 0;
     this.generation = options.lastGeneration;
     this.progress = new Progress(options.progress);
@@ -347,6 +364,9 @@ export class Run {
         return this.linked(worker, message, nowMs);
       case 'interrupted':
         return this.interrupted(worker, message, nowMs);
+      case 'standing':
+        this.stall.answered(worker.id, message);
+        return [];
       case 'report':
         return this.report(worker, message, nowMs);
       case 'evaluation':
@@ -516,6 +536,7 @@ export class Run {
     { graceful, newcomers = this.newcomers() }: { graceful: boolean; newcomers?: readonly Worker[] },
   ): Effect[] {
     this.suspicion = null;
+    this.stall.progress(nowMs);
     const survivors = this.members().filter((w) => w.isConnected && w.state !== 'lost');
     const active = [...survivors, ...newcomers].slice(0, this.places);
     for (const worker of this.workers.values()) {
@@ -645,18 +666,21 @@ export class Run {
     this.stepHeld = step;
     this.generationFirstStep = step + 1;
     const distrusted = this.isDistrusted;
+    if (distrusted && this.measuredStep > step) late.push({ kind: 'unmeasure', step });
     if (distrusted) this.forgetAfter(step);
     this.isDistrusted = false;
     late.push(...this.leaveUntested(step));
     this.evaluations.clear();
     this.digests.clear();
+    this.stall.begin(nowMs);
     const members = this.members();
     this.gathering = this.gatheringOf(members);
     const isKept = (this.kept?.step ?? 0) >= step;
     const evaluate = !hold && this.isEvaluated(step) && this.evaluatedStep < step;
     // Where a coordinator finds none at all, and workers that have done steps, it takes the first chance.
     const isWanted = isTakingOver && this.kept === null && step > 0;
-    const keep = !isKept && (hold || isWanted || this.isKeptAfter(step));
+    const keep =
+      !isKept && (hold || isWanted || isKeptAfter({ plan: this.options.plan, ...this.options.config }, step));
     if (this.phase !== 'stopping' && !hold) {
       this.phase = evaluate ? 'evaluating' : 'training';
       this.because = evaluate ? `evaluating after step ${step}` : because;
@@ -767,6 +791,44 @@ export class Run {
     return [told, ...this.regroup(because, nowMs, { graceful: true, newcomers: spares })];
   }
 
+  /** Somebody's engine may hang: the others wait for it, in a step or to link up, and nobody reports. */
+  private findHung(nowMs: number): Effect[] {
+    const members = this.members();
+    const isStepping = this.phase === 'training' || this.phase === 'evaluating' || this.phase === 'stopping';
+    const isForming = this.formation !== null;
+    if ((!isStepping && !isForming) || (this.isHolding && !isForming) || members.length < 2 || this.areThrough()) {
+      this.stall.rest();
+      return [];
+    }
+    const { microbatches } = this.options.config;
+    const asked = members.map(({ id }, rank) => {
+      const { start, end } = rankMicrobatches(microbatches, members.length, rank);
+      return { worker: id, generation: this.generation, share: isForming ? 0 : end - start };
+    });
+    const look = this.stall.look(asked, this.phase === 'evaluating', nowMs);
+    switch (look.kind) {
+      case 'well':
+        return [];
+      case 'ask':
+        return members.map((w): Effect => ({ kind: 'send', worker: w.id, message: { kind: 'probe' } }));
+      case 'unknown': {
+        const told: Effect = { kind: 'tell', event: { kind: 'warning', message: look.because } };
+        return look.allWait ? [told, ...this.regroup(look.because, nowMs, { graceful: false })] : [told];
+      }
+      case 'hung': {
+        const hung = members.filter(({ id }) => look.workers.includes(id));
+        const expelled = hung.flatMap((worker) => [
+          ...this.expel(worker, nowMs, 'E_STALLED', look.because),
+          // It may not hear that it is sent away.
+          ...(this.options.supervised && worker.localRank !== null
+            ? [{ kind: 'end-worker' as const, localRank: worker.localRank, pid: worker.pid }]
+            : []),
+        ]);
+        return [...expelled, ...this.regroup(look.because, nowMs, { graceful: false })];
+      }
+    }
+  }
+
   // ---- steps
 
   private report(worker: Worker, message: Extract<WorkerMessage, { kind: 'report' }>, nowMs: number): Effect[] {
@@ -801,6 +863,7 @@ export class Run {
     if (worker.localRank !== null) this.restarts.delete(worker.localRank);
     this.progress.phases(report.phases);
     worker.times.add(report.phases);
+    this.stall.step(report.seconds, nowMs);
     const effects: Effect[] = [{ kind: 'worker-step', worker: worker.id, report }];
     const agreed = this.agreed.get(report.step);
     if (agreed === undefined) {
@@ -811,6 +874,10 @@ export class Run {
       return [...effects, ...this.compareWeights(because, nowMs)];
     }
     if (report.step > this.step) effects.push(...this.commitInOrder(report, generation));
+    else if (report.step === this.measuredStep + 1) {
+      this.measuredStep++;
+      effects.push({ kind: 'measure', event: stepEvent(report, generation) });
+    }
     return [...effects, ...this.compareDigests(worker, report, nowMs), ...this.compareAudits(worker, report, nowMs)];
   }
 
@@ -839,6 +906,7 @@ export class Run {
   /** What was done after `step` may have been wrong, and is done again. */
   private forgetAfter(step: number): void {
     this.agreed.clear();
+    this.measuredStep = Math.min(this.measuredStep, step);
     this.kept = this.trusted;
     if (this.heldState !== null && this.heldState.step > step) this.heldState = null;
   }
@@ -908,26 +976,11 @@ export class Run {
   /** The first report of a step commits it: every rank has summed the same gradient by then. */
   private commit(report: StepReport, generation: number): Effect[] {
     this.step = report.step;
+    this.measuredStep = report.step;
     this.ownErrors = 0;
     this.accusations.clear();
     this.progress.step(report, report.step === this.generationFirstStep);
-    const loss = report.lossSum / report.samples;
-    const effects: Effect[] = [
-      {
-        kind: 'tell',
-        event: {
-          kind: 'step',
-          step: report.step,
-          generation,
-          loss,
-          accuracy: report.correct / report.samples,
-          gradientNorm: report.gradientNorm,
-          samples: report.samples,
-          seconds: report.seconds,
-          phases: report.phases,
-        },
-      },
-    ];
+    const effects: Effect[] = [{ kind: 'tell', event: stepEvent(report, generation) }];
     const epochEnds = report.step % stepsPerEpoch(this.options.plan) === 0;
     if (epochEnds) this.progress.endEpoch(placeOfStep(this.options.plan, report.step - 1).epoch + 1, report.step);
     if (this.phase === 'training' && this.isEvaluated(report.step)) {
@@ -940,16 +993,8 @@ export class Run {
     return effects;
   }
 
-  /** The weights after `step` are evaluated: at the end of an epoch and of the run. */
   private isEvaluated(step: number): boolean {
-    const { config, plan } = this.options;
-    return step > 0 && (step % stepsPerEpoch(plan) === 0 || step === config.steps);
-  }
-
-  /** The state after `step` is kept. */
-  private isKeptAfter(step: number): boolean {
-    const every = this.options.config.checkpointEverySteps;
-    return this.isEvaluated(step) || (step > 0 && every > 0 && step % every === 0);
+    return isEvaluatedAfter({ plan: this.options.plan, steps: this.options.config.steps }, step);
   }
 
   private evaluation(worker: Worker, message: EvaluationReport, nowMs: number): Effect[] {
@@ -962,6 +1007,7 @@ export class Run {
       return this.compareWeights(because, nowMs);
     }
     this.evaluations.set(message.step, reports.set(worker.id, message));
+    this.stall.progress(nowMs);
     const chunks = distinct([...reports.values()].flatMap((r) => r.chunks));
     if (!this.isWhole(reports, chunks, worker)) return [];
     this.evaluations.delete(message.step);
@@ -1236,7 +1282,7 @@ export class Run {
     const effects = this.conclude(nowMs);
     if (this.ended) return effects;
     if (this.rejoiningSinceMs !== null && this.phase === 'gathering') effects.push(...this.takeIn(nowMs));
-    effects.push(...this.concludeSuspicion(nowMs), ...this.replaceStraggler(nowMs));
+    effects.push(...this.concludeSuspicion(nowMs), ...this.replaceStraggler(nowMs), ...this.findHung(nowMs));
     const { waitingSinceMs } = this;
     if (this.ended || waitingSinceMs === null || nowMs - waitingSinceMs < this.options.waitLimitMs) return effects;
     const limit = `it has waited for ${Math.round(this.options.waitLimitMs / 1000)} s (--wait-limit)`;
@@ -1267,6 +1313,20 @@ export class Run {
       ...this.end('failed', cause.message),
     ];
   }
+}
+
+function stepEvent(report: StepReport, generation: number): StepEvent {
+  return {
+    kind: 'step',
+    step: report.step,
+    generation,
+    loss: report.lossSum / report.samples,
+    accuracy: report.correct / report.samples,
+    gradientNorm: report.gradientNorm,
+    samples: report.samples,
+    seconds: report.seconds,
+    phases: report.phases,
+  };
 }
 
 /** What a worker repeats that came back it says before it is ready. */

@@ -10,8 +10,8 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { LockstepError } from '../../protocol/errors.ts';
 import { isResidual, residualName } from '../../protocol/messages.ts';
-import { runConfigSchema, type RunConfig } from '../../protocol/run-config.ts';
-import { stepsPerEpoch } from '../../protocol/batch-plan.ts';
+import { batchPlanOf, runConfigSchema, type RunConfig } from '../../protocol/run-config.ts';
+import { isEvaluatedAfter } from '../../protocol/milestones.ts';
 import type { ProgressRecord } from '../core/progress.ts';
 import type { TestScore } from '../core/retention.ts';
 import type { ReplicaState } from '../core/state-assembly.ts';
@@ -224,8 +224,7 @@ export async function scoreOf(runDirectory: string, step: number): Promise<TestS
   }
   const { config, progress } = manifest;
   // In mid-epoch its progress tells of the epoch before, which are other weights.
-  const perEpoch = stepsPerEpoch({ ...config, samples: config.trainSamples });
-  const isEvaluated = manifest.step % perEpoch === 0 || manifest.step === config.steps;
+  const isEvaluated = isEvaluatedAfter({ plan: batchPlanOf(config), steps: config.steps }, manifest.step);
   return isEvaluated ? { testAccuracy: progress.testAccuracy, testLoss: progress.testLoss } : null;
 }
 

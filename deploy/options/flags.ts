@@ -26,6 +26,7 @@ export interface TrainFlags {
   readonly waitLimit: number;
   readonly restartLimit: number;
   readonly stragglerLimit: number;
+  readonly progressLimit: number;
   readonly epochs: number | undefined;
   readonly maxSteps: number | undefined;
   readonly batchSize: number | undefined;
@@ -81,6 +82,7 @@ export const MAX_WORKERS = 1024;
 export const MAX_MICROBATCHES = 64;
 export const DEFAULT_MICROBATCHES = 4;
 export const DEFAULT_WAIT_LIMIT_SECONDS = 600;
+export const DEFAULT_PROGRESS_LIMIT_SECONDS = 60;
 export const DEFAULT_RESTART_LIMIT = 3;
 /** Fixed: without --seed, too, a run is reproducible. */
 export const DEFAULT_SEED = 1;
@@ -212,6 +214,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     help: 'a worker that the others wait for, this share of a step or longer (0 to 1), makes room for a spare (default: 0, it is only named)',
     parse: share,
     fallback: 0,
+  },
+  progressLimit: {
+    syntax: '--progress-limit <seconds>',
+    group: 'Workers',
+    help: `without a step for so long, and for 20 of the longest, a worker that the others wait for is sent away (default: ${DEFAULT_PROGRESS_LIMIT_SECONDS}; 0: never)`,
+    parse: wholeNumber(0),
+    fallback: DEFAULT_PROGRESS_LIMIT_SECONDS,
   },
   engine: {
     syntax: '--engine <name>',

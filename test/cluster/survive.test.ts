@@ -61,15 +61,16 @@ describe('workers', () => {
     expect(await survived(cluster)).toMatchObject({ workersLost: 4, workersStarted: 6, generations: 9 });
   });
 
-  it('that die in their step before they have computed anything of it, and after its sum is with everybody', async () => {
+  it('that die in their step before they have computed anything of it, within its reduce-scatter and its all-gather, and after its sum is with everybody', async () => {
     const marks = scratch.dir('marks');
     mkdirSync(marks);
     const directory = scratch.dir('deadly');
-    // A third is there when two have died: the last one's death would take the newest steps with it.
-    const args = ['train', DEADLY, ...JOB.slice(1), '--workers', '3'];
+    // Others are there when some have died: the last one's death would take the newest steps with it.
+    const args = ['train', DEADLY, ...JOB.slice(1), '--workers', '4'];
     const cluster = await new Cluster(directory, args, { LOCKSTEP_TEST_MARKS: marks }).listening();
-    expect(await survived(cluster)).toMatchObject({ workersLost: 2 });
-    expect(readdirSync(marks).toSorted()).toEqual(['after-the-sum', 'before-computing']);
+    expect(await survived(cluster)).toMatchObject({ workersLost: 4 });
+    const places = ['after-the-sum', 'before-computing', 'within-the-gather', 'within-the-scatter'];
+    expect(readdirSync(marks).toSorted()).toEqual(places);
   });
 
   it('killed two of three at once, and all but one of four', async () => {
@@ -97,12 +98,13 @@ describe('workers', () => {
 });
 
 describe('the coordinator', () => {
-  it('killed while it gathers, while it trains, together with a worker; stopped, replaced, and waking to find itself fenced off', async () => {
+  it('killed while it gathers, while it evaluates, while it trains together with a worker; stopped, replaced, and waking to find itself fenced off', async () => {
     const cluster = await train('coordinator', '--workers', '2', '--restart-limit', '9');
     const gathering = await cluster.until('it listens', () => true);
     process.kill(gathering.coordinator.pid, 'SIGKILL');
     const first = await cluster.members(2);
     expect(first.coordinator.pid).not.toBe(gathering.coordinator.pid);
+    await cluster.until('it evaluates', ({ phase }) => phase === 'evaluating');
     process.kill(first.coordinator.pid, 'SIGKILL');
     const another = (view: { coordinator: { pid: number } }): boolean => view.coordinator.pid !== first.coordinator.pid;
     await cluster.until('another coordinator', another);
@@ -126,8 +128,20 @@ describe('the coordinator', () => {
 });
 
 describe('everything', () => {
-  it('killed at once, and resumed with other workers over another transport: from the last checkpoint, to the same bits', async () => {
-    const cluster = await train('machine', '--workers', '2', '--checkpoint-every', '10');
+  it('ended when the coordinator is killed while it stops; killed at once; each time resumed, then with other workers over another transport, to the same bits', async () => {
+    const stopped = await train('machine', '--workers', '2', '--checkpoint-every', '10');
+    const { workers, coordinator } = await stopped.step(40);
+    // So that nobody can agree on a last step before it is killed.
+    for (const { pid } of workers) process.kill(pid, 'SIGSTOP');
+    stopped.run.child.kill('SIGINT');
+    await stopped.until('it stops', ({ phase }) => phase === 'stopping');
+    process.kill(coordinator.pid, 'SIGKILL');
+    for (const { pid } of workers) process.kill(pid, 'SIGCONT');
+    expect((await stopped.run.ended).code).toBe(130);
+    expect(processesNaming(stopped.directory)).toEqual([]);
+
+    const taken = ['train', 'cifar10-cnn', '--resume', '--workers', '2'];
+    const cluster = await new Cluster(stopped.directory, taken).listening();
     const view = await cluster.step(75);
     for (const pid of [cluster.run.child.pid, view.coordinator.pid, ...view.workers.map((w) => w.pid)]) {
       process.kill(pid ?? Number.NaN, 'SIGKILL');

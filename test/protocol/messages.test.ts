@@ -81,6 +81,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
     code: 'E_PEER_LOST',
     because: 'generation 2 takes over',
   },
+  { kind: 'standing', generation: 1, step: 7, computed: 2 },
   {
     kind: 'report',
     generation: 1,

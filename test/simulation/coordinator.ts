@@ -72,6 +72,7 @@ export function startSimulatedCoordinator(options: {
   /** Whether it looks for others. */
   readonly isBlind: boolean;
   readonly startWorker: (localRank: number) => void;
+  readonly endWorker: (pid: number) => void;
   readonly ended: (outcome: Outcome) => void;
   readonly stoodAside: () => void;
 }): SimulatedCoordinator {
@@ -135,6 +136,9 @@ export function startSimulatedCoordinator(options: {
       case 'start-worker':
         options.startWorker(effect.localRank);
         return;
+      case 'end-worker':
+        options.endWorker(effect.pid);
+        return;
       case 'disconnect':
         connections.get(effect.worker)?.close(effect.code, effect.because);
         return;
@@ -144,6 +148,8 @@ export function startSimulatedCoordinator(options: {
       case 'tell':
         if (effect.event.kind === 'step') world.note(effect.event.loss * 2 ** 24);
         return;
+      case 'unmeasure':
+      case 'measure':
       case 'worker-step':
       case 'worker-traffic':
         return;

@@ -21,6 +21,8 @@ import { inVirtualTime, Violation, World, type Process } from './world.ts';
 
 /** What a healthy simulation needs is a tenth of it. */
 const EVENTS_MAX = 300_000;
+/** After which somebody ends a process that hangs. */
+const HUNG_US = 500_000_000;
 /** That workers get to end by themselves when the run is over. */
 const LAUNCHER_GRACE_US = 5_000_000;
 /** Of a worker without a step: more than there are faults. */
@@ -115,6 +117,8 @@ class Simulation {
   private readonly ended = new Map<number, Extract<Input, { kind: 'process-ended' }>>();
   /** Those in whose memory a bit is to flip. */
   private readonly flips = new Set<Process>();
+  /** Those whose engine does not come back from its next call. */
+  private readonly hung = new Set<Process>();
   private nextFault = 0;
   /** Virtual time after which nothing goes wrong any more. */
   private calmUs = 0;
@@ -237,6 +241,7 @@ class Simulation {
           maxWorkers: scenario.maxWorkers,
           restartLimit: RESTARTS,
           stragglerLimit: scenario.stragglerLimit,
+          progressLimitMs: 20_000,
           waitLimitMs: 1000 * PATIENCE_S,
         },
         startWorker: (localRank) => {
@@ -245,6 +250,10 @@ class Simulation {
         },
         isBeforeHung: this.older.size > 0,
         isBlind: this.plants.isBlind === true,
+        endWorker: (pid) => {
+          const victim = [...this.workers.keys()].find((worker) => worker.pid === pid);
+          if (victim !== undefined) this.kill(victim, 'killed');
+        },
         makeRun: this.plants.run ?? ((options) => new Run(options)),
         ended: () => {
           this.calmUs = world.nowUs;
@@ -282,6 +291,7 @@ class Simulation {
         world.after(process, us, 'computes', resolve);
       });
     const compute = async (microbatches: number): Promise<void> => {
+      if (this.hung.has(process)) return new Promise(() => {});
       const us = Math.round(computing.between(least, most) * microbatches * slowness);
       if (scenario.blocking) world.compute(us);
       else await sleep(us);
@@ -577,6 +587,14 @@ class Simulation {
         );
         return true;
       }
+      case 'hang':
+        note(victim.name);
+        this.hung.add(victim);
+        // Alone it is nobody's to judge; and where nobody watches a process somebody ends it by hand.
+        this.later(HUNG_US, () => {
+          if (this.workers.has(victim)) this.kill(victim, 'killed');
+        });
+        return true;
       case 'bit flip':
         note(victim.name);
         this.flips.add(victim);

@@ -37,6 +37,7 @@ function options(
     maxWorkers: 64,
     restartLimit: 0,
     stragglerLimit: 0,
+    progressLimitMs: 60_000,
     waitLimitMs: 60_000,
     resumed: null,
     workersLost: 0,
@@ -475,6 +476,33 @@ describe('a coordinator that takes the place of another', () => {
   });
 });
 
+describe('a member whose engine hangs', () => {
+  it('is named, sent away and ended, and the others do the step again', () => {
+    const story = new Story().begun();
+    story.steps(1, 1);
+    const tick = (afterMs: number): Effect[] => {
+      story.now += afterMs;
+      return story.run.receive({ kind: 'tick' }, story.now);
+    };
+    expect(tick(59_999)).toEqual([]);
+    expect(kinds(tick(1))).toEqual(['send probe to w0', 'send probe to w1']);
+    story.say('w0', { kind: 'standing', generation: 1, step: 1, computed: 2 });
+    const effects = tick(10_000);
+    expect(kinds(effects)).toEqual([
+      'tell worker-refused',
+      'send refused to w1',
+      'disconnect',
+      'end-worker',
+      'journal',
+      'send generation to w0',
+    ]);
+    expect(effects).toContainEqual({ kind: 'end-worker', localRank: 1, pid: 101 });
+    expect(effects[0]).toMatchObject({
+      event: { code: 'E_STALLED', because: 'no step for 70 s, where 60 s is the limit: the others wait for w1' },
+    });
+  });
+});
+
 describe('a coordinator that another has replaced', () => {
   it('says so, nothing to its workers, and does nothing more; also when its run has just ended', () => {
     const story = new Story().begun();
@@ -597,9 +625,13 @@ describe('training', () => {
       { message: { kind: 'begin', step: 0, source: { kind: 'start' } } },
       { message: { kind: 'begin', step: 0 } },
     ]);
-    // Done again, a step may have another loss sum than it had.
+    // Done again, a step may have another loss sum than it had: that is what is to be among the metrics.
+    expect(begun).toContainEqual({ kind: 'unmeasure', step: 0 });
     const again = { ...report(1, { lossSum: 7, digest: DIGEST_B }), generation: 2 } as WorkerMessage;
-    expect(kinds(story.say('w0', again))).toEqual(['worker-step']);
+    const measured = story.say('w0', again);
+    expect(kinds(measured)).toEqual(['worker-step', 'measure']);
+    expect(measured[1]).toMatchObject({ event: { step: 1, generation: 2, loss: 7 / 4 } });
+    expect(kinds(story.say('w2', again))).toEqual(['worker-step']);
   });
 
   it('goes back to what was kept before a microbatch whose worker had other bits than two others, without that worker', () => {
