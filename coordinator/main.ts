@@ -382,6 +382,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         return;
       case 'measure':
         metricsLog.append(lineOf(effect.event));
+        // The curve takes its figures in the place of the old ones.
+        news.observe(effect.event, Date.now());
         return;
       case 'worker-step':
         // What a worker that is back repeats it says before it is ready.
