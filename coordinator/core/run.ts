@@ -652,6 +652,8 @@ export class Run {
     const { step, source, digest } = beginning;
     // Where nothing is left to be trained, few are enough.
     const hold = formation.hold && step < this.options.config.steps;
+    // By whom those before were: members change below.
+    const late = [...this.commitWhatIsKnown(step), ...this.concludeEvaluations()];
     this.formation = null;
     this.begun = formation.members;
     this.isHolding = hold;
@@ -662,7 +664,6 @@ export class Run {
     else this.stepsLost += Math.max(0, this.stepHeld - step);
     const isTakingOver = this.isResumedAnew;
     this.isResumedAnew = false;
-    const late = this.commitWhatIsKnown(step);
     this.stepHeld = step;
     this.generationFirstStep = step + 1;
     const distrusted = this.isDistrusted;
@@ -873,7 +874,8 @@ export class Run {
       const because = `${worker.id} computed the loss sum ${report.lossSum} at step ${report.step}, others ${agreed}`;
       return [...effects, ...this.compareWeights(because, nowMs)];
     }
-    if (report.step > this.step) effects.push(...this.commitInOrder(report, generation));
+    if (report.step > this.step)
+      effects.push(...this.commitInOrder(report, generation), ...this.concludeEvaluations());
     else if (report.step === this.measuredStep + 1) {
       this.measuredStep++;
       effects.push({ kind: 'measure', event: stepEvent(report, generation) });
@@ -1008,14 +1010,28 @@ export class Run {
     }
     this.evaluations.set(message.step, reports.set(worker.id, message));
     this.stall.progress(nowMs);
+    return this.concludeEvaluations();
+  }
+
+  /**
+   * Completes the evaluations that are whole, of steps that are committed: workers that come back to another coordinator may tell of an
+   * evaluation before somebody tells of the steps before it.
+   */
+  private concludeEvaluations(): Effect[] {
+    const steps = [...this.evaluations.keys()].filter((step) => step <= this.step).toSorted((a, b) => a - b);
+    return steps.flatMap((step) => this.concludeEvaluation(step, this.evaluations.get(step) ?? new Map()));
+  }
+
+  private concludeEvaluation(step: number, reports: ReadonlyMap<string, EvaluationReport>): Effect[] {
+    const [first] = reports.values();
     const chunks = distinct([...reports.values()].flatMap((r) => r.chunks));
-    if (!this.isWhole(reports, chunks, worker)) return [];
-    this.evaluations.delete(message.step);
-    this.evaluatedStep = message.step;
-    this.trust(message.step);
-    const effects = this.leaveUntested(message.step);
-    const completed = this.progress.evaluated(message.step, sumEvaluation(chunks));
-    if (this.phase === 'evaluating' && message.step < this.options.config.steps) {
+    if (first === undefined || !this.isWhole(reports, chunks)) return [];
+    this.evaluations.delete(step);
+    this.evaluatedStep = step;
+    this.trust(step);
+    const effects = this.leaveUntested(step);
+    const completed = this.progress.evaluated(step, sumEvaluation(chunks));
+    if (this.phase === 'evaluating' && step < this.options.config.steps) {
       this.phase = 'training';
       this.because = 'all members step';
     }
@@ -1026,9 +1042,9 @@ export class Run {
           kind: 'journal',
           record: {
             kind: 'epoch',
-            step: message.step,
+            step,
             epoch: completed.epoch,
-            digest: message.digest,
+            digest: first.digest,
             loss: completed.loss,
             testLoss: completed.testLoss,
             testAccuracy: completed.testAccuracy,
@@ -1043,11 +1059,13 @@ export class Run {
   private isWhole(
     reports: ReadonlyMap<string, EvaluationReport>,
     chunks: EvaluationReport['chunks'],
-    { rejoined }: Worker,
   ): boolean {
     const { testSamples } = this.options.config;
     if (this.begun.length > 0) return this.begun.every((id) => reports.has(id));
-    if (testSamples === 0) return reports.size === rejoined?.worldSize;
+    if (testSamples === 0) {
+      const [id = ''] = reports.keys();
+      return reports.size === this.workers.get(id)?.rejoined?.worldSize;
+    }
     return chunks.reduce((sum, { samples }) => sum + samples, 0) === testSamples;
   }
 

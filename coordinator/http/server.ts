@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import fastify from 'fastify';
 import { LockstepError } from '../../protocol/errors.ts';
-import { OPENMETRICS_TYPE, wantsOpenMetrics, type Exposition } from '../../protocol/exposition.ts';
+import { wantsOpenMetrics, type Exposition } from '../../protocol/exposition.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 import type { Tls } from '../../protocol/tls.ts';
 import { targetsOf } from './discovery.ts';
@@ -105,7 +105,7 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
   // One for each form that can be asked for.
   const metrics = {
     text: paced(() => options.metrics(), METRICS_EVERY_MS),
-    openMetrics: paced(() => options.metrics(OPENMETRICS_TYPE), METRICS_EVERY_MS),
+    openMetrics: paced(() => options.metrics('application/openmetrics-text'), METRICS_EVERY_MS),
   };
   const onResponse = async (): Promise<void> => options.onScraped?.();
   app.get('/metrics', { onResponse }, async (request, reply) => {

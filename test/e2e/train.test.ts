@@ -101,6 +101,7 @@ describe('what a run leaves', () => {
     const report = await trainSmall('left', '--workers', '2', '--max-steps', '4', '--report', scratch.dir('copy.json'));
     const directory = scratch.dir('left');
     expect(readdirSync(directory).toSorted()).toEqual([
+      '.term-1',
       'checkpoints',
       'journal.jsonl',
       'logs',
