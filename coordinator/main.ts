@@ -510,7 +510,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   return {
     url: http.url,
-    stop: (because) => feed({ kind: 'stop-requested', because }),
+    stop: (because) => {
+      scrapes.hurry();
+      feed({ kind: 'stop-requested', because });
+    },
     processEnded: feed,
     ended,
   };
