@@ -21,11 +21,11 @@ import {
 } from './cost-model.ts';
 import { interleaved, median, startMeasuring } from './measure.ts';
 import type { BenchOptions } from './run.ts';
+import { usualBucketFloats } from '../worker/collective/plan.ts';
 import { threeDigits, type Row } from './table.ts';
 import { trained } from './throughput.ts';
 
 const WINDOW_SECONDS = 0.25;
-const BUCKET_BYTES = 512 * 1024;
 const WAYS = ['shm', 'tcp'] as const;
 type Way = (typeof WAYS)[number];
 
@@ -33,6 +33,7 @@ type Way = (typeof WAYS)[number];
 const CNN_BYTES = 4 * 122_573;
 const MB = 1_000_000;
 const SMALL_BUCKET_BYTES = 32 * 1024;
+const MIN_BUCKET_BYTES = 512 * 1024;
 /** With small buckets, too: what a frame costs by itself is told apart from its bytes only by frames of another size. */
 const FITTED: readonly Wanted[] = [
   ...[2, 4].flatMap((ranks) => [40_000, CNN_BYTES, 4 * MB, 25 * MB].map((bytes) => ({ ranks, bytes }))),
@@ -57,8 +58,11 @@ const layoutOf = (ranks: number, bytes: number, hosts = 1): Layout => ({
   ranks,
   hosts,
   bytes,
-  bucketBytes: BUCKET_BYTES,
+  bucketBytes: usualBucketBytes(ranks, bytes),
 });
+function usualBucketBytes(ranks: number, bytes: number): number {
+  return usualBucketFloats(Math.round(bytes / 4), ranks) * 4;
+}
 const sizeOf = (bytes: number): string => `${Number((bytes / MB).toPrecision(2))} MB`;
 
 interface Measured {
@@ -67,11 +71,14 @@ interface Measured {
 }
 
 const isFitted = ({ ranks, bytes, bucketBytes }: Layout): boolean =>
-  FITTED.some((one) => one.ranks === ranks && one.bytes === bytes && (one.bucketBytes ?? BUCKET_BYTES) === bucketBytes);
+  FITTED.some(
+    (one) =>
+      one.ranks === ranks && one.bytes === bytes && (one.bucketBytes ?? usualBucketBytes(ranks, bytes)) === bucketBytes,
+  );
 
 /** All-reduces over `way`, medians of interleaved windows. */
 async function measureExchanges(way: Way, repeats: number): Promise<Measured[]> {
-  const wanted = [...FITTED, ...UNSEEN].map((one) => ({ bucketBytes: BUCKET_BYTES, ...one }));
+  const wanted = [...FITTED, ...UNSEEN].map((one) => ({ bucketBytes: usualBucketBytes(one.ranks, one.bytes), ...one }));
   const measured: Measured[] = [];
   for (const ranks of new Set(wanted.map((one) => one.ranks))) {
     const system = await startMeasuring(ourProcess(ranks, way), {});
@@ -158,7 +165,7 @@ interface Prediction {
 function predict(
   prediction: Prediction,
   local: Costs,
-  bucketBytes = BUCKET_BYTES,
+  bucketBytes = prediction.layout.bucketBytes,
   compute = prediction.compute,
 ): StepTime & { readonly allReduce: number } {
   const { after, overlapShare } = prediction;
@@ -177,12 +184,12 @@ function predict(
   return { ...time, allReduce: exchange };
 }
 
-/** The size of buckets, twice the usual again and again, with which a step is shortest: many ranks cut one into many small frames. */
+/** The size of buckets, of powers of two from half a MiB on, with which a step is shortest. */
 function bestBucket(prediction: Prediction, local: Costs): number {
   const sizes: number[] = [];
-  for (let size = BUCKET_BYTES; size < 2 * prediction.layout.bytes; size *= 2) sizes.push(size);
+  for (let size = MIN_BUCKET_BYTES; size < 2 * prediction.layout.bytes; size *= 2) sizes.push(size);
   const secondsAt = (size: number): number => predict(prediction, local, size).seconds;
-  return sizes.toSorted((a, b) => secondsAt(a) - secondsAt(b))[0] ?? BUCKET_BYTES;
+  return sizes.toSorted((a, b) => secondsAt(a) - secondsAt(b))[0] ?? MIN_BUCKET_BYTES;
 }
 
 const RESNET_50_BYTES = 102 * MB;
@@ -266,7 +273,8 @@ export async function model(options: BenchOptions): Promise<Row[]> {
     for (const { layout, seconds } of measured) {
       const crowded = layout.ranks > cores ? ` on ${cores} cores` : '';
       const foretold = allReduceSeconds(layout, cores, fitted, null);
-      const buckets = layout.bucketBytes === BUCKET_BYTES ? '' : ` in buckets of ${layout.bucketBytes / 1024} KiB`;
+      const buckets =
+        layout.bucketBytes !== SMALL_BUCKET_BYTES ? '' : ` in buckets of ${layout.bucketBytes / 1024} KiB`;
       const about = `all-reduce, ${way}, W=${layout.ranks}${crowded}, ${sizeOf(layout.bytes)}${buckets}`;
       const peer = isFitted(layout) ? 'model, fitted to it' : 'model, unseen';
       rows.push(row(about, 1000 * seconds, 1000 * foretold, peer, 'ms', repeats));
@@ -306,10 +314,10 @@ export async function model(options: BenchOptions): Promise<Row[]> {
     const { efficiency, seconds, wait, exchange, allReduce } = predict(prediction, shm);
     const share = (part: number): string => `${(100 * (part / seconds)).toFixed(0)} %`;
     const ms = (time: number): string => `${threeDigits(1000 * time)} ms`;
-    const even = predict(prediction, shm, BUCKET_BYTES, [mean(prediction.compute)]).efficiency;
+    const even = predict(prediction, shm, prediction.layout.bucketBytes, [mean(prediction.compute)]).efficiency;
     const best = bestBucket(prediction, shm);
     const otherwise = predict(prediction, shm, best).efficiency;
-    const tuned = best === BUCKET_BYTES ? '' : `; ${otherwise.toFixed(2)} with --bucket-size ${best / 1024}`;
+    const tuned = otherwise < efficiency + 0.01 ? '' : `; ${otherwise.toFixed(2)} with --bucket-size ${best / 1024}`;
     const parts = `waits ${share(wait)}, exchanges ${share(exchange)} of ${ms(seconds)}`;
     const where = `all-reduce ${ms(allReduce)}; ${parts}; at an even pace ${even.toFixed(2)}${tuned}`;
     const { published } = prediction;

@@ -16,6 +16,7 @@ import type { RootCause, RunEvent } from '../protocol/run-event.ts';
 import type { RunView } from '../protocol/run-view.ts';
 import type { Tls } from '../protocol/tls.ts';
 import { unfitFor } from './core/admission.ts';
+import { Fence, fencedBecause } from './core/fence.ts';
 import { CommitLog, type CommitsEntry, type RecordedEffect } from './core/commit-log.ts';
 import { reportOf } from './core/report.ts';
 import { NO_PROGRESS } from './core/progress.ts';
@@ -29,7 +30,7 @@ import { createMetrics, type RunPast } from './http/metrics.ts';
 import { Scrapes } from './http/scrapes.ts';
 import { startHttp } from './http/server.ts';
 import { openNatsControl } from './nats/control.ts';
-import { aheadOf, openNatsRecord } from './nats/record.ts';
+import { aheadOf, openNatsRecord, type Membership } from './nats/record.ts';
 import { claimRun } from './nats/rivals.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import { CounterFile, readCounters } from './record/counters.ts';
@@ -47,9 +48,11 @@ export { placeText, type Finding } from './core/finding.ts';
 export { verifyRun, type RecordedRun, type RunAccount } from './core/verify.ts';
 export { readRun } from './record/read-run.ts';
 export { latestCheckpoint, latestCheckpointBefore, type Checkpoint } from './record/checkpoint.ts';
+export { keptRunOf, restoreRunDirectory, type KeptRun } from './nats/restore.ts';
 export { configOf } from './record/journal.ts';
 export { lastStepOf } from './record/metrics-log.ts';
 export { holdsRun, latestRun, openRunDirectory, type RunDirectory } from './record/run-directory.ts';
+export { holderOf, type Holder } from './record/run-lock.ts';
 
 /** How often the core is told that time has passed, and observers are shown the present view. */
 const TICK_MS = 250;
@@ -65,9 +68,13 @@ export interface CoordinatorOptions {
   readonly waitLimitMs: number;
   /** The share of a step from which on who is waited for makes room for a spare; 0: never. */
   readonly stragglerLimit: number;
+  /** Milliseconds without a step, at least, before it is asked whose engine hangs; 0: never. */
+  readonly progressLimitMs: number;
   /** How often in a row a worker process is started anew without having done a step. */
   readonly restartLimit: number;
   readonly listen: { readonly host: string; readonly port: number };
+  /** A socket that listens there already, of a coordinator before this one; null: none. */
+  readonly door: unknown;
   /** What its port is served with over TLS; null: without. */
   readonly identity: Tls['identity'];
   /** Workers must show it; null leaves the control port open (loopback tests only). */
@@ -93,6 +100,8 @@ export interface CoordinatorOptions {
   readonly augment: string;
   /** Starts the worker process of this local rank anew; called in a supervised run only. */
   readonly startWorker: (localRank: number) => void;
+  /** Kills one; likewise. */
+  readonly endWorker: (worker: { readonly localRank: number; readonly pid: number }) => void;
   readonly onEvent: (event: RunEvent) => void;
   readonly onView: (view: RunView) => void;
 }
@@ -105,6 +114,8 @@ export interface Ended {
 
 export interface Coordinator {
   readonly url: string;
+  /** The socket that it listens on, for another process to keep. */
+  readonly door: unknown;
   /** Asks for an orderly stop: the step in flight is finished and a checkpoint left. */
   stop(because: string): void;
   /** The launcher saw a worker process end. */
@@ -151,6 +162,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const run = new Run({
     config,
     plan,
+    term: runDirectory.term,
     workers: options.workers,
     allowMixedEngines: options.allowMixedEngines,
     supervised: options.supervised,
@@ -159,11 +171,13 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     waitLimitMs: options.waitLimitMs,
     restartLimit: options.restartLimit,
     stragglerLimit: options.stragglerLimit,
+    progressLimitMs: options.progressLimitMs,
     resumed: resume?.checkpoint ?? null,
     progress: resume?.checkpoint?.progress ?? NO_PROGRESS,
     stepsLost: resume?.stepsLost ?? 0,
     lastGeneration: lastGenerationIn(before),
     workersLost: before.filter((record) => record.kind === 'lost').length,
+    isBeforeHung: runDirectory.hung.length > 0,
   });
   const alarms = new RecordAlarms();
   const view = (): RunView =>
@@ -183,13 +197,16 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const scrapes = new Scrapes();
   const http = await startHttp({
     listen: options.listen,
+    door: options.door,
     identity: options.identity,
     view,
     metrics: async (accept) => {
       metrics.setView(view());
       const { shown: kept, ...exposition } = await metrics.render(accept);
-      // The next scrape tries again; that a disk is full the journal tells.
-      await counterFile.keep(kept).catch(() => metrics.countRecordFailure('counters'));
+      // The next scrape tries again; that a disk is full the journal tells. Who has been replaced leaves the file to who has the run.
+      if (runDirectory.successor() === null) {
+        await counterFile.keep(kept).catch(() => metrics.countRecordFailure('counters'));
+      }
       return exposition;
     },
     onScraped: () => scrapes.answered(performance.now()),
@@ -228,6 +245,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const journal = await opening(
     openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }), {
       observe: (failure) => written('journal', failure),
+      anew: runDirectory.hung.length > 0,
     }),
   );
   const metricsLog = await opening(
@@ -239,7 +257,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const kept =
     nats === null
       ? null
-      : await openNatsRecord(nats, config.run, (message) => options.onEvent({ kind: 'warning', message }));
+      : await openNatsRecord(
+          nats,
+          config.run,
+          { term: runDirectory.term, host: hostname(), pid: process.pid },
+          (message) => options.onEvent({ kind: 'warning', message }),
+        );
   const connections = new Map<string, ControlConnection>();
   let finalState: ReplicaState | null = null;
   let writes: Promise<unknown> = Promise.resolve();
@@ -253,7 +276,23 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   });
 
   const commits = new CommitLog();
+  const fence = new Fence(() => runDirectory.successor() ?? kept?.record?.successor() ?? null);
+  let isAside = false;
+  /** True when another coordinator has the run, and from then on. */
+  const isReplaced = (look: 'now' | 'whenDue'): boolean => {
+    const nowMs = performance.now();
+    const successor = isAside ? null : fence[look](nowMs);
+    if (successor !== null) {
+      const because = fencedBecause(successor, runDirectory.term);
+      const fenced: Input = { kind: 'fenced', host: hostname(), pid: process.pid, because };
+      for (const effect of run.receive(fenced, nowMs)) perform(effect);
+      isAside = true;
+    }
+    return isAside;
+  };
+
   const feed = (input: Input): void => {
+    if (isReplaced('whenDue')) return;
     const nowMs = performance.now();
     for (const effect of commits.weave(run.receive(input, nowMs), nowMs)) perform(effect);
   };
@@ -264,26 +303,32 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     // The journal's observer knows of a failure.
     const onDisk = journal.append(timed).catch(() => {});
     recorded = onDisk;
-    kept?.record?.add(timed);
     if (timed.kind === 'generation') {
-      noteMembership(timed);
       const isLost = (worker: string): boolean => run.workers.get(worker)?.state === 'lost';
       metrics.observeMembership(timed.generation, timed.members, isLost);
     }
+    const { record: copy = null } = kept ?? {};
+    if (copy === null) return onDisk;
+    const membership = timed.kind === 'generation' ? membershipOf(timed) : null;
+    void onDisk.then(() => {
+      if (isReplaced('now')) return;
+      copy.add(timed);
+      if (membership !== null) copy.setMembership(membership);
+    });
     return onDisk;
   };
 
   const onRecord = async (entry: JournalEntry | CommitsEntry, afterwards: readonly Effect[]): Promise<void> => {
     await record(entry);
-    for (const effect of afterwards) perform(effect);
+    if (!isReplaced('now')) for (const effect of afterwards) perform(effect);
   };
 
-  const noteMembership = (timed: { t: string; generation: number; because: string }): void => {
+  const membershipOf = ({ t, generation, because }: Omit<Membership, 'members'>): Membership => {
     const members = run
       .members()
       .map(({ id, rank, host }) => ({ worker: id, rank: rank ?? 0, host }))
       .toSorted((a, b) => a.rank - b.rank);
-    kept?.record?.setMembership({ t: timed.t, generation: timed.generation, because: timed.because, members });
+    return { t, generation, because, members };
   };
 
   const perform = (effect: RecordedEffect): void => {
@@ -297,6 +342,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       case 'start-worker':
         options.startWorker(effect.localRank);
         return;
+      case 'end-worker':
+        options.endWorker(effect);
+        return;
       case 'disconnect':
         metrics.countRefusal(effect.code);
         connections.get(effect.worker)?.close(effect.code, effect.because);
@@ -307,6 +355,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         return;
       case 'journal':
         void onRecord(effect.record, effect.afterwards ?? []);
+        return;
+      case 'unmeasure':
+        metricsLog.rewind(effect.step);
+        return;
+      case 'measure':
+        metricsLog.append(lineOf(effect.event));
         return;
       case 'worker-step':
         // What a worker that is back repeats it says before it is ready.
@@ -321,6 +375,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         return;
       case 'end':
         finish(effect.outcome).then(resolveEnded, rejectEnded);
+        return;
+      case 'stand-aside':
+        isAside = true;
+        standAside().then(resolveEnded, rejectEnded);
         return;
     }
   };
@@ -353,7 +411,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     // A run that resumes from this checkpoint has the line and the record of every step before it.
     await metricsLog.flush();
     await recorded;
-    const result = await writeCheckpoint(runDirectory.path, { config, state, progress, ...modelOf() });
+    if (isReplaced('now')) return;
+    const isOurs = (): boolean => !isReplaced('now');
+    const result = await writeCheckpoint(runDirectory.path, { config, state, progress, ...modelOf(), isOurs });
+    if (isReplaced('now')) return;
     const seconds = (performance.now() - began) / 1000;
     if (result.ok) {
       written('checkpoint', null);
@@ -373,6 +434,17 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     }
   };
 
+  const reportNow = (outcome: Outcome): RunReport =>
+    reportOf(run, outcome, {
+      lockstep: options.lockstepVersion,
+      seconds: (performance.now() - startedAtMs) / 1000,
+      coordinatorPeakRssBytes: process.resourceUsage().maxRSS * 1024,
+      dataSet: options.dataSet,
+      augment: options.augment,
+      nats: natsOf(),
+      jobChanges: jobChangesIn([...before, begun]),
+    });
+
   const attempt = (part: RecordPart, writing: Promise<void>): Promise<void> =>
     writing.then(
       () => written(part, null),
@@ -382,19 +454,13 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const finish = async (outcome: Outcome): Promise<Ended> => {
     clearInterval(ticker);
     await writes;
+    // Then somebody else ends it.
+    if (isReplaced('now')) return ended;
     if (finalState !== null && outcome !== 'failed') {
       const weights = finalState.vectors.find((v) => v.name === 'weights')?.data;
       if (weights !== undefined) await attempt('model', exportModel(runDirectory.path, { ...modelOf(), weights }));
     }
-    const report = reportOf(run, outcome, {
-      lockstep: options.lockstepVersion,
-      seconds: (performance.now() - startedAtMs) / 1000,
-      coordinatorPeakRssBytes: process.resourceUsage().maxRSS * 1024,
-      dataSet: options.dataSet,
-      augment: options.augment,
-      nats: natsOf(),
-      jobChanges: jobChangesIn([...before, begun]),
-    });
+    const report = reportNow(outcome);
     // Both have told.
     await journal.close().catch(() => {});
     await kept?.record?.settled();
@@ -419,6 +485,20 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const [wrongWish] = wrongWishes;
     if (wrongWish !== undefined) throw wrongWish;
     return { outcome, report, cause: run.rootCause };
+  };
+
+  /** Leaves run and workers to the one that has taken them. */
+  const standAside = async (): Promise<Ended> => {
+    clearInterval(ticker);
+    await writes;
+    await journal.abandon().catch(() => {});
+    await metricsLog.abandon().catch(() => {});
+    options.onView(view());
+    await control.close();
+    await nats?.close();
+    await http.close();
+    await runDirectory.release();
+    return { outcome: 'failed', report: reportNow('failed'), cause: run.rootCause };
   };
 
   const natsOf = (): RunReport['nats'] =>
@@ -491,7 +571,9 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const message = `the NATS server keeps no copy of the record: ${kept.because}; journal.jsonl is the only one`;
     tell({ kind: 'warning', message });
   }
-  const ahead = resume === null || !kept?.record ? null : aheadOf(resume.checkpoint?.step ?? 0, kept.record.before);
+  const isRestored = before.some((one) => one.kind === 'run' && one.restoredFrom !== undefined);
+  const ahead =
+    resume === null || !kept?.record || isRestored ? null : aheadOf(resume.checkpoint?.step ?? 0, kept.record.before);
   if (ahead !== null) tell({ kind: 'warning', message: ahead });
   if (jobChangedFrom !== null) {
     const message = `the job is not the one that the checkpoint was made by (--allow-changed-job): from step ${(resume?.checkpoint?.step ?? 0) + 1} on the changed one is trained, and the run is not reproducible`;
@@ -510,6 +592,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   return {
     url: http.url,
+    door: http.door,
     stop: (because) => {
       scrapes.hurry();
       feed({ kind: 'stop-requested', because });

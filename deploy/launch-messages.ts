@@ -7,7 +7,13 @@ import type { WorkerEnd } from './worker-processes.ts';
 /** Exit code of a coordinator that lost its NATS server (EX_TEMPFAIL): its workers wait for another. Only the launcher sees it. */
 export const NATS_LOST_EXIT = 75;
 
-/** Set for a coordinator that takes the place of one that died: its workers are there. */
+/** Exit code of a coordinator that another one has replaced. Only the launcher sees it: the run goes on. */
+export const FENCED_EXIT = 76;
+
+/**
+ * Set for a coordinator that takes the place of another, to that one's pid: it has died, or does not answer and is to be fenced off. Its
+ * workers are there.
+ */
 export const TAKEOVER = 'LOCKSTEP_TAKEOVER';
 
 /** The coordinator listens: workers can be started. */
@@ -29,7 +35,24 @@ export interface StartWorker {
   readonly localRank: number;
 }
 
-export type FromCoordinator = Listening | StartWorker;
+/** A worker process is to be killed: it does not hear any more. */
+export interface EndWorker {
+  readonly kind: 'end-worker';
+  readonly localRank: number;
+  readonly pid: number;
+}
+
+/** Said at every beat (protocol/heartbeat.ts). */
+export interface Alive {
+  readonly kind: 'alive';
+}
+
+export type FromCoordinator = Listening | StartWorker | EndWorker | Alive;
+
+/** The first message to one that takes over; with it comes the socket that the first one listened on, where there is one. */
+export interface Door {
+  readonly kind: 'door';
+}
 
 export type ToCoordinator =
   | { readonly kind: 'stop'; readonly because: string }
@@ -39,9 +62,16 @@ function kindOf(raw: unknown): unknown {
   return typeof raw === 'object' && raw !== null && 'kind' in raw ? raw.kind : undefined;
 }
 
+const FROM_COORDINATOR: ReadonlySet<string> = new Set<FromCoordinator['kind']>([
+  'listening',
+  'start-worker',
+  'end-worker',
+  'alive',
+]);
+
 export function fromCoordinator(raw: unknown): FromCoordinator | null {
   const kind = kindOf(raw);
-  return kind === 'listening' || kind === 'start-worker' ? (raw as FromCoordinator) : null;
+  return typeof kind === 'string' && FROM_COORDINATOR.has(kind) ? (raw as FromCoordinator) : null;
 }
 
 export function fromLauncher(raw: unknown): ToCoordinator | null {

@@ -4,27 +4,43 @@
 
 import { randomBytes } from 'node:crypto';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
-import { availableParallelism, networkInterfaces } from 'node:os';
-import { basename, join } from 'node:path';
+import type { SendHandle } from 'node:child_process';
+import { once } from 'node:events';
+import { availableParallelism, hostname, networkInterfaces } from 'node:os';
+import { basename, join, resolve } from 'node:path';
 import {
   holdsRun,
   configOf,
   lastStepOf,
   latestCheckpoint,
   latestRun,
+  keptRunOf,
   openRunDirectory,
+  restoreRunDirectory,
   startCoordinator,
   type Checkpoint,
+  type KeptRun,
   type RunDirectory,
 } from '../coordinator/main.ts';
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
+import { BEAT_EVERY_MS } from '../protocol/heartbeat.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { joinLine } from './join-line.ts';
-import { fromLauncher, NATS_LOST_EXIT, TAKEOVER, type Listening, type StartWorker } from './launch-messages.ts';
+import { hungHolderOf } from './endpoint.ts';
+import {
+  FENCED_EXIT,
+  fromLauncher,
+  NATS_LOST_EXIT,
+  TAKEOVER,
+  type Alive,
+  type EndWorker,
+  type Listening,
+  type StartWorker,
+} from './launch-messages.ts';
 import { joinUrl, natsServerOf } from './nats.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { isLoopback } from './options/values.ts';
@@ -39,6 +55,11 @@ import { LOCKSTEP_VERSION } from './version.ts';
 /** Where runs go when nobody says. */
 const RUNS = 'runs';
 
+/** By the cause of a failure that is none of the run's. */
+const LAUNCHER_EXITS: ReadonlyMap<string, number> = new Map([
+  ['E_NATS_LOST', NATS_LOST_EXIT],
+  ['E_FENCED', FENCED_EXIT],
+]);
 const EXIT_CODES = { done: 0, failed: 1, stopped: 130 } as const;
 
 interface Resume {
@@ -59,14 +80,58 @@ export async function runCoordinatorCommand(options: TrainOptions): Promise<numb
   const job = await loadJob(options.job);
   const path = runDirectoryOf(flags, job.definition);
   const isNew = !existsSync(path);
-  const runDirectory = openRunDirectory(path, flags.resume);
+  const restored = flags.resume && !holdsRun(path) ? await restore(flags, path) : null;
+  const isTakeover = process.env[TAKEOVER] !== undefined;
+  const hung = flags.resume && !isTakeover ? await hungHolderOf(path) : null;
+  const runDirectory = openRunDirectory(
+    path,
+    flags.resume,
+    ({ pid, host }) =>
+      host === hostname() ? pid === (isTakeover ? Number(process.env[TAKEOVER]) : hung?.pid) : host === hung?.host,
+    restored?.term,
+  );
+  if (!isTakeover) endHung(runDirectory);
   try {
-    return await coordinate(options, job, runDirectory);
+    return await coordinate(options, job, runDirectory, restored);
   } finally {
     await runDirectory.release();
     // A run that could not even begin leaves nothing behind.
     if (isNew && !holdsRun(runDirectory.path)) rmSync(runDirectory.path, { recursive: true, force: true });
   }
+}
+
+/** The beginning of a run directory in the place of one that is lost; null: no server keeps anything of it. */
+async function restore(flags: TrainFlags, path: string): Promise<KeptRun | null> {
+  const server = natsServerOf(flags);
+  const run = basename(resolve(path));
+  const kept = server === null ? null : await keptRunOf(server, run);
+  if (kept === null) return null;
+  // Workers give up at a coordinator that does not know it.
+  if (flags.tokenFile === undefined) {
+    throw new LockstepError('E_USAGE', `the run ${run} is kept at the NATS server, but not the token of its workers`, {
+      remedy: 'Give --token-file a copy of the one that they have.',
+    });
+  }
+  await restoreRunDirectory(path, kept);
+  return kept;
+}
+
+/** It is fenced off; here it can also be made to leave its port to this one. Where that is not allowed, the fence is what there is. */
+function endHung({ hung }: RunDirectory): void {
+  for (const { pid, host } of hung) {
+    if (host !== hostname()) continue;
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error)) throw error;
+    }
+  }
+}
+
+/** What a coordinator that takes over listens on: its launcher kept it. */
+async function doorFromLauncher(): Promise<unknown> {
+  const [, door] = (await once(process, 'message')) as [unknown, unknown];
+  return door ?? null;
 }
 
 function runDirectoryOf(flags: TrainFlags, job: JobDefinition): string {
@@ -88,6 +153,7 @@ async function coordinate(
   options: TrainOptions,
   job: { readonly definition: JobDefinition; readonly reference: JobReference },
   runDirectory: RunDirectory,
+  restored: KeptRun | null,
 ): Promise<number> {
   const { flags } = options;
   const { definition } = job;
@@ -124,6 +190,9 @@ async function coordinate(
     settingsOf(options, config, definition, workers, runDirectory.path, choice),
   );
   const warnings = [
+    ...(restored === null
+      ? []
+      : [`there is no run in ${runDirectory.path}: its record is taken from ${restored.bucket} of the NATS server`]),
     ...(resume?.damaged ?? []).map((message) => `${message}; the one before it is used`),
     ...exposures(flags, tokenFile),
   ];
@@ -131,6 +200,7 @@ async function coordinate(
 
   const supervised = process.send !== undefined;
   const nats = natsServerOf(flags);
+  const door = process.env[TAKEOVER] === undefined ? null : await doorFromLauncher();
   const coordinator = await startCoordinator({
     config,
     workers,
@@ -140,7 +210,9 @@ async function coordinate(
     waitLimitMs: 1000 * flags.waitLimit,
     restartLimit: flags.restartLimit,
     stragglerLimit: flags.stragglerLimit,
+    progressLimitMs: 1000 * flags.progressLimit,
     listen: flags.listen,
+    door,
     identity: tls?.identity ?? null,
     token,
     nats,
@@ -153,6 +225,7 @@ async function coordinate(
     dataSet: definition.data.name,
     augment: config.augment ? (definition.augment?.name ?? 'on') : 'off',
     startWorker: (localRank) => process.send?.({ kind: 'start-worker', localRank } satisfies StartWorker),
+    endWorker: ({ localRank, pid }) => process.send?.({ kind: 'end-worker', localRank, pid } satisfies EndWorker),
     onEvent: (event) => display.event(event),
     onView: (view) => display.view(view),
   });
@@ -186,13 +259,21 @@ async function coordinate(
       address: coordinator.url,
       workers,
     };
-    process.send?.(listening);
+    process.send?.(listening, coordinator.door as SendHandle);
   }
+  const beats = setInterval(() => {
+    if (supervised && process.connected) process.send?.({ kind: 'alive' } satisfies Alive);
+  }, BEAT_EVERY_MS);
   try {
     const { outcome, cause } = await coordinator.ended;
-    return supervised && cause?.code === 'E_NATS_LOST' ? NATS_LOST_EXIT : EXIT_CODES[outcome];
+    if (cause?.code === 'E_FENCED' && !supervised) {
+      throw new LockstepError('E_FENCED', cause.message, { remedy: 'Nothing is to be done: the run goes on there.' });
+    }
+    const forLauncher = supervised ? LAUNCHER_EXITS.get(cause?.code ?? '') : undefined;
+    return forLauncher ?? EXIT_CODES[outcome];
   } finally {
     display.close();
+    clearInterval(beats);
     process.off('SIGINT', stop);
     process.off('SIGTERM', stop);
     if (process.connected) process.disconnect();

@@ -2,19 +2,23 @@
 // workers as processes of their own, watches them, and ends with the coordinator's exit code. It decides nothing about the
 // training: it tells the coordinator when a worker process ends or somebody wants to stop, and sees that no process is left.
 
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess, type SendHandle } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import type { NatsServer } from '../nats/server.ts';
 import { LockstepError } from '../protocol/errors.ts';
+import { BEAT_EVERY_MS, BUSY_SILENCE } from '../protocol/heartbeat.ts';
+import { Silence } from '../protocol/silence.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import {
+  FENCED_EXIT,
   fromCoordinator,
   NATS_LOST_EXIT,
   TAKEOVER,
   tellCoordinator,
+  type Door,
   type Listening,
   type ToCoordinator,
 } from './launch-messages.ts';
@@ -118,22 +122,38 @@ async function supervise(launch: {
   const workers = new WorkerProcesses();
   /** The first one's, which later ones take over. */
   let listening: Listening | null = null;
-  const startCoordinator = (): ChildProcess => {
+  /** The socket that the first one listens on: it stays open, so that others have the same address, whatever became of it. */
+  let door: SendHandle | null = null;
+  /** Those that did not answer and were replaced: they may wake, and find themselves fenced off. */
+  const older: ChildProcess[] = [];
+  /** How one of them ended the run, that woke before it was replaced. */
+  let endedByOlder: number | null = null;
+  const leaveBehind = (hung: ChildProcess): void => {
+    older.push(hung);
+    hung.once('exit', (code) => {
+      if (code === null || code === FENCED_EXIT) return;
+      endedByOlder = code;
+      coordinator.kill('SIGKILL');
+    });
+  };
+  const startCoordinator = (before: ChildProcess | null): ChildProcess => {
     const { args, choice } = launch;
     const takeover =
       listening === null
         ? []
         : ['--resume', '--run-dir', listening.runDirectory, '--listen', new URL(listening.address).host];
-    return spawn(process.execPath, [ENTRY, 'coordinator', ...args, ...takeover], {
+    const started = spawn(process.execPath, [ENTRY, 'coordinator', ...args, ...takeover], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       env: {
         ...process.env,
         [ENGINE_CHOICE]: JSON.stringify(choice),
-        ...(listening !== null && { [TAKEOVER]: '1' }),
+        ...(before !== null && { [TAKEOVER]: String(before.pid) }),
       },
     });
+    if (before !== null) started.send({ kind: 'door' } satisfies Door, door ?? undefined, () => undefined);
+    return started;
   };
-  let coordinator = startCoordinator();
+  let coordinator = startCoordinator(null);
   /** What no coordinator has been told of yet, because none listened. */
   const untold: ToCoordinator[] = [];
   /** By local rank, those that have ended and were not started anew: a coordinator may die before it acts on what it is told. */
@@ -168,18 +188,26 @@ async function supervise(launch: {
       tell(message);
     });
   };
-  const onMessage = (raw: unknown): void => {
+  const onMessage = (raw: unknown, handle?: SendHandle): void => {
     const message = fromCoordinator(raw);
-    if (message === null) return;
+    if (message === null || message.kind === 'alive') return;
     if (message.kind === 'start-worker') {
       startWorker(message.localRank);
+      return;
+    }
+    if (message.kind === 'end-worker') {
+      workers.kill(message.pid);
       return;
     }
     isHeard = true;
     for (const one of untold.splice(0)) tell(one);
     // Another has taken over: its workers are there.
-    if (listening !== null) return;
+    if (listening !== null) {
+      closeDoor(handle);
+      return;
+    }
     listening = message;
+    door = handle ?? null;
     workerLaunch = {
       entry: ENTRY,
       coordinatorUrl: message.url,
@@ -205,26 +233,34 @@ async function supervise(launch: {
     for (let restarts = 0; ; restarts++) {
       const startedAt = performance.now();
       coordinator.on('message', onMessage);
-      const { code, signal } = await endOf(coordinator);
+      const { code, signal, hung } = await endOrSilenceOf(coordinator);
+      coordinator.off('message', onMessage);
+      if (endedByOlder !== null) return endedByOlder;
       isHeard = false;
       untold.splice(0, untold.length, ...ended.values());
       if (code === NATS_LOST_EXIT && launch.nats !== null && firstSignalMs === null) {
         if (!(await launch.nats.isBack(() => firstSignalMs !== null))) return firstSignalMs === null ? 1 : 130;
-        coordinator = startCoordinator();
+        coordinator = startCoordinator(coordinator);
         continue;
       }
       if (code !== null) return code;
       if (firstSignalMs !== null) return 130;
       if (performance.now() - startedAt > STEADY_MS) restarts = 0;
       const isToEnd = listening === null || restarts >= launch.restartLimit;
-      const said = `lockstep: the coordinator was killed by ${String(signal)}`;
+      const said =
+        hung === null
+          ? `lockstep: the coordinator was killed by ${String(signal)}`
+          : `lockstep: the coordinator (process ${coordinator.pid}) does not answer: ${hung}`;
+      if (hung !== null) leaveBehind(coordinator);
       process.stderr.write(
         isToEnd ? `${said}; \`--resume\` goes on from its last checkpoint\n` : `${said}; another takes over\n`,
       );
       if (isToEnd) return 1;
-      coordinator = startCoordinator();
+      coordinator = startCoordinator(coordinator);
     }
   } finally {
+    for (const process of older) process.kill('SIGKILL');
+    closeDoor(door);
     await workers.end();
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);
@@ -232,8 +268,36 @@ async function supervise(launch: {
   }
 }
 
-async function endOf(process: ChildProcess): Promise<{ code: number | null; signal: string | null }> {
+interface CoordinatorEnd {
+  readonly code: number | null;
+  readonly signal: string | null;
+  /** Why it is taken for hung, where it has not ended. */
+  readonly hung: string | null;
+}
+
+/** Its end; or, once it listens, that it says nothing for longer than its past explains (protocol/silence.ts). */
+async function endOrSilenceOf(process: ChildProcess): Promise<CoordinatorEnd> {
   return new Promise((resolve) => {
-    process.once('exit', (code, signal) => resolve({ code, signal }));
+    let silence: Silence | null = null;
+    const onMessage = (raw: unknown): void => {
+      if (fromCoordinator(raw)?.kind === 'listening') silence ??= new Silence(BUSY_SILENCE, performance.now());
+      silence?.heard(performance.now());
+    };
+    const end = (how: CoordinatorEnd): void => {
+      clearInterval(timer);
+      process.off('message', onMessage);
+      resolve(how);
+    };
+    const timer = setInterval(() => {
+      const nowMs = performance.now();
+      if (silence?.isSilent(nowMs) === true) end({ code: null, signal: null, hung: silence.complaint(nowMs) });
+    }, BEAT_EVERY_MS);
+    process.on('message', onMessage);
+    process.once('exit', (code, signal) => end({ code, signal, hung: null }));
   });
+}
+
+/** A socket that came from another process, of a kind that Node does not document. */
+function closeDoor(handle: SendHandle | null | undefined): void {
+  if (handle !== null && typeof handle === 'object' && 'close' in handle) handle.close();
 }

@@ -101,6 +101,11 @@ export class WorkerProcesses {
     return this.running.size;
   }
 
+  /** Kills the one of that pid, if it still runs. */
+  kill(pid: number): void {
+    for (const child of this.running.keys()) if (child.pid === pid) child.kill('SIGKILL');
+  }
+
   signal(signal: NodeJS.Signals): void {
     for (const child of this.running.keys()) child.kill(signal);
   }

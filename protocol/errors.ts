@@ -46,7 +46,9 @@ export type ErrorCode =
   | 'E_FINGERPRINT' // an engine that computes other bits
   | 'E_DIGEST' // replicas whose weights differ
   | 'E_PEER_LOST'
+  | 'E_STALLED' // a worker whose engine hangs: the others wait for it
   | 'E_COORDINATOR_LOST'
+  | 'E_FENCED' // a coordinator that another one has replaced
   | 'E_NATS_LOST' // the connection to the NATS server ended
   // in running
   | 'E_TOO_FEW_WORKERS' // fewer than --min-workers for longer than --wait-limit

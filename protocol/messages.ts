@@ -11,7 +11,7 @@ import { TRANSPORTS } from './link.ts';
 import { runConfigSchema } from './run-config.ts';
 
 /** Refused when it differs. Raise it with every change that an older peer would misread. */
-export const PROTOCOL_VERSION = 4;
+export const PROTOCOL_VERSION = 5;
 
 /** Longest control message in bytes; state travels in parts below it. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
@@ -108,6 +108,8 @@ const hello = z.strictObject({
       worldSize: count,
       /** Steps done. */
       step: count,
+      /** The last of the run's coordinators that it has joined, by its term. */
+      term: count,
     })
     .nullable(),
 });
@@ -155,6 +157,9 @@ const interrupted = z.strictObject({
   code: name,
   because: text,
 });
+
+/** Answers a probe: the generation that is served, steps done, and microbatches computed of the one in flight. */
+const standing = z.strictObject({ kind: z.literal('standing'), generation: count, step: count, computed: count });
 
 const stepReport = z.strictObject({
   /** Steps done with this one: the first step's report says 1. */
@@ -230,6 +235,7 @@ const workerMessageSchema = z.discriminatedUnion('kind', [
   ready,
   linked,
   interrupted,
+  standing,
   report,
   statePart,
   evaluation,
@@ -245,6 +251,8 @@ const welcome = z.strictObject({
   config: runConfigSchema,
   /** Steps that this coordinator has on record. */
   step: count,
+  /** Which of the run's coordinators this is, counted from 1: where two of them live, the one of the higher term has the run. */
+  term: count,
 });
 
 /** A new membership: its members link up. */
@@ -294,6 +302,9 @@ const begin = z.strictObject({
 /** Finish the step in flight on every rank, leave a checkpoint, end. */
 const stop = z.strictObject({ kind: z.literal('stop'), because: text });
 
+/** How far are you? No step has come for long. */
+const probe = z.strictObject({ kind: z.literal('probe') });
+
 const refused = z.strictObject({ kind: z.literal('refused'), code: name, because: text });
 
 /** Nothing is needed of this worker any more: exit 0. */
@@ -305,6 +316,7 @@ const coordinatorMessageSchema = z.discriminatedUnion('kind', [
   generation,
   begin,
   stop,
+  probe,
   refused,
   dismissed,
 ]);

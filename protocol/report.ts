@@ -80,6 +80,8 @@ export interface RunReport {
   readonly microbatchesRecomputed: number;
   /** SHA-256 of the final weights' float32 little-endian bytes, in model order. */
   readonly digest: string | null;
+  /** Steps done by those weights: fewer than `steps` where the run stopped while it did some again, which had been lost. */
+  readonly digestStep: number | null;
   /** Mean training loss of the last step's global batch. */
   readonly finalLoss: number | null;
   readonly testLoss: number | null;

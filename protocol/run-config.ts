@@ -60,8 +60,8 @@ export const runConfigSchema = z.strictObject({
   transport: transportSchema,
   /** Part of the result: other compression, other bits. Earlier checkpoints have none and do not say. */
   gradientCompression: gradientCompressionSchema.default('none'),
-  /** The runs of the gradient that travel on their own: no part of the result. */
-  bucketBytes: positive.default(512 * 1024),
+  /** The runs of the gradient that travel on their own; null: by its length and the number of workers. No part of the result. */
+  bucketBytes: positive.nullable().default(null),
   /** Threads of each worker that prepare its data ahead; null: as many as there are cores for. No part of the result. */
   dataThreads: count.max(MAX_DATA_THREADS).nullable().default(null),
   /** A checkpoint after each such number of steps; the end of an epoch and of the run always make one. 0: only those. */

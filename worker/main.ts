@@ -248,6 +248,7 @@ async function work(
       first: control,
       connect: () => around.connect(options),
       hello: helloOf(options, around.host),
+      term: welcome.term,
       ready: async () => {
         if (communication.isLost) {
           await communication.close();

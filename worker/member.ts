@@ -71,8 +71,12 @@ class Orders {
   private begin: Begin | null = null;
   private parts: StatePart[] = [];
   private stir: () => void = () => {};
+  private readonly say: MemberOptions['control']['send'];
+  /** The generation that is served, steps done, and microbatches computed of the next. */
+  standing = { generation: 0, step: 0, computed: 0 };
 
   constructor(control: MemberOptions['control']) {
+    this.say = control.send;
     control.listen((message) => this.take(message));
     void control.closed.then((error) => {
       this.lost = error;
@@ -98,6 +102,9 @@ class Orders {
         break;
       case 'stop':
         this.stopWanted = true;
+        break;
+      case 'probe':
+        this.say({ kind: 'standing', ...this.standing });
         break;
       case 'dismissed':
         this.dismissed = message.because;
@@ -215,6 +222,15 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
   const reports = new ReportBatch(number, (message) => control.send(message));
   const served: { collective: OpenCollective | null; loader: Loader | null } = { collective: null, loader: null };
   const inFlight = { microbatches: 0 };
+  orders.standing = {
+    generation: number,
+    get step() {
+      return state.step;
+    },
+    get computed() {
+      return inFlight.microbatches;
+    },
+  };
   try {
     const plan = { generation: number, rank, ...stepVectorOf(replica.config, replica.engine.layout) };
     const collective = await options.communication.open(plan, members, signal);

@@ -30,11 +30,13 @@ export interface RejoinOptions {
   readonly first: ControlLink;
   readonly connect: () => Promise<ControlLink>;
   readonly hello: Omit<Hello, 'rejoin'>;
+  /** Of the first coordinator. */
+  readonly term: number;
   /** That it is ready, and where peers reach it now. */
   readonly ready: () => Promise<WorkerMessage>;
   readonly config: RunConfig;
   /** What the worker stands at now. */
-  readonly standing: () => Rejoin;
+  readonly standing: () => Omit<Rejoin, 'term'>;
   /** Told of the name that another coordinator gave this worker. */
   readonly renamed?: (worker: string) => void;
   /** True when nobody watches this process any more who should: then it does not call. */
@@ -91,6 +93,8 @@ export function keepJoined(options: RejoinOptions): MemberControl {
   const history = new History();
   let link: ControlLink | null = options.first;
   const life = { isClosing: false };
+  /** The highest that was joined. */
+  let { term } = options;
   let handler: (message: CoordinatorMessage) => void = () => {};
   let giveUp: (error: LockstepError) => void = () => {};
   const closed = new Promise<LockstepError>((resolve) => {
@@ -105,7 +109,7 @@ export function keepJoined(options: RejoinOptions): MemberControl {
 
   /** Introduces this worker on a new link. Throws E_PROTOCOL when that coordinator won't have it back. */
   const introduce = async (to: ControlLink): Promise<void> => {
-    to.send({ ...options.hello, rejoin: options.standing() });
+    to.send({ ...options.hello, rejoin: { ...options.standing(), term } });
     const welcome = await to.next();
     if (welcome.kind !== 'welcome') {
       const because = 'because' in welcome ? welcome.because : `it sent "${welcome.kind}"`;
@@ -114,6 +118,12 @@ export function keepJoined(options: RejoinOptions): MemberControl {
     if (JSON.stringify(welcome.config) !== JSON.stringify(options.config)) {
       throw new LockstepError('E_PROTOCOL', 'the coordinator that answers now has another run');
     }
+    // One that was thought dead, and has not heard yet that it is replaced.
+    if (welcome.term < term) {
+      const older = `it is an older coordinator: its term is ${welcome.term}, and ${term} was joined before`;
+      throw new LockstepError('E_COORDINATOR_LOST', older);
+    }
+    term = welcome.term;
     const ready = await options.ready();
     // From here to `link = to` nothing is reported in between.
     for (const message of history.after(welcome.step)) to.send(message);

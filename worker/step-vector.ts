@@ -14,7 +14,7 @@ export function stepVectorOf(
     length: contributionOf(layout).size + 1,
     // The collective counts its rounds, not the run's steps: where a generation begins is known when its links are up.
     firstStep: 0,
-    bucketFloats: bucketBytes / Float32Array.BYTES_PER_ELEMENT,
+    ...(bucketBytes !== null && { bucketFloats: bucketBytes / Float32Array.BYTES_PER_ELEMENT }),
     compression:
       gradientCompression === 'none' ? null : { elements: gradientCompression, floats: layout.trainableSize },
   };

@@ -17,8 +17,9 @@
 // which only the rank that computes the microbatch has. So every rank keeps its part, where else rank 0's is all.
 
 import type { Optimizer, Split } from '../jobs/contract.ts';
-import { batchRange, placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
+import { batchRange, placeOfStep, rankMicrobatches, type BatchPlan } from '../protocol/batch-plan.ts';
 import { isAudited } from '../protocol/audit-plan.ts';
+import { isEvaluatedAfter, isKeptAfter } from '../protocol/milestones.ts';
 import type { LinkTraffic, PhaseSeconds, StepReport, WorkerMessage, AuditFinding } from '../protocol/messages.ts';
 import { auditorOf } from './auditor.ts';
 import type { Loader } from './data/batch-loader.ts';
@@ -132,7 +133,6 @@ export async function train(
   const wishIndex = place.size;
   const mean = new Float32Array(engine.layout.trainableSize);
   const mine = rankMicrobatches(plan.microbatches, collective.worldSize, collective.rank);
-  const perEpoch = stepsPerEpoch(plan);
   const hasPart = collective.rank === 0 || collective.residuals.size > 0;
   const auditor = auditorOf(context);
   engine.loadWeights(state.weights);
@@ -232,11 +232,9 @@ export async function train(
 
     const wished = sum[wishIndex] ?? 0;
     const stopAgreed = wished >= WISHES.stop;
-    const epochEnds = state.step % perEpoch === 0;
     const last = state.step === context.steps;
-    if (epochEnds || last) await evaluateShare(context, state);
-    const checkpointDue = context.checkpointEverySteps > 0 && state.step % context.checkpointEverySteps === 0;
-    if (hasPart && (epochEnds || last || stopAgreed || checkpointDue)) await context.keep(state);
+    if (isEvaluatedAfter(context, state.step)) await evaluateShare(context, state);
+    if (hasPart && (stopAgreed || isKeptAfter(context, state.step))) await context.keep(state);
     if (stopAgreed && !last) return 'stopped';
     if (wished > 0 && !last) return 'paused';
   }

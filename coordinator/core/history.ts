@@ -21,7 +21,7 @@ interface BeginEntry {
 export type RecordedEntry =
   | BeginEntry
   | CommitsEntry
-  | Extract<JournalEntry, { kind: 'generation' | 'begin' | 'checkpoint' | 'stopped' | 'finished' }>
+  | Extract<JournalEntry, { kind: 'generation' | 'begin' | 'checkpoint' | 'unrecorded' | 'stopped' | 'finished' }>
   | { readonly kind: 'failed'; readonly step: number }
   | { readonly kind: 'lost'; readonly worker: string }
   | { readonly kind: 'epoch'; readonly step: number; readonly epoch: number; readonly digest: string };
@@ -34,7 +34,8 @@ export interface JournalLine {
 
 export interface Commit {
   readonly step: number;
-  readonly generation: number;
+  /** Null: nobody is left who knows. */
+  readonly generation: number | null;
   readonly line: number;
   /** Told by workers to a coordinator that was not there when they did it. */
   readonly isToldAgain: boolean;
@@ -70,6 +71,8 @@ export interface History {
   readonly isDistrusted: boolean;
   /** Along all lines: a step that is done anew comes to the same bits, unless the job was changed. */
   readonly claims: readonly DigestClaim[];
+  /** Steps of the surviving line that nobody was left to tell of: they have no line among the metrics. */
+  readonly untold: ReadonlySet<number>;
   /** Epochs, from 1, that have their record on the surviving line. */
   readonly epochs: ReadonlySet<number>;
   /** How the last part ended; null: it did not, or goes on. */
@@ -118,6 +121,7 @@ class Walk {
   private isDistrusted = false;
   private isDoneAgain = false;
   private claims: DigestClaim[] = [];
+  private untold = new Set<number>();
   private epochs = new Set<number>();
   private end: History['end'] = null;
 
@@ -126,9 +130,11 @@ class Walk {
   }
 
   history(): History {
-    const { config, spans, parts, steps, commits, redone, generations, lost, isDistrusted, claims, epochs, end } = this;
+    const { config, spans, parts, steps, commits, redone, generations, lost } = this;
+    const { isDistrusted, claims, untold, epochs, end } = this;
     const plan = config === null ? null : planOf(config);
-    return { config, plan, spans, parts, steps, commits, redone, generations, lost, isDistrusted, claims, epochs, end };
+    const done = { config, plan, spans, parts, steps, commits, redone, generations, lost };
+    return { ...done, isDistrusted, claims, untold, epochs, end };
   }
 
   take(record: RecordedEntry, line: number): void {
@@ -147,6 +153,8 @@ class Walk {
         return;
       case 'commits':
         return this.commit(record, line);
+      case 'unrecorded':
+        return this.unrecorded(record, line);
       case 'epoch':
         return this.epoch(record, line);
       case 'checkpoint':
@@ -183,6 +191,7 @@ class Walk {
     this.checkpointed = this.steps;
     for (const commit of this.commits) if (commit.step > step) this.setAside.set(commit.step, commit);
     this.commits = this.commits.filter((commit) => commit.step <= step);
+    this.untold = new Set([...this.untold].filter((untold) => untold <= step));
     const perEpoch = stepsPerEpoch(planOf(config));
     this.epochs = new Set([...this.epochs].filter((epoch) => epoch * perEpoch <= step));
     if (record.jobChangedFrom !== undefined && record.jobChangedFrom !== null)
@@ -242,6 +251,17 @@ class Walk {
       this.steps++;
       known = this.setAside.get(this.steps + 1);
     }
+  }
+
+  /** Done, and lost to the record with those who did them. Some of them may be on it from an earlier part. */
+  private unrecorded({ from, to }: Extract<RecordedEntry, { kind: 'unrecorded' }>, line: number): void {
+    this.takeUpTo(to);
+    if (from > this.steps + 1)
+      this.report('E_RECORD_STEPS', line, `steps ${this.steps + 1} to ${from - 1} are committed nowhere`);
+    for (let step = from; step <= to; step++) this.untold.add(step);
+    for (let step = this.steps + 1; step <= to; step++)
+      this.commits.push({ step, generation: null, line, isToldAgain: true });
+    this.steps = Math.max(this.steps, to);
   }
 
   private commit(record: CommitsEntry, line: number): void {

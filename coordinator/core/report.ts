@@ -58,6 +58,7 @@ export function reportOf(
     stepsLost: run.stepsLost,
     microbatchesRecomputed: run.microbatchesRecomputed,
     digest: run.digest,
+    digestStep: run.digestStep,
     finalLoss: progress.lastLoss,
     testLoss: progress.test.loss,
     testAccuracy: progress.test.accuracy,

@@ -10,8 +10,10 @@
 
 import { placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import { LockstepError } from '../../protocol/errors.ts';
+import { BUSY_SILENCE } from '../../protocol/heartbeat.ts';
 import type { CoordinatorMessage, LinkTraffic, WorkerMessage, StepReport } from '../../protocol/messages.ts';
 import { PROTOCOL_VERSION, residualName } from '../../protocol/messages.ts';
+import { isEvaluatedAfter, isKeptAfter } from '../../protocol/milestones.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
 import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
 import type { WorkerState } from '../../protocol/metrics.ts';
@@ -23,6 +25,7 @@ import { isConsequence, isInherent, type ProcessEnd } from './failure.ts';
 import { Formation, type Beginning } from './formation.ts';
 import { Losses } from './losses.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
+import { Stall } from './stall.ts';
 import { StepTimes, stragglerOf } from './step-times.ts';
 import { StateGathering, type ReplicaState } from './state-assembly.ts';
 
@@ -48,7 +51,11 @@ export type Input =
       readonly seconds: number;
     }
   | { readonly kind: 'checkpoint-failed'; readonly step: number; readonly because: string }
+  /** Another coordinator has the run. */
+  | { readonly kind: 'fenced'; readonly host: string; readonly pid: number; readonly because: string }
   | { readonly kind: 'tick' };
+
+type StepEvent = Extract<RunEvent, { kind: 'step' }>;
 
 export type Outcome = 'done' | 'stopped' | 'failed';
 
@@ -63,11 +70,17 @@ export type Effect =
     }
   /** Start a worker process anew in the place of the one that ended. */
   | { readonly kind: 'start-worker'; readonly localRank: number }
+  /** End a worker process that does not hear any more. */
+  | { readonly kind: 'end-worker'; readonly localRank: number; readonly pid: number }
   | { readonly kind: 'disconnect'; readonly worker: string; readonly code: string; readonly because: string }
   | { readonly kind: 'tell'; readonly event: RunEvent }
   /** Put on record; `afterwards` is to be done once it is on disk. */
   | { readonly kind: 'journal'; readonly record: JournalEntry; readonly afterwards?: readonly Effect[] }
   | { readonly kind: 'worker-step'; readonly worker: string; readonly report: StepReport }
+  /** What was measured of the steps after `step` may be of wrong bits: it goes from the metrics. */
+  | { readonly kind: 'unmeasure'; readonly step: number }
+  /** A step that was committed before is measured anew. */
+  | { readonly kind: 'measure'; readonly event: StepEvent }
   /** What its links carried since its last report; `peer` is the worker at the other end. */
   | { readonly kind: 'worker-traffic'; readonly worker: string; readonly peer: string; readonly link: LinkTraffic }
   | {
@@ -76,7 +89,9 @@ export type Effect =
       readonly progress: ProgressRecord;
       readonly final: boolean;
     }
-  | { readonly kind: 'end'; readonly outcome: Outcome };
+  | { readonly kind: 'end'; readonly outcome: Outcome }
+  /** Another coordinator has the run: end without a word to the workers, and write nothing more. */
+  | { readonly kind: 'stand-aside' };
 
 /** What the record keeps; the shell adds the time. */
 export type JournalEntry =
@@ -106,6 +121,8 @@ export type JournalEntry =
       readonly testAccuracy: number | null;
     }
   | { readonly kind: 'checkpoint'; readonly step: number; readonly digest: string; readonly directory: string }
+  /** Steps that are done, and of which nobody is left who could say what they were like and who did them. */
+  | { readonly kind: 'unrecorded'; readonly from: number; readonly to: number }
   | { readonly kind: 'stopped'; readonly step: number; readonly because: string }
   | { readonly kind: 'finished'; readonly step: number; readonly digest: string }
   | { readonly kind: 'failed'; readonly step: number; readonly cause: RootCause };
@@ -137,6 +154,8 @@ export interface Worker {
 export interface RunOptions {
   readonly config: RunConfig;
   readonly plan: BatchPlan;
+  /** Which of the run's coordinators this is, counted from 1; see fence.ts. */
+  readonly term: number;
   /** Workers to wait for. */
   readonly workers: number;
   readonly allowMixedEngines: boolean;
@@ -150,6 +169,8 @@ export interface RunOptions {
   readonly restartLimit: number;
   /** A member for which the others wait for this share of a step makes room for a spare; 0: never. */
   readonly stragglerLimit: number;
+  /** Milliseconds without a step, at least, before it is asked who hangs; 0: never. */
+  readonly progressLimitMs: number;
   /** Milliseconds that a run with too few workers waits for more. */
   readonly waitLimitMs: number;
   /** The state that is resumed; null for a fresh run. */
@@ -161,6 +182,8 @@ export interface RunOptions {
   readonly lastGeneration: number;
   /** Workers that it lost in other processes. */
   readonly workersLost: number;
+  /** This one takes the place of one that does not answer, which its workers find out each at their own time. */
+  readonly isBeforeHung: boolean;
 }
 
 /** A failed link between two workers that both live: how long to wait for the news that one of them does not. */
@@ -189,6 +212,8 @@ export class Run {
   generation: number;
   step: number;
   digest: string | null = null;
+  /** Steps done by the weights of that digest: fewer than `step` where a run stops while it does some again. */
+  digestStep: number | null = null;
   reproducible = true;
   workersLost = 0;
   stepsLost: number;
@@ -199,6 +224,7 @@ export class Run {
   readonly digests = new DigestVotes();
   /** Of microbatches that two workers computed. */
   readonly audits = new Audits();
+  private readonly stall: Stall;
 
   private reference: { worker: string; ready: ReadyMessage } | null = null;
   private gathering: StateGathering | null = null;
@@ -215,6 +241,8 @@ export class Run {
   private trustedStep: number;
   /** Times that members went back since then because they were not to be trusted. */
   private rollbacks = 0;
+  /** The last step whose figures are among the metrics. */
+  private measuredStep: number;
   private suspicion: Suspicion | null = null;
   /** Whom members lost their links to, since the last step. */
   private readonly accusations = new Map<string, number>();
@@ -223,6 +251,8 @@ export class Run {
   private ownErrors = 0;
   /** Worker processes that the launcher has running. */
   private processes: number;
+  /** Those that died before this coordinator had met them. */
+  private lostUnmet = 0;
   /** By local rank: starts anew since its last step. */
   private readonly restarts = new Map<number, number>();
   private waitingSinceMs: number | null = null;
@@ -244,6 +274,7 @@ export class Run {
   private heldState: ReplicaState | null = null;
   private evaluatedStep: number;
   private writing = 0;
+  private isCheckpointFailing = false;
   private ended = false;
 
   constructor(options: RunOptions) {
@@ -253,12 +284,14 @@ export class Run {
     this.trusted = options.resumed;
     this.trustedStep = options.resumed?.step ?? 0;
     this.step = resumeStep ?? 0;
+    this.measuredStep = this.step;
     this.stepHeld = this.step;
     this.evaluatedStep = resumeStep ?? -1;
     this.checkpointStep = resumeStep;
     this.stepsLost = options.stepsLost;
     this.workersLost = options.workersLost;
     this.losses = new Losses(options.supervised);
+    this.stall = new Stall(options.progressLimitMs);
     this.processes = options.supervised ? options.workers : 0;
     this.generation = options.lastGeneration;
     this.progress = new Progress(options.progress);
@@ -266,7 +299,8 @@ export class Run {
 
   /** Feeds one event; returns what to do about it. `nowMs` is monotonic. */
   receive(input: Input, nowMs: number): Effect[] {
-    if (this.ended) return [];
+    // One whose run has ended may still be about to write that down.
+    if (this.ended && input.kind !== 'fenced') return [];
     switch (input.kind) {
       case 'message':
         return this.message(input.worker, input.message, nowMs);
@@ -278,8 +312,11 @@ export class Run {
         return this.stop(input.because);
       case 'coordinator-failed':
         return this.failBy(ownFailure(input));
+      case 'fenced':
+        return this.standAside(ownFailure({ ...input, code: 'E_FENCED', message: input.because }));
       case 'checkpoint-written': {
         this.writing--;
+        this.isCheckpointFailing = false;
         this.checkpointStep = input.step;
         const effects: Effect[] = [
           {
@@ -293,18 +330,15 @@ export class Run {
         ];
         return [...effects, ...this.endWhenComplete()];
       }
-      case 'checkpoint-failed':
+      case 'checkpoint-failed': {
         this.writing--;
-        return [
-          {
-            kind: 'tell',
-            event: {
-              kind: 'warning',
-              message: `the checkpoint after step ${input.step} could not be written: ${input.because}; training goes on`,
-            },
-          },
-          ...this.endWhenComplete(),
-        ];
+        // Once until one is written again; and of the last one, which is not tried another time.
+        const isTold = this.isCheckpointFailing && input.step < this.options.config.steps;
+        this.isCheckpointFailing = true;
+        const message = `the checkpoint after step ${input.step} could not be written: ${input.because}; training goes on`;
+        const told: Effect[] = isTold ? [] : [{ kind: 'tell', event: { kind: 'warning', message } }];
+        return [...told, ...this.endWhenComplete()];
+      }
       case 'tick':
         return this.tick(nowMs);
     }
@@ -330,6 +364,9 @@ export class Run {
         return this.linked(worker, message, nowMs);
       case 'interrupted':
         return this.interrupted(worker, message, nowMs);
+      case 'standing':
+        this.stall.answered(worker.id, message);
+        return [];
       case 'report':
         return this.report(worker, message, nowMs);
       case 'evaluation':
@@ -356,6 +393,11 @@ export class Run {
     }
     if (this.workers.has(id))
       return [{ kind: 'disconnect', worker: id, code: 'E_PROTOCOL', because: 'a second "hello"' }];
+    const { rejoin, host, pid } = message;
+    if (rejoin !== null && rejoin.term > this.options.term) {
+      const because = `another coordinator has the run: worker process ${pid} on ${host} has joined it (term ${rejoin.term}, this one has ${this.options.term})`;
+      return this.standAside(ownFailure({ host, pid, code: 'E_FENCED', message: because }));
+    }
     this.workers.set(id, {
       id,
       host: message.host,
@@ -380,7 +422,14 @@ export class Run {
       {
         kind: 'send',
         worker: id,
-        message: { kind: 'welcome', protocol: PROTOCOL_VERSION, worker: id, config, step: this.step },
+        message: {
+          kind: 'welcome',
+          protocol: PROTOCOL_VERSION,
+          worker: id,
+          config,
+          step: this.step,
+          term: this.options.term,
+        },
       },
       { kind: 'tell', event: { kind: 'worker-joined', worker: id, host: message.host, pid: message.pid } },
     ];
@@ -437,8 +486,14 @@ export class Run {
     const ready = this.newcomers();
     if (this.phase === 'gathering') {
       this.rejoiningSinceMs ??= ready.some((w) => w.rejoined !== null) ? nowMs : null;
-      const isLate = this.rejoiningSinceMs !== null && nowMs - this.rejoiningSinceMs >= REJOIN_MS;
-      if (ready.length < this.options.workers && !(isLate && ready.length >= this.options.minWorkers)) return [];
+      const patienceMs = REJOIN_MS + (this.options.isBeforeHung ? BUSY_SILENCE.ceilingMs : 0);
+      const isLate = this.rejoiningSinceMs !== null && nowMs - this.rejoiningSinceMs >= patienceMs;
+      // Those who stepped together without a coordinator have each a part of what was evaluated: a newcomer is none of them.
+      const back = ready.flatMap((w) => w.rejoined ?? []).filter(({ generation }) => generation > 0);
+      const newest = Math.max(...back.map(({ generation }) => generation));
+      const wereTogether = back.find(({ generation }) => generation === newest)?.worldSize ?? 0;
+      const isSomebodyMissing = ready.length < this.options.workers || back.length + this.lostUnmet < wereTogether;
+      if (isSomebodyMissing && !(isLate && ready.length >= this.options.minWorkers)) return [];
       const because = `${ready.length} of ${this.options.workers} workers ready`;
       // The launcher's order where there is one, so that rank r is the launcher's process r.
       return this.regroup(because, nowMs, { graceful: true, newcomers: ready.toSorted(byLocalRank) });
@@ -481,6 +536,7 @@ export class Run {
     { graceful, newcomers = this.newcomers() }: { graceful: boolean; newcomers?: readonly Worker[] },
   ): Effect[] {
     this.suspicion = null;
+    this.stall.progress(nowMs);
     const survivors = this.members().filter((w) => w.isConnected && w.state !== 'lost');
     const active = [...survivors, ...newcomers].slice(0, this.places);
     for (const worker of this.workers.values()) {
@@ -604,21 +660,27 @@ export class Run {
     if (this.isResumedAnew)
       this.stepsLost = Math.max(0, (this.options.resumed?.step ?? 0) + this.options.stepsLost - step);
     else this.stepsLost += Math.max(0, this.stepHeld - step);
+    const isTakingOver = this.isResumedAnew;
     this.isResumedAnew = false;
     const late = this.commitWhatIsKnown(step);
     this.stepHeld = step;
     this.generationFirstStep = step + 1;
     const distrusted = this.isDistrusted;
+    if (distrusted && this.measuredStep > step) late.push({ kind: 'unmeasure', step });
     if (distrusted) this.forgetAfter(step);
     this.isDistrusted = false;
     late.push(...this.leaveUntested(step));
     this.evaluations.clear();
     this.digests.clear();
+    this.stall.begin(nowMs);
     const members = this.members();
     this.gathering = this.gatheringOf(members);
     const isKept = (this.kept?.step ?? 0) >= step;
     const evaluate = !hold && this.isEvaluated(step) && this.evaluatedStep < step;
-    const keep = !isKept && (hold || this.isKeptAfter(step));
+    // Where a coordinator finds none at all, and workers that have done steps, it takes the first chance.
+    const isWanted = isTakingOver && this.kept === null && step > 0;
+    const keep =
+      !isKept && (hold || isWanted || isKeptAfter({ plan: this.options.plan, ...this.options.config }, step));
     if (this.phase !== 'stopping' && !hold) {
       this.phase = evaluate ? 'evaluating' : 'training';
       this.because = evaluate ? `evaluating after step ${step}` : because;
@@ -729,14 +791,49 @@ export class Run {
     return [told, ...this.regroup(because, nowMs, { graceful: true, newcomers: spares })];
   }
 
+  /** Somebody's engine may hang: the others wait for it, in a step or to link up, and nobody reports. */
+  private findHung(nowMs: number): Effect[] {
+    const members = this.members();
+    const isStepping = this.phase === 'training' || this.phase === 'evaluating' || this.phase === 'stopping';
+    const isForming = this.formation !== null;
+    if ((!isStepping && !isForming) || (this.isHolding && !isForming) || members.length < 2 || this.areThrough()) {
+      this.stall.rest();
+      return [];
+    }
+    const { microbatches } = this.options.config;
+    const asked = members.map(({ id }, rank) => {
+      const { start, end } = rankMicrobatches(microbatches, members.length, rank);
+      return { worker: id, generation: this.generation, share: isForming ? 0 : end - start };
+    });
+    const look = this.stall.look(asked, this.phase === 'evaluating', nowMs);
+    switch (look.kind) {
+      case 'well':
+        return [];
+      case 'ask':
+        return members.map((w): Effect => ({ kind: 'send', worker: w.id, message: { kind: 'probe' } }));
+      case 'unknown': {
+        const told: Effect = { kind: 'tell', event: { kind: 'warning', message: look.because } };
+        return look.allWait ? [told, ...this.regroup(look.because, nowMs, { graceful: false })] : [told];
+      }
+      case 'hung': {
+        const hung = members.filter(({ id }) => look.workers.includes(id));
+        const expelled = hung.flatMap((worker) => [
+          ...this.expel(worker, nowMs, 'E_STALLED', look.because),
+          // It may not hear that it is sent away.
+          ...(this.options.supervised && worker.localRank !== null
+            ? [{ kind: 'end-worker' as const, localRank: worker.localRank, pid: worker.pid }]
+            : []),
+        ]);
+        return [...expelled, ...this.regroup(look.because, nowMs, { graceful: false })];
+      }
+    }
+  }
+
   // ---- steps
 
   private report(worker: Worker, message: Extract<WorkerMessage, { kind: 'report' }>, nowMs: number): Effect[] {
     // A worker's reports of a generation come before it links up in the next; later ones are of a generation that it left.
-    // What a worker repeats that came back it says before it is ready.
-    const isRepeated =
-      worker.ready === null && worker.rejoined !== null && message.generation < worker.rejoined.generation;
-    if (message.generation !== worker.generation && !isRepeated) return [];
+    if (message.generation !== worker.generation && !isOfBefore(worker, message.generation)) return [];
     const effects: Effect[] = [];
     for (const step of message.steps) {
       effects.push(...this.stepDone(worker, step, message.generation, nowMs));
@@ -766,6 +863,7 @@ export class Run {
     if (worker.localRank !== null) this.restarts.delete(worker.localRank);
     this.progress.phases(report.phases);
     worker.times.add(report.phases);
+    this.stall.step(report.seconds, nowMs);
     const effects: Effect[] = [{ kind: 'worker-step', worker: worker.id, report }];
     const agreed = this.agreed.get(report.step);
     if (agreed === undefined) {
@@ -776,6 +874,10 @@ export class Run {
       return [...effects, ...this.compareWeights(because, nowMs)];
     }
     if (report.step > this.step) effects.push(...this.commitInOrder(report, generation));
+    else if (report.step === this.measuredStep + 1) {
+      this.measuredStep++;
+      effects.push({ kind: 'measure', event: stepEvent(report, generation) });
+    }
     return [...effects, ...this.compareDigests(worker, report, nowMs), ...this.compareAudits(worker, report, nowMs)];
   }
 
@@ -804,6 +906,7 @@ export class Run {
   /** What was done after `step` may have been wrong, and is done again. */
   private forgetAfter(step: number): void {
     this.agreed.clear();
+    this.measuredStep = Math.min(this.measuredStep, step);
     this.kept = this.trusted;
     if (this.heldState !== null && this.heldState.step > step) this.heldState = null;
   }
@@ -862,10 +965,10 @@ export class Run {
     this.early.clear();
     for (const { report, generation } of known) {
       if (report.step <= this.step || report.step > step) continue;
-      if (report.step > this.step + 1) effects.push(unreported(this.step + 1, report.step - 1));
+      if (report.step > this.step + 1) effects.push(...unreported(this.step + 1, report.step - 1));
       effects.push(...this.commit(report, generation));
     }
-    if (step > this.step) effects.push(unreported(this.step + 1, step));
+    if (step > this.step) effects.push(...unreported(this.step + 1, step));
     this.step = Math.max(this.step, step);
     return effects;
   }
@@ -873,26 +976,11 @@ export class Run {
   /** The first report of a step commits it: every rank has summed the same gradient by then. */
   private commit(report: StepReport, generation: number): Effect[] {
     this.step = report.step;
+    this.measuredStep = report.step;
     this.ownErrors = 0;
     this.accusations.clear();
     this.progress.step(report, report.step === this.generationFirstStep);
-    const loss = report.lossSum / report.samples;
-    const effects: Effect[] = [
-      {
-        kind: 'tell',
-        event: {
-          kind: 'step',
-          step: report.step,
-          generation,
-          loss,
-          accuracy: report.correct / report.samples,
-          gradientNorm: report.gradientNorm,
-          samples: report.samples,
-          seconds: report.seconds,
-          phases: report.phases,
-        },
-      },
-    ];
+    const effects: Effect[] = [{ kind: 'tell', event: stepEvent(report, generation) }];
     const epochEnds = report.step % stepsPerEpoch(this.options.plan) === 0;
     if (epochEnds) this.progress.endEpoch(placeOfStep(this.options.plan, report.step - 1).epoch + 1, report.step);
     if (this.phase === 'training' && this.isEvaluated(report.step)) {
@@ -905,20 +993,13 @@ export class Run {
     return effects;
   }
 
-  /** The weights after `step` are evaluated: at the end of an epoch and of the run. */
   private isEvaluated(step: number): boolean {
-    const { config, plan } = this.options;
-    return step > 0 && (step % stepsPerEpoch(plan) === 0 || step === config.steps);
-  }
-
-  /** The state after `step` is kept. */
-  private isKeptAfter(step: number): boolean {
-    const every = this.options.config.checkpointEverySteps;
-    return this.isEvaluated(step) || (step > 0 && every > 0 && step % every === 0);
+    return isEvaluatedAfter({ plan: this.options.plan, steps: this.options.config.steps }, step);
   }
 
   private evaluation(worker: Worker, message: EvaluationReport, nowMs: number): Effect[] {
-    if (message.generation !== worker.generation || message.step <= this.evaluatedStep) return [];
+    if (message.generation !== worker.generation && !isOfBefore(worker, message.generation)) return [];
+    if (message.step <= this.evaluatedStep) return [];
     const reports = this.evaluations.get(message.step) ?? new Map<string, EvaluationReport>();
     const [first] = reports.values();
     if (first !== undefined && first.digest !== message.digest) {
@@ -926,13 +1007,12 @@ export class Run {
       return this.compareWeights(because, nowMs);
     }
     this.evaluations.set(message.step, reports.set(worker.id, message));
-    const isComplete =
-      this.begun.length === 0 ? reports.size === worker.rejoined?.worldSize : this.begun.every((id) => reports.has(id));
-    if (!isComplete) return [];
+    this.stall.progress(nowMs);
+    const chunks = distinct([...reports.values()].flatMap((r) => r.chunks));
+    if (!this.isWhole(reports, chunks, worker)) return [];
     this.evaluations.delete(message.step);
     this.evaluatedStep = message.step;
     this.trust(message.step);
-    const chunks = [...reports.values()].flatMap((r) => r.chunks);
     const effects = this.leaveUntested(message.step);
     const completed = this.progress.evaluated(message.step, sumEvaluation(chunks));
     if (this.phase === 'evaluating' && message.step < this.options.config.steps) {
@@ -959,6 +1039,18 @@ export class Run {
     return [...effects, ...this.writeHeldState(), ...this.endWhenComplete()];
   }
 
+  /** Everybody who has a part of an evaluation has told it. Who they were this coordinator does not know before its first generation. */
+  private isWhole(
+    reports: ReadonlyMap<string, EvaluationReport>,
+    chunks: EvaluationReport['chunks'],
+    { rejoined }: Worker,
+  ): boolean {
+    const { testSamples } = this.options.config;
+    if (this.begun.length > 0) return this.begun.every((id) => reports.has(id));
+    if (testSamples === 0) return reports.size === rejoined?.worldSize;
+    return chunks.reduce((sum, { samples }) => sum + samples, 0) === testSamples;
+  }
+
   /** Completes the epochs before `step` whose evaluation is not going to be whole: all who are here have told theirs by now. */
   private leaveUntested(step: number): Effect[] {
     return this.progress.withoutEvaluation(step).flatMap(({ report }): Effect[] => {
@@ -981,6 +1073,7 @@ export class Run {
     // After a loss steps may be done again whose state is kept already.
     if (state === null || state.step <= (this.kept?.step ?? -1)) return [];
     this.digest = state.digest;
+    this.digestStep = state.step;
     this.kept = state;
     this.heldState = state;
     this.trust(0);
@@ -1013,6 +1106,7 @@ export class Run {
       return this.compareWeights(because, nowMs);
     }
     this.digest = message.digest;
+    this.digestStep = message.step;
     return this.endWhenComplete();
   }
 
@@ -1093,7 +1187,10 @@ export class Run {
     const who = worker?.id ?? `worker process ${input.localRank}`;
     const key = worker?.id ?? `pid ${input.pid}`;
     // Who died before this coordinator had met it.
-    if (worker === undefined) this.workersLost++;
+    if (worker === undefined) {
+      this.workersLost++;
+      this.lostUnmet++;
+    }
     if (!this.losses.isTold(key)) {
       const place = worker ?? { rank: null, host: 'this host', pid: input.pid };
       this.losses.of(key, nowMs).processEnded(who, place, input.end);
@@ -1185,7 +1282,7 @@ export class Run {
     const effects = this.conclude(nowMs);
     if (this.ended) return effects;
     if (this.rejoiningSinceMs !== null && this.phase === 'gathering') effects.push(...this.takeIn(nowMs));
-    effects.push(...this.concludeSuspicion(nowMs), ...this.replaceStraggler(nowMs));
+    effects.push(...this.concludeSuspicion(nowMs), ...this.replaceStraggler(nowMs), ...this.findHung(nowMs));
     const { waitingSinceMs } = this;
     if (this.ended || waitingSinceMs === null || nowMs - waitingSinceMs < this.options.waitLimitMs) return effects;
     const limit = `it has waited for ${Math.round(this.options.waitLimitMs / 1000)} s (--wait-limit)`;
@@ -1199,6 +1296,15 @@ export class Run {
     return { who, rank, host, pid, exitCode: null, signal: null, code, message, lastLines: [], logFile: null };
   }
 
+  /** Another has the workers, or will: nothing is said to them. */
+  private standAside(cause: RootCause): Effect[] {
+    this.rootCause = cause;
+    this.ended = true;
+    this.phase = 'failed';
+    this.because = cause.message;
+    return [{ kind: 'tell', event: { kind: 'warning', message: cause.message } }, { kind: 'stand-aside' }];
+  }
+
   private failBy(cause: RootCause): Effect[] {
     this.rootCause = cause;
     return [
@@ -1209,13 +1315,40 @@ export class Run {
   }
 }
 
+function stepEvent(report: StepReport, generation: number): StepEvent {
+  return {
+    kind: 'step',
+    step: report.step,
+    generation,
+    loss: report.lossSum / report.samples,
+    accuracy: report.correct / report.samples,
+    gradientNorm: report.gradientNorm,
+    samples: report.samples,
+    seconds: report.seconds,
+    phases: report.phases,
+  };
+}
+
+/** What a worker repeats that came back it says before it is ready. */
+function isOfBefore({ ready, rejoined }: Worker, generation: number): boolean {
+  return ready === null && rejoined !== null && generation < rejoined.generation;
+}
+
+/** A piece that two have evaluated counts once: it has the same bits. */
+function distinct(chunks: EvaluationReport['chunks']): EvaluationReport['chunks'] {
+  return [...new Map(chunks.map((chunk) => [chunk.index, chunk])).values()];
+}
+
 /** Of a worker that is back, before its first report. */
 const UNKNOWN_STEP = -1;
 
-function unreported(from: number, to: number): Effect {
+function unreported(from: number, to: number): Effect[] {
   const steps = from === to ? `step ${from}` : `steps ${from} to ${to}`;
   const message = `nobody is left who could report ${steps}: done, but not among the metrics`;
-  return { kind: 'tell', event: { kind: 'warning', message } };
+  return [
+    { kind: 'tell', event: { kind: 'warning', message } },
+    { kind: 'journal', record: { kind: 'unrecorded', from, to } },
+  ];
 }
 
 function tooFew(present: number, wanted: number, because: string): string {
@@ -1233,7 +1366,8 @@ function byHost(workers: readonly Worker[]): Worker[] {
   return hosts.flatMap((host) => workers.filter((w) => w.host === host));
 }
 
-function ownFailure({ host, pid, code, message }: Extract<Input, { kind: 'coordinator-failed' }>): RootCause {
+function ownFailure(failure: Pick<RootCause, 'host' | 'pid' | 'code' | 'message'>): RootCause {
+  const { host, pid, code, message } = failure;
   const unknown = { rank: null, exitCode: null, signal: null, lastLines: [], logFile: null };
   return { ...unknown, who: 'coordinator', host, pid, code, message };
 }

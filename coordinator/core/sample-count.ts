@@ -53,6 +53,16 @@ export function countSamples(history: History): { epochs: EpochCount[]; workers:
     const used = new Uint8Array(plan.samples);
     let distinct = 0;
     for (const { step, generation, line } of commits) {
+      // Whoever it was has used all of the batch, or there would be no step.
+      if (generation === null) {
+        const { start, end } = batchRange(plan, placeOfStep(plan, step - 1).batch);
+        for (let position = start; position < end; position++) {
+          const sample = order[position] ?? 0;
+          distinct += 1 - (used[sample] ?? 0);
+          used[sample] = 1;
+        }
+        continue;
+      }
       const members = history.generations.get(generation)?.members ?? [];
       let again = 0;
       let count = 0;

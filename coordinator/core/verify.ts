@@ -26,6 +26,8 @@ export interface RecordedRun {
     readonly state: string;
     readonly steps: number;
     readonly digest: string | null;
+    /** Of the weights of that digest; without it, `steps`. */
+    readonly digestStep?: number | null | undefined;
     readonly finalLoss: number | null;
     readonly reproducible: boolean;
   } | null;
@@ -66,6 +68,11 @@ export function verifyRun(run: RecordedRun): RunAccount {
   const isOpen = history.end === null;
   if (run.isUnderWay) notes.push('the run is under way: this is the record up to now');
   else if (isOpen) notes.push('its last coordinator ended without a word: up to a second of its record may be missing');
+  if (history.untold.size > 0) {
+    const steps = [...history.untold];
+    const which = steps.length === 1 ? `step ${steps[0]}` : `${steps.length} steps up to ${Math.max(...steps)}`;
+    notes.push(`${which}: done, but on no record: it was lost with the coordinator and those who did them`);
+  }
   findings.push(...epochsMissing(history, isOpen, notes));
   findings.push(...metricsWrong(run, history, isOpen, notes));
   const checkpoints = run.checkpoints.filter(({ step, file }) => {
@@ -110,7 +117,10 @@ function epochsMissing(history: History, isOpen: boolean, notes: string[]): Find
     if (history.epochs.has(epoch) || mayBeDue) continue;
     const end = ends.get(epoch * perEpoch);
     // Who is lost before it has told its part, takes it along: the others are past that step.
-    if (end?.isToldAgain === true || (end !== undefined && (end.generation < lastGeneration || history.lost > 0))) {
+    if (
+      end?.isToldAgain === true ||
+      (end !== undefined && ((end.generation ?? 0) < lastGeneration || history.lost > 0))
+    ) {
       unheard++;
       continue;
     }
@@ -130,11 +140,13 @@ function metricsWrong(run: RecordedRun, history: History, isOpen: boolean, notes
   const report = findingsIn(METRICS_FILE, findings);
   let last = 0;
   for (const { line, step, samples } of run.metrics) {
+    while (history.untold.has(last + 1) && last + 1 < step) last++;
     if (step !== last + 1) report('E_RECORD_STEPS', line, `step ${step} follows step ${last}`);
     last = Math.max(last, step);
     const due = history.plan === null ? samples : samplesOfStep(history.plan, step);
     if (samples !== due) report('E_RECORD_SAMPLES', line, `step ${step} has ${samples} samples, not ${due}`);
   }
+  while (history.untold.has(last + 1)) last++;
   if (last === history.steps) return findings;
   const message = `it has ${last} steps, and journal.jsonl ${history.steps}`;
   if (isOpen) notes.push(`${METRICS_FILE}: ${message}`);
@@ -180,7 +192,7 @@ function reportWrong(
   if (report.state !== state) tell('E_RECORD_STEPS', null, `it says "${report.state}", and the journal "${state}"`);
   if (report.steps !== history.steps)
     tell('E_RECORD_STEPS', null, `it has ${report.steps} steps, and the journal ${history.steps}`);
-  const digest = known.get(history.steps);
+  const digest = known.get(report.digestStep ?? history.steps);
   // One that failed, or was stopped before its first step, has none, or that of an earlier step.
   const hasDigest = history.end === 'finished' || (history.end === 'stopped' && report.digest !== null);
   if (hasDigest && digest !== undefined && report.digest !== digest.digest)

@@ -14,6 +14,8 @@ import { PAGE, PAGE_SCRIPT, PAGE_STYLE } from './page.ts';
 
 export interface HttpOptions {
   readonly listen: { readonly host: string; readonly port: number };
+  /** A socket that listens there already (a TCP handle of Node's); null or none: one is made. */
+  readonly door?: unknown;
   /** Served over TLS with this; null or none: in plain HTTP. */
   readonly identity?: Tls['identity'];
   readonly view: () => RunView;
@@ -29,6 +31,8 @@ export interface Http {
   readonly url: string;
   readonly port: number;
   readonly server: Server;
+  /** The socket that it listens on, for another process to keep. */
+  readonly door: unknown;
   close(): Promise<void>;
 }
 
@@ -58,6 +62,12 @@ function reachable(host: string): string {
   if (host === '0.0.0.0') return '127.0.0.1';
   if (host === '::') return '[::1]';
   return host.includes(':') ? `[${host}]` : host;
+}
+
+/** A property that Node does not document. */
+function handleOf(server: Server): unknown {
+  const property = '_handle';
+  return property in server ? server[property] : null;
 }
 
 /** Listens. Throws E_PORT_IN_USE or E_LISTEN. */
@@ -113,7 +123,7 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
   );
   const { host, port } = options.listen;
   try {
-    await app.listen({ host, port });
+    await app.listen({ host, port, ...(options.door !== null && { handle: options.door }) });
   } catch (cause) {
     await app.close();
     const code = cause instanceof Error && 'code' in cause ? cause.code : null;
@@ -138,5 +148,11 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
   const address = app.server.address();
   const bound = typeof address === 'object' && address !== null ? address.port : port;
   const scheme = identity === null ? 'http' : 'https';
-  return { url: `${scheme}://${reachable(host)}:${bound}`, port: bound, server: app.server, close: () => app.close() };
+  return {
+    url: `${scheme}://${reachable(host)}:${bound}`,
+    port: bound,
+    server: app.server,
+    door: handleOf(app.server),
+    close: () => app.close(),
+  };
 }

@@ -10,8 +10,8 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { LockstepError } from '../../protocol/errors.ts';
 import { isResidual, residualName } from '../../protocol/messages.ts';
-import { runConfigSchema, type RunConfig } from '../../protocol/run-config.ts';
-import { stepsPerEpoch } from '../../protocol/batch-plan.ts';
+import { batchPlanOf, runConfigSchema, type RunConfig } from '../../protocol/run-config.ts';
+import { isEvaluatedAfter } from '../../protocol/milestones.ts';
 import type { ProgressRecord } from '../core/progress.ts';
 import type { TestScore } from '../core/retention.ts';
 import type { ReplicaState } from '../core/state-assembly.ts';
@@ -102,6 +102,8 @@ export async function writeCheckpoint(
     readonly progress: ProgressRecord;
     readonly layout: Checkpoint['layout'];
     readonly topology: string;
+    /** Asked before it takes its place: false when the run directory has become another's. */
+    readonly isOurs?: () => boolean;
   },
 ): Promise<WriteResult> {
   const { state } = content;
@@ -138,6 +140,7 @@ export async function writeCheckpoint(
     await syncDirectory(aside);
     const replaced = join(parent, replacedName(step));
     await rm(replaced, { recursive: true, force: true });
+    if (content.isOurs?.() === false) throw new Error('another coordinator has the run');
     if (existsSync(directory)) await rename(directory, replaced);
     await rename(aside, directory);
     await syncDirectory(parent);
@@ -207,8 +210,7 @@ export async function scoreOf(runDirectory: string, step: number): Promise<TestS
   }
   const { config, progress } = manifest;
   // In mid-epoch its progress tells of the epoch before, which are other weights.
-  const perEpoch = stepsPerEpoch({ ...config, samples: config.trainSamples });
-  const isEvaluated = manifest.step % perEpoch === 0 || manifest.step === config.steps;
+  const isEvaluated = isEvaluatedAfter({ plan: batchPlanOf(config), steps: config.steps }, manifest.step);
   return isEvaluated ? { testAccuracy: progress.testAccuracy, testLoss: progress.testLoss } : null;
 }
 

@@ -33,6 +33,8 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
     resumedFromStep: count.nullable(),
     /** The job's SHA-256 up to that step, where `--allow-changed-job` let another one go on. */
     jobChangedFrom: z.string().max(64).nullable().optional(),
+    /** The run directory was lost, and this record begins anew with what that bucket of a NATS server kept of it. */
+    restoredFrom: z.string().optional(),
     /** Over NATS: the server, and the bucket that holds a copy of this record, if any. */
     nats: z.object({ server: z.string(), bucket: z.string().nullable() }).nullable().optional(),
   }),
@@ -75,6 +77,8 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
     testAccuracy: number,
   }),
   z.object({ ...at, kind: z.literal('checkpoint'), step: count, digest, directory: z.string() }),
+  /** Steps that were done, both ends included; who did them was on no record yet when they and their coordinator were lost. */
+  z.object({ ...at, kind: z.literal('unrecorded'), from: count, to: count }),
   z.object({ ...at, kind: z.literal('stopped'), step: count, because: z.string() }),
   z.object({ ...at, kind: z.literal('finished'), step: count, digest }),
   z.object({ ...at, kind: z.literal('failed'), step: count, cause: rootCause }),

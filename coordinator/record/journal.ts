@@ -12,7 +12,7 @@ import type { JobChange, RunReport } from '../../protocol/report.ts';
 import type { CommitsEntry } from '../core/commit-log.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
 import type { JournalEntry } from '../core/run.ts';
-import { syncDirectory } from './atomic.ts';
+import { replaceFile, syncDirectory } from './atomic.ts';
 import { RetriedLines, type WriteObserver } from './retried-lines.ts';
 import { journalRecordSchema, type JournalRecord, type RunRecord } from './journal-schema.ts';
 
@@ -37,6 +37,8 @@ export interface Journal {
   append(record: JournalInput): Promise<void>;
   /** A last try with what waits; rejects when that could not be written. */
   close(): Promise<void>;
+  /** Ends it as it is: another coordinator has the run. */
+  abandon(): Promise<void>;
 }
 
 /** Bytes up to which a journal is whole: all but a torn last line (without its end, or not JSON). */
@@ -52,11 +54,14 @@ function wholeBytes(bytes: Buffer): number {
   }
 }
 
-/** Opens it for appending; `warn` is told of a torn last line, `observe` of every write. */
+/**
+ * Opens it for appending; `warn` is told of a torn last line, `observe` of every write. `anew`: in a file of its own, because an older
+ * coordinator that has the present one open may wake.
+ */
 export async function openJournal(
   directory: string,
   warn: (message: string) => void,
-  options: { readonly observe?: WriteObserver } = {},
+  options: { readonly observe?: WriteObserver; readonly anew?: boolean } = {},
 ): Promise<Journal> {
   const path = join(directory, 'journal.jsonl');
   let durableBytes = 0;
@@ -70,6 +75,7 @@ export async function openJournal(
       await truncate(path, durableBytes);
     }
   }
+  if (options.anew === true && existsSync(path)) await replaceFile(path, await readFile(path));
   const file = await open(path, 'a');
   await file.sync();
   await syncDirectory(directory);
@@ -95,6 +101,10 @@ export async function openJournal(
     close: async () => {
       await settled();
       await lines.close();
+    },
+    abandon: async () => {
+      await settled();
+      await lines.abandon();
     },
   };
 }

@@ -12,10 +12,14 @@ import { RetriedLines, type WriteObserver } from './retried-lines.ts';
 
 export interface MetricsLog {
   append(line: Record<string, unknown>): void;
+  /** The lines of the steps after `step` go: those steps are done again, and what follows is of them. */
+  rewind(step: number): void;
   /** Resolves when everything so far is on disk, or could not be written yet: then it waits for the next try. */
   flush(): Promise<void>;
   /** A last try with what waits; rejects when that could not be written. */
   close(): Promise<void>;
+  /** Ends it as it is: another coordinator has the run. */
+  abandon(): Promise<void>;
 }
 
 const FLUSH_MS = 1000;
@@ -80,8 +84,14 @@ export async function openMetricsLog(
   options: { readonly keepSteps: number; readonly observe?: WriteObserver },
 ): Promise<MetricsLog> {
   await keepFirst(directory, options.keepSteps);
-  const file = await open(pathIn(directory), 'a');
-  const lines = new RetriedLines(file, (await file.stat()).size, options.observe ?? (() => {}));
+  const observe = options.observe ?? (() => {});
+  const openLines = async (): Promise<RetriedLines> => {
+    const file = await open(pathIn(directory), 'a');
+    return new RetriedLines(file, (await file.stat()).size, observe);
+  };
+  let lines = await openLines();
+  /** What comes while lines are taken away. */
+  let held: string[] | null = null;
   let writing: Promise<void> = Promise.resolve();
 
   const flush = (sync: boolean): Promise<void> => {
@@ -94,13 +104,42 @@ export async function openMetricsLog(
   }, FLUSH_MS);
   timer.unref();
 
+  const rewind = async (step: number): Promise<void> => {
+    try {
+      await lines.write(false);
+      await keepFirst(directory, step);
+      const before = lines;
+      lines = await openLines();
+      await before.abandon();
+    } catch (error) {
+      // They stay, and the same steps follow them.
+      observe(error instanceof Error ? error : new Error(String(error)));
+    }
+    for (const line of held ?? []) lines.add(line);
+    held = null;
+  };
+
   return {
-    append: (line) => lines.add(`${JSON.stringify(line)}\n`),
+    append: (line) => {
+      const text = `${JSON.stringify(line)}\n`;
+      if (held === null) lines.add(text);
+      else held.push(text);
+    },
+    rewind: (step) => {
+      // Of a second one before the first is done nothing that came between is wanted.
+      held = [];
+      writing = writing.then(() => rewind(step));
+    },
     flush: () => flush(true),
     close: async () => {
       clearInterval(timer);
       await writing;
       await lines.close();
+    },
+    abandon: async () => {
+      clearInterval(timer);
+      await writing;
+      await lines.abandon();
     },
   };
 }

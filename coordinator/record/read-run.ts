@@ -26,6 +26,7 @@ const reportSchema = z.object({
   state: z.string(),
   steps: count,
   digest: z.string().nullable(),
+  digestStep: count.nullable().optional(),
   finalLoss: z.number().nullable(),
   reproducible: z.boolean(),
 });

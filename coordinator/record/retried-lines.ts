@@ -60,6 +60,12 @@ export class RetriedLines {
     if (bytes.length > 0) this.observe(null);
   }
 
+  /** Ends it without a word: the file is another's. */
+  async abandon(): Promise<void> {
+    this.waiting = [];
+    await this.file.close();
+  }
+
   /** A last try; leaves no part of a batch behind. Throws what the disk says. */
   async close(): Promise<void> {
     try {

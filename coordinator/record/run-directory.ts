@@ -5,15 +5,23 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:f
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { LockstepError } from '../../protocol/errors.ts';
+import type { Successor } from '../core/fence.ts';
 import { replaceFile } from './atomic.ts';
 import { tidyCheckpoints } from './checkpoint-directory.ts';
 import { holderOf, takeLock, type Holder, type LockResult } from './run-lock.ts';
+import { claimTerm, successorIn } from './term.ts';
 
 export interface RunDirectory {
   readonly path: string;
   readonly logDirectory: string;
   /** What was found and mended on opening, for a person to read. */
   readonly notices: readonly string[];
+  /** Which of the run's coordinators this is (core/fence.ts). */
+  readonly term: number;
+  /** Coordinators that this one has taken the run from, and that may wake: they may have its files open. */
+  readonly hung: readonly Holder[];
+  /** Who has taken the run from this one; null: nobody. */
+  successor(): Successor | null;
   writeEndpoint(endpoint: {
     readonly url: string;
     readonly pid: number;
@@ -48,7 +56,7 @@ function inUse(path: string, holder: Holder, file: string): LockstepError {
     {
       remedy:
         where === ''
-          ? 'Wait for that run, stop it, or give another --run-dir.'
+          ? 'Wait for that run, stop it, or give another --run-dir. One that does not answer any more is replaced by --resume.'
           : `Give another --run-dir; or, if you know that it is dead, remove ${file}.`,
     },
   );
@@ -64,9 +72,14 @@ function cannotWrite(path: string, cause: unknown): LockstepError {
 
 /**
  * Opens a directory for a run: a new one or one without a run, or with `resume` one that holds a run.
- * Throws E_RUN_DIR_IN_USE, E_RUN_DIR_NOT_EMPTY, E_RUN_NOT_FOUND or E_USAGE (it can't be written); nothing in it is touched then.
+ * `isHung` says that a holder which lives does not answer: it is fenced off. `termBefore`: of a coordinator that had another directory. Throws E_RUN_DIR_IN_USE, E_RUN_DIR_NOT_EMPTY, E_RUN_NOT_FOUND or E_USAGE (it can't be written); nothing in it is touched then.
  */
-export function openRunDirectory(directory: string, resume: boolean): RunDirectory {
+export function openRunDirectory(
+  directory: string,
+  resume: boolean,
+  isHung: (holder: Holder) => boolean = () => false,
+  termBefore = 0,
+): RunDirectory {
   const path = resolve(directory);
   const refuseUnfit = (): void => {
     const exists = existsSync(path) && holdsRun(path);
@@ -84,11 +97,11 @@ export function openRunDirectory(directory: string, resume: boolean): RunDirecto
   let lock: LockResult;
   try {
     const living = existsSync(path) ? holderOf(path) : null;
-    if (living !== null) lock = { kind: 'refused', ...living };
+    if (living !== null && !isHung(living.holder)) lock = { kind: 'refused', ...living };
     else {
       refuseUnfit();
       mkdirSync(path, { recursive: true });
-      lock = takeLock(path);
+      lock = takeLock(path, isHung);
     }
   } catch (error) {
     throw error instanceof LockstepError ? error : cannotWrite(path, error);
@@ -96,13 +109,22 @@ export function openRunDirectory(directory: string, resume: boolean): RunDirecto
   if (lock.kind === 'refused') throw inUse(path, lock.holder, lock.file);
   const held = lock;
   const logDirectory = join(path, 'logs');
-  const notices = held.broken.map(
-    (holder) =>
-      `the coordinator that had this run directory (process ${holder.pid}) ended without releasing it; its lock is broken`,
-  );
+  const notices = [
+    ...held.broken.map(
+      ({ pid }) =>
+        `the coordinator that had this run directory (process ${pid}) ended without releasing it; its lock is broken`,
+    ),
+    ...held.hung.map(
+      ({ pid, host }) =>
+        `the coordinator that had this run directory (process ${pid} on ${host}) does not answer; it is fenced off`,
+    ),
+  ];
+  let term: number;
   try {
     // Another coordinator may have come and gone between the first look and the lock.
     refuseUnfit();
+    // Before anything is read: what an older coordinator writes after this it acts upon no more.
+    term = claimTerm(path, { pid: process.pid, host: hostname() }, termBefore);
     rmSync(join(path, 'endpoint.json'), { force: true });
     mkdirSync(logDirectory, { recursive: true });
     notices.push(...tidyCheckpoints(path));
@@ -115,10 +137,13 @@ export function openRunDirectory(directory: string, resume: boolean): RunDirecto
     path,
     logDirectory,
     notices,
+    term,
+    hung: held.hung,
+    successor: () => successorIn(path, term),
     writeEndpoint: (endpoint) => replaceFile(join(path, 'endpoint.json'), `${JSON.stringify(endpoint)}\n`),
     release: () => {
       if (!released) {
-        rmSync(join(path, 'endpoint.json'), { force: true });
+        if (successorIn(path, term) === null) rmSync(join(path, 'endpoint.json'), { force: true });
         held.release();
       }
       released = true;

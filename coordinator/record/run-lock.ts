@@ -1,4 +1,4 @@
-// Who may write a run directory: one coordinator at a time, for as long as its process lives.
+// Who may write a run directory: one coordinator at a time, for as long as its process lives, and answers.
 //
 // Every contender puts down a file of its own (.lock-<pid>-<start>) and then looks for others. Whoever sees a living other
 // withdraws. Of two that start in the same instant at most one goes on, and a dead holder's file can be removed without ever
@@ -23,7 +23,13 @@ const holderSchema = z.object({
 export type Holder = z.infer<typeof holderSchema>;
 
 export type LockResult =
-  | { readonly kind: 'held'; readonly file: string; readonly broken: readonly Holder[]; release(): void }
+  | {
+      readonly kind: 'held';
+      readonly file: string;
+      readonly broken: readonly Holder[];
+      readonly hung: readonly Holder[];
+      release(): void;
+    }
   | { readonly kind: 'refused'; readonly holder: Holder; readonly file: string };
 
 const LOCK_FILE = /^\.lock-\d+-\w+$/;
@@ -87,8 +93,11 @@ export function holderOf(directory: string): { readonly holder: Holder; readonly
   return othersIn(directory, '').find(({ holder }) => mayLive(holder)) ?? null;
 }
 
-/** Takes the lock of an existing directory, or says who has it. Throws the file system's error when it can't be written. */
-export function takeLock(directory: string): LockResult {
+/**
+ * Takes the lock of an existing directory, or says who has it. `isHung`: a living holder that does not answer any more, and is fenced off
+ * (core/fence.ts) by whoever gets the lock. Throws the file system's error when it can't be written.
+ */
+export function takeLock(directory: string, isHung: (holder: Holder) => boolean): LockResult {
   const started = statOf(process.pid).started;
   const file = join(directory, `.lock-${process.pid}-${started ?? 'x'}`);
   const me: Holder = { pid: process.pid, started, boot: bootOf(), host: hostname() };
@@ -101,16 +110,18 @@ export function takeLock(directory: string): LockResult {
     throw error;
   }
   const others = othersIn(directory, file);
-  const living = others.find(({ holder }) => mayLive(holder));
+  const living = others.find(({ holder }) => mayLive(holder) && !isHung(holder));
   if (living !== undefined) {
     rmSync(file, { force: true });
     return { kind: 'refused', ...living };
   }
+  const hung = others.filter(({ holder }) => mayLive(holder)).map(({ holder }) => holder);
   for (const dead of others) rmSync(dead.file, { force: true });
   return {
     kind: 'held',
     file,
-    broken: others.map(({ holder }) => holder),
+    broken: others.map(({ holder }) => holder).filter((holder) => !hung.includes(holder)),
+    hung,
     release: () => rmSync(file, { force: true }),
   };
 }

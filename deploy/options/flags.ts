@@ -26,6 +26,7 @@ export interface TrainFlags {
   readonly waitLimit: number;
   readonly restartLimit: number;
   readonly stragglerLimit: number;
+  readonly progressLimit: number;
   readonly epochs: number | undefined;
   readonly maxSteps: number | undefined;
   readonly batchSize: number | undefined;
@@ -37,7 +38,7 @@ export interface TrainFlags {
   readonly adapter: string | undefined;
   readonly precision: string | undefined;
   readonly transport: string;
-  readonly bucketSize: number;
+  readonly bucketSize: number | undefined;
   readonly gradientCompression: string | undefined;
   readonly dataThreads: number | undefined;
   readonly natsUrl: NatsServer | undefined;
@@ -81,6 +82,7 @@ export const MAX_WORKERS = 1024;
 export const MAX_MICROBATCHES = 64;
 export const DEFAULT_MICROBATCHES = 4;
 export const DEFAULT_WAIT_LIMIT_SECONDS = 600;
+export const DEFAULT_PROGRESS_LIMIT_SECONDS = 60;
 export const DEFAULT_RESTART_LIMIT = 3;
 /** Fixed: without --seed, too, a run is reproducible. */
 export const DEFAULT_SEED = 1;
@@ -213,6 +215,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     parse: share,
     fallback: 0,
   },
+  progressLimit: {
+    syntax: '--progress-limit <seconds>',
+    group: 'Workers',
+    help: `without a step for so long, and for 20 of the longest, a worker that the others wait for is sent away (default: ${DEFAULT_PROGRESS_LIMIT_SECONDS}; 0: never)`,
+    parse: wholeNumber(0),
+    fallback: DEFAULT_PROGRESS_LIMIT_SECONDS,
+  },
   engine: {
     syntax: '--engine <name>',
     group: 'Workers',
@@ -328,9 +337,9 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
   bucketSize: {
     syntax: '--bucket-size <kib>',
     group: 'Network',
-    help: 'KiB of the gradient that travel on their own as soon as they are computed. No part of the result',
+    help: 'KiB of the gradient that travel on their own as soon as they are computed. No part of the result (default: a quarter of it, between 512 and 2048 for each worker)',
     parse: wholeNumber(4),
-    fallback: 512,
+    fallback: undefined,
   },
   gradientCompression: {
     syntax: '--gradient-compression <form>',

@@ -83,7 +83,7 @@ export function resolveRun(flags: TrainFlags, job: JobDefinition, place: RunPlac
     testSamples,
     ...engineOf(flags, place.engine),
     transport: flags.transport === 'nats' ? 'nats' : 'ws',
-    bucketBytes: flags.bucketSize * 1024,
+    bucketBytes: flags.bucketSize === undefined ? null : flags.bucketSize * 1024,
     dataThreads: flags.dataThreads ?? null,
     gradientCompression: gradientCompressionSchema.parse(flags.gradientCompression ?? 'none'),
     checkpointEverySteps: flags.checkpointEvery ?? 0,

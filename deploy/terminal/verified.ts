@@ -27,7 +27,8 @@ export function accountText(directory: string, account: RunAccount, style: Pick<
   if (history.lost > 0) say('lost', counted(history.lost, 'worker'));
   say('begun', `${history.parts === 1 ? 'once' : `${history.parts} times`}${redone}`);
   const committed = new Map<number, number>();
-  for (const { generation } of history.commits) committed.set(generation, (committed.get(generation) ?? 0) + 1);
+  for (const { generation } of history.commits)
+    if (generation !== null) committed.set(generation, (committed.get(generation) ?? 0) + 1);
   list(
     'generations',
     [...history.generations].map(

@@ -31,7 +31,9 @@ export class Cluster {
   /** Null while nobody answers. */
   async view(): Promise<RunView | null> {
     try {
-      return (await (await fetch(`${this.url}/api/run`)).json()) as RunView;
+      // A coordinator that is stopped takes the call, and says nothing.
+      const signal = AbortSignal.timeout(1000);
+      return (await (await fetch(`${this.url}/api/run`, { signal })).json()) as RunView;
     } catch {
       return null;
     }

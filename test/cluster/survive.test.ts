@@ -1,7 +1,8 @@
 // Nothing stops it: real processes, the tutorial's CNN, SIGKILL and SIGSTOP at any moment. Every run ends with the weights of the
 // undisturbed one, and no step is lost.
 
-import { mkdirSync, readdirSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { lockstep, processesNaming, reportIn, Scratch } from '../e2e/lockstep.ts';
@@ -60,15 +61,16 @@ describe('workers', () => {
     expect(await survived(cluster)).toMatchObject({ workersLost: 4, workersStarted: 6, generations: 9 });
   });
 
-  it('that die in their step before they have computed anything of it, and after its sum is with everybody', async () => {
+  it('that die in their step before they have computed anything of it, within its reduce-scatter and its all-gather, and after its sum is with everybody', async () => {
     const marks = scratch.dir('marks');
     mkdirSync(marks);
     const directory = scratch.dir('deadly');
-    // A third is there when two have died: the last one's death would take the newest steps with it.
-    const args = ['train', DEADLY, ...JOB.slice(1), '--workers', '3'];
+    // Others are there when some have died: the last one's death would take the newest steps with it.
+    const args = ['train', DEADLY, ...JOB.slice(1), '--workers', '4'];
     const cluster = await new Cluster(directory, args, { LOCKSTEP_TEST_MARKS: marks }).listening();
-    expect(await survived(cluster)).toMatchObject({ workersLost: 2 });
-    expect(readdirSync(marks).toSorted()).toEqual(['after-the-sum', 'before-computing']);
+    expect(await survived(cluster)).toMatchObject({ workersLost: 4 });
+    const places = ['after-the-sum', 'before-computing', 'within-the-gather', 'within-the-scatter'];
+    expect(readdirSync(marks).toSorted()).toEqual(places);
   });
 
   it('killed two of three at once, and all but one of four', async () => {
@@ -96,12 +98,13 @@ describe('workers', () => {
 });
 
 describe('the coordinator', () => {
-  it('killed while it gathers, while it trains, and together with a worker', async () => {
-    const cluster = await train('coordinator', '--workers', '2');
+  it('killed while it gathers, while it evaluates, while it trains together with a worker; stopped, replaced, and waking to find itself fenced off', async () => {
+    const cluster = await train('coordinator', '--workers', '2', '--restart-limit', '9');
     const gathering = await cluster.until('it listens', () => true);
     process.kill(gathering.coordinator.pid, 'SIGKILL');
     const first = await cluster.members(2);
     expect(first.coordinator.pid).not.toBe(gathering.coordinator.pid);
+    await cluster.until('it evaluates', ({ phase }) => phase === 'evaluating');
     process.kill(first.coordinator.pid, 'SIGKILL');
     const another = (view: { coordinator: { pid: number } }): boolean => view.coordinator.pid !== first.coordinator.pid;
     await cluster.until('another coordinator', another);
@@ -109,14 +112,36 @@ describe('the coordinator', () => {
     process.kill(second.coordinator.pid, 'SIGKILL');
     process.kill(pidOf(second, 1), 'SIGKILL');
     await cluster.until('yet another', (view) => view.coordinator.pid !== second.coordinator.pid);
-    await cluster.members(2);
-    expect(await survived(cluster)).toMatchObject({ workersLost: 1 });
+    const third = await cluster.members(2);
+    process.kill(third.coordinator.pid, 'SIGSTOP');
+    // The last steps are done meanwhile: the workers wait for somebody to tell.
+    const fourth = await cluster.until('a fourth', (view) => view.coordinator.pid !== third.coordinator.pid);
+    process.kill(third.coordinator.pid, 'SIGCONT');
+    const report = await survived(cluster);
+    expect(report).toMatchObject({ workersLost: 1 });
+    const said = `${cluster.run.stdout}${cluster.run.stderr}`.replaceAll(/\s+/g, ' ');
+    expect(said).toContain(`the coordinator (process ${third.coordinator.pid}) does not answer`);
+    expect(said).toMatch(
+      new RegExp(`another has the run: process ${fourth.coordinator.pid} on \\S+ \\(term 5; this one had 4\\)`),
+    );
   });
 });
 
 describe('everything', () => {
-  it('killed at once, and resumed with other workers over another transport: from the last checkpoint, to the same bits', async () => {
-    const cluster = await train('machine', '--workers', '2', '--checkpoint-every', '10');
+  it('ended when the coordinator is killed while it stops; killed at once; each time resumed, then with other workers over another transport, to the same bits', async () => {
+    const stopped = await train('machine', '--workers', '2', '--checkpoint-every', '10');
+    const { workers, coordinator } = await stopped.step(40);
+    // So that nobody can agree on a last step before it is killed.
+    for (const { pid } of workers) process.kill(pid, 'SIGSTOP');
+    stopped.run.child.kill('SIGINT');
+    await stopped.until('it stops', ({ phase }) => phase === 'stopping');
+    process.kill(coordinator.pid, 'SIGKILL');
+    for (const { pid } of workers) process.kill(pid, 'SIGCONT');
+    expect((await stopped.run.ended).code).toBe(130);
+    expect(processesNaming(stopped.directory)).toEqual([]);
+
+    const taken = ['train', 'cifar10-cnn', '--resume', '--workers', '2'];
+    const cluster = await new Cluster(stopped.directory, taken).listening();
     const view = await cluster.step(75);
     for (const pid of [cluster.run.child.pid, view.coordinator.pid, ...view.workers.map((w) => w.pid)]) {
       process.kill(pid ?? Number.NaN, 'SIGKILL');
@@ -164,16 +189,32 @@ describe('over NATS', () => {
 });
 
 describe('a worker from elsewhere', () => {
-  it('joins in mid-epoch', async () => {
-    const cluster = new Cluster(scratch.dir('joined'), ['coordinator', ...JOB, '--workers', '1']);
-    const [, line = ''] = await cluster.run.wrote(/npx lockstep (worker --coordinator \S+ --token-file \S+ --job \S+)/);
-    await cluster.listening();
-    const first = lockstep(line.split(' '));
-    await cluster.step(40);
-    const second = lockstep(line.split(' '));
-    await cluster.members(2);
-    expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
-    expect(await survived(cluster)).toMatchObject({ workersLost: 0, workersStarted: 2, generations: 2 });
+  it('joins in mid-epoch; then the coordinator is lost with its disk, and another one goes on with what NATS keeps', async () => {
+    const server = await startNatsServer('--jetstream');
+    try {
+      const over = ['--transport', 'nats', '--nats-url', server.url];
+      const lost = new Cluster(scratch.dir('joined'), ['coordinator', ...JOB, '--workers', '1', ...over]);
+      const [, line = ''] = await lost.run.wrote(/npx lockstep (worker --coordinator \S+ --token-file \S+ --job \S+)/);
+      await lost.listening();
+      const token = scratch.dir('token');
+      copyFileSync(join(lost.directory, 'token'), token);
+      const args = line.replace(/--token-file \S+/, `--token-file ${token}`).split(' ');
+      const first = lockstep(args);
+      await lost.step(40);
+      const second = lockstep(args);
+      await lost.members(2);
+      lost.run.child.kill('SIGKILL');
+      await lost.run.ended;
+      rmSync(lost.directory, { recursive: true });
+      const elsewhere = scratch.dir('elsewhere/joined');
+      const again = ['coordinator', 'cifar10-cnn', '--resume', '--workers', '2', '--token-file', token, ...over];
+      const cluster = new Cluster(elsewhere, again);
+      expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
+      expect(await survived(cluster)).toMatchObject({ workersLost: 0, workersStarted: 2 });
+      expect((await lockstep(['verify', elsewhere]).ended).stderr).toBe('');
+    } finally {
+      await server.kill();
+    }
   });
 });
 

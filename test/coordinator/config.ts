@@ -19,7 +19,7 @@ export const CONFIG: RunConfig = {
   engineMode: 'graph',
   precision: 'float32',
   transport: 'ws',
-  bucketBytes: 524_288,
+  bucketBytes: null,
   dataThreads: null,
   gradientCompression: 'none',
   checkpointEverySteps: 0,

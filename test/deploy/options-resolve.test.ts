@@ -52,7 +52,7 @@ describe('resolveRun', () => {
       engineMode: 'graph',
       precision: 'float32',
       transport: 'ws',
-      bucketBytes: 524_288,
+      bucketBytes: null,
       dataThreads: null,
       gradientCompression: 'none',
       checkpointEverySteps: 0,

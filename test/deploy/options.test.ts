@@ -50,7 +50,7 @@ describe('values and where they come from', () => {
       adapter: undefined,
       precision: undefined,
       transport: 'ws',
-      bucketSize: 512,
+      bucketSize: undefined,
       gradientCompression: undefined,
       natsUrl: undefined,
       natsCreds: undefined,
@@ -79,6 +79,7 @@ describe('values and where they come from', () => {
       waitLimit: 600,
       restartLimit: 3,
       stragglerLimit: 0,
+      progressLimit: 60,
     });
     expect(new Set(origins.values())).toEqual(new Set(['default']));
   });
@@ -88,7 +89,7 @@ describe('values and where they come from', () => {
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
         '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 --audit 0.25 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
-        '--allow-mixed-engines --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0 --straggler-limit 0.5',
+        '--allow-mixed-engines --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0 --straggler-limit 0.5 --progress-limit 90',
     );
     expect(flags).toEqual({
       workers: 3,
@@ -133,6 +134,7 @@ describe('values and where they come from', () => {
       waitLimit: 30,
       restartLimit: 0,
       stragglerLimit: 0.5,
+      progressLimit: 90,
     });
   });
 
@@ -360,7 +362,7 @@ describe('refusals name the flag or the variable, and its value', () => {
 
   test('no value of any flag gets past as another type than its own', () => {
     const numeric = Object.values(FLAGS).filter((spec) => /<(n|m|x|steps|seconds)>$/.test(spec.syntax));
-    expect(numeric.length).toBe(17);
+    expect(numeric.length).toBe(18);
     fc.assert(
       fc.property(fc.constantFrom(...numeric), fc.string({ minLength: 1 }), (spec, text) => {
         fc.pre(!/^[\d.]/.test(text) && !text.includes(' '));

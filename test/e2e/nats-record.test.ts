@@ -3,6 +3,7 @@
 import { Kvm } from '@nats-io/kv';
 import { afterEach, describe, expect, it } from 'vitest';
 import { aheadOf, openNatsRecord, type NatsRecord } from '../../coordinator/nats/record.ts';
+import { keptRunOf } from '../../coordinator/nats/restore.ts';
 import type { JournalInput } from '../../coordinator/record/journal.ts';
 import { connectNats, type Nats } from '../../nats/connect.ts';
 import { runConfigSchema } from '../../protocol/run-config.ts';
@@ -79,8 +80,12 @@ async function connection(server: RunningServer): Promise<Nats> {
   connections.push(nats);
   return nats;
 }
-async function opened(server: RunningServer, warn: (message: string) => void = () => {}): Promise<NatsRecord> {
-  const { record } = await openNatsRecord(await connection(server), RUN, warn);
+async function opened(
+  server: RunningServer,
+  warn: (message: string) => void = () => {},
+  term = 1,
+): Promise<NatsRecord> {
+  const { record } = await openNatsRecord(await connection(server), RUN, { term, host: 'red', pid: 7 }, warn);
   if (record === null) throw new Error('no record');
   return record;
 }
@@ -90,7 +95,7 @@ describe('with JetStream', () => {
     const server = await start('--jetstream');
     const first = await opened(server);
     expect(first.bucket).toBe(BUCKET);
-    expect(first.before).toEqual({ journal: [], membership: null });
+    expect(first.before).toEqual({ journal: [], membership: null, term: 0 });
     // An earlier run of the same name, then this one: more than ten records, so that their order is not that of their digits.
     const earlier = [begun(null), checkpoint(999)];
     const later = [begun(null), ...Array.from({ length: 12 }, (_, i) => checkpoint(i + 1)), begun(12), generation(2)];
@@ -100,10 +105,35 @@ describe('with JetStream', () => {
     await first.settled();
 
     const second = await opened(server);
-    expect(second.before).toEqual({ journal: later, membership });
+    expect(second.before).toEqual({ journal: later, membership, term: 1 });
     second.add(generation(3));
     await second.settled();
     expect((await opened(server)).before.journal).toEqual([...later, generation(3)]);
+  });
+
+  it('who comes next is seen by the one before, though that has another disk', async () => {
+    const server = await start('--jetstream');
+    const first = await opened(server, () => {}, 4);
+    expect(first.successor()).toBeNull();
+    const second = await opened(server, () => {}, 5);
+    expect(second.before.term).toBe(4);
+    await expect.poll(() => first.successor(), { timeout: 5000 }).toEqual({ term: 5, host: 'red', pid: 7 });
+    expect(second.successor()).toBeNull();
+  });
+
+  it('a run directory that is lost is begun anew from it: with the generations that were, as if nothing had been done yet', async () => {
+    const server = await start('--jetstream');
+    const at = serverAt(server.url);
+    expect(await keptRunOf(at, RUN)).toBeNull();
+    const record = await opened(server, () => {}, 4);
+    for (const entry of [begun(null), generation(1), checkpoint(4), begun(4), generation(2)]) record.add(entry);
+    await record.settled();
+    const first = { ...begun(null), restoredFrom: BUCKET };
+    expect(await keptRunOf(at, RUN)).toEqual({
+      bucket: BUCKET,
+      term: 4,
+      records: [first, generation(1), generation(2)],
+    });
   });
 
   it('of commits the last are kept, in one place: a record a second would fill the bucket', async () => {
@@ -156,6 +186,9 @@ describe('with JetStream', () => {
 describe('without JetStream', () => {
   it('there is no copy, and why', async () => {
     const nats = await connection(await start());
-    expect(await openNatsRecord(nats, RUN, () => {})).toEqual({ record: null, because: 'it runs without JetStream' });
+    expect(await openNatsRecord(nats, RUN, { term: 1, host: 'red', pid: 7 }, () => {})).toEqual({
+      record: null,
+      because: 'it runs without JetStream',
+    });
   });
 });

@@ -59,7 +59,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
     host: 'ré',
     pid: 0,
     localRank: null,
-    rejoin: { worker: 'w1', generation: 3, worldSize: 2, step: 40 },
+    rejoin: { worker: 'w1', generation: 3, worldSize: 2, step: 40, term: 2 },
   },
   {
     kind: 'ready',
@@ -82,6 +82,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
     code: 'E_PEER_LOST',
     because: 'generation 2 takes over',
   },
+  { kind: 'standing', generation: 1, step: 7, computed: 2 },
   {
     kind: 'report',
     generation: 1,
@@ -123,7 +124,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       engineMode: 'graph',
       precision: 'float32',
       transport: 'ws',
-      bucketBytes: 524_288,
+      bucketBytes: null,
       dataThreads: null,
       gradientCompression: 'none',
       checkpointEverySteps: 0,
@@ -131,6 +132,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
       auditRate: 0,
     },
     step: 0,
+    term: 1,
   },
   STATE,
   {

@@ -217,7 +217,6 @@ export class Checks {
       this.journalled = record.generation;
       this.generations++;
     } else if (record.kind === 'commits') {
-      while (this.recordedTo + 1 < record.from && this.everCommitted.has(this.recordedTo + 1)) this.recordedTo++;
       if (record.from !== this.recordedTo + 1 || record.to < record.from) {
         this.break(
           'steps commit in their order',
@@ -226,6 +225,10 @@ export class Checks {
       }
       this.recordedTo = record.to;
       if (record.digest !== null) this.checkDigest('the journal', record.to, record.digest);
+    } else if (record.kind === 'unrecorded') {
+      if (!this.wasResumed || record.from !== this.recordedTo + 1)
+        this.break('no step is lost', `nobody tells of the steps ${record.from} to ${record.to}`);
+      this.recordedTo = record.to;
     } else if ('digest' in record) this.checkDigest(`the journal's "${record.kind}"`, record.step, record.digest);
   }
 
@@ -260,7 +263,6 @@ export class Checks {
   /** The run has ended as done. */
   done({ step, digest }: { step: number; digest: string | null }): void {
     while (this.everCommitted.has(this.committed.size + 1)) this.committed.set(this.committed.size + 1, 0);
-    while (this.everCommitted.has(this.recordedTo + 1) && this.wasResumed) this.recordedTo++;
     if (step !== this.job.steps || this.committed.size !== this.job.steps) {
       this.break(
         'no step is lost',
@@ -269,6 +271,12 @@ export class Checks {
     }
     this.checkDigest('the run', step, digest ?? '', true);
     if (this.recordedTo !== step) this.break('no step is lost', `the journal ends with step ${this.recordedTo}`);
+  }
+
+  /** A coordinator of that term does something that can't be undone. */
+  actsAs(term: number, newest: number, what: string): void {
+    if (term < newest)
+      this.break('an older coordinator has no effect', `of terms ${term} and ${newest} the first acts: ${what}`);
   }
 
   /** Another coordinator goes on from what the disk has after `step`; returns how many steps were done since. */

@@ -2,6 +2,7 @@
 // core's effects as coordinator/main.ts does.
 
 import { CommitLog, type CommitsEntry, type RecordedEffect } from '../../coordinator/core/commit-log.ts';
+import { Fence, fencedBecause } from '../../coordinator/core/fence.ts';
 import { NO_PROGRESS, type ProgressRecord } from '../../coordinator/core/progress.ts';
 import {
   type Run,
@@ -32,7 +33,9 @@ type Recorded =
 
 /** What outlives a coordinator. */
 export interface Disk {
-  readonly journal: Recorded[];
+  /** The last coordinator's. */
+  term: number;
+  journal: Recorded[];
   checkpoint: { readonly state: ReplicaState; readonly progress: ProgressRecord } | null;
   /** Share of writes that fail. */
   failures: number;
@@ -43,6 +46,8 @@ export interface SimulatedCoordinator {
   readonly run: Run;
   readonly process: Process;
   outcome: Outcome | null;
+  /** It has found out that another has the run. */
+  isAside: boolean;
   stop(because: string): void;
   feed(input: Input): void;
 }
@@ -53,20 +58,35 @@ export function startSimulatedCoordinator(options: {
   readonly chance: Chance;
   readonly disk: Disk;
   readonly checks: Checks;
-  readonly run: Omit<RunOptions, 'resumed' | 'progress' | 'stepsLost' | 'lastGeneration' | 'workersLost'>;
+  readonly run: Omit<
+    RunOptions,
+    'term' | 'resumed' | 'progress' | 'stepsLost' | 'lastGeneration' | 'workersLost' | 'isBeforeHung'
+  >;
   /** Not one that takes over. */
   readonly isFirst: boolean;
   /** Steps after the checkpoint that are done again. */
   readonly stepsLost: number;
   readonly makeRun: (options: RunOptions) => Run;
+  /** Another lives that does not answer. */
+  readonly isBeforeHung: boolean;
+  /** Whether it looks for others. */
+  readonly isBlind: boolean;
   readonly startWorker: (localRank: number) => void;
+  readonly endWorker: (pid: number) => void;
   readonly ended: (outcome: Outcome) => void;
+  readonly stoodAside: () => void;
 }): SimulatedCoordinator {
   const { network, process, chance, disk, checks } = options;
   const { world } = network;
+  // First: what an older one writes from now on it acts upon no more, and it has another file.
+  const term = ++disk.term;
+  disk.journal = [...disk.journal];
+  const ownJournal = disk.journal;
   const resume = disk.checkpoint;
   const run = options.makeRun({
     ...options.run,
+    term,
+    isBeforeHung: options.isBeforeHung,
     resumed: resume?.state ?? null,
     progress: resume?.progress ?? NO_PROGRESS,
     stepsLost: options.stepsLost,
@@ -81,15 +101,31 @@ export function startSimulatedCoordinator(options: {
   let writesUntilUs = 0;
   let journalledUs = 0;
 
+  const fence = new Fence(() =>
+    disk.term > term && !options.isBlind ? { term: disk.term, host: 'host0', pid: 0 } : null,
+  );
+  const isReplaced = (look: 'now' | 'whenDue'): boolean => {
+    const nowMs = performance.now();
+    const successor = result.isAside ? null : fence[look](nowMs);
+    if (successor !== null) {
+      const because = fencedBecause(successor, term);
+      for (const effect of run.receive({ kind: 'fenced', host: process.host, pid: process.pid, because }, nowMs))
+        perform(effect);
+    }
+    return result.isAside;
+  };
+
   const feed = (input: Input): void => {
+    if (isReplaced('whenDue')) return;
     const nowMs = performance.now();
     const effects = run.receive(input, nowMs);
-    checks.decided(input, effects);
+    if (disk.term === term) checks.decided(input, effects);
     for (const effect of commits.weave(effects, nowMs)) perform(effect);
   };
 
   const perform = (effect: RecordedEffect): void => {
-    checks.performs(effect);
+    // What an older one still says to its links in the instant before it looks; what it puts on record is looked at there.
+    if (disk.term === term) checks.performs(effect);
     switch (effect.kind) {
       case 'send':
         connections.get(effect.worker)?.send(effect.message);
@@ -100,6 +136,9 @@ export function startSimulatedCoordinator(options: {
       case 'start-worker':
         options.startWorker(effect.localRank);
         return;
+      case 'end-worker':
+        options.endWorker(effect.pid);
+        return;
       case 'disconnect':
         connections.get(effect.worker)?.close(effect.code, effect.because);
         return;
@@ -109,6 +148,8 @@ export function startSimulatedCoordinator(options: {
       case 'tell':
         if (effect.event.kind === 'step') world.note(effect.event.loss * 2 ** 24);
         return;
+      case 'unmeasure':
+      case 'measure':
       case 'worker-step':
       case 'worker-traffic':
         return;
@@ -117,6 +158,12 @@ export function startSimulatedCoordinator(options: {
         return;
       case 'end':
         end(effect.outcome);
+        return;
+      case 'stand-aside':
+        result.isAside = true;
+        clearInterval(ticker);
+        closeControl();
+        world.after(process, 1, 'stands aside', options.stoodAside);
         return;
     }
   };
@@ -141,8 +188,10 @@ export function startSimulatedCoordinator(options: {
       journalledUs - nowUs,
       'journal',
       () => {
-        disk.journal.push(record);
-        if (record.kind !== 'run') checks.recorded(record);
+        ownJournal.push(record);
+        if (disk.term === term && record.kind !== 'run') checks.recorded(record);
+        if (isReplaced('now')) return;
+        if (then.length > 0) checks.actsAs(term, disk.term, `what follows from its "${record.kind}" is done`);
         for (const effect of then) perform(effect);
       },
       () => JSON.stringify(record).slice(0, 200),
@@ -157,6 +206,8 @@ export function startSimulatedCoordinator(options: {
     writesUntilUs =
       Math.max(writesUntilUs, journalledUs, beganUs) + chance.spread(500, chance.happens(0.1) ? 5_000_000 : 20_000);
     world.after(process, writesUntilUs - beganUs, 'disk', () => {
+      if (isReplaced('now')) return;
+      checks.actsAs(term, disk.term, `its checkpoint after step ${step} takes its place`);
       if (chance.happens(disk.failures)) {
         disk.failed++;
         feed({ kind: 'checkpoint-failed', step, because: 'ENOSPC' });
@@ -169,6 +220,8 @@ export function startSimulatedCoordinator(options: {
   };
 
   const end = (outcome: Outcome): void => {
+    if (isReplaced('now')) return;
+    checks.actsAs(term, disk.term, `it ends the run as ${outcome}`);
     if (result.outcome !== null)
       throw new Violation('a run ends once', `it ends as ${outcome} and was ${result.outcome}`);
     clearInterval(ticker);
@@ -205,6 +258,7 @@ export function startSimulatedCoordinator(options: {
     run,
     process,
     outcome: null,
+    isAside: false,
     stop: (because) => feed({ kind: 'stop-requested', because }),
     feed,
   };

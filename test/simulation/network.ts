@@ -5,6 +5,8 @@ import { Violation, type Process, type World } from './world.ts';
 import type { Chance } from './chance.ts';
 
 const SECOND_US = 1_000_000;
+/** Between two looks whether somebody takes a call. */
+const QUEUE_US = 100_000;
 
 /** What arrives at an end, in order. */
 interface Item {
@@ -67,7 +69,8 @@ export class Network {
   readonly world: World;
   weather: Weather;
   private readonly chance: Chance;
-  private readonly listeners = new Map<string, Listener>();
+  /** By address; several where a socket is shared. */
+  private readonly listeners = new Map<string, readonly Listener[]>();
   private readonly ends = new Set<End>();
   private readonly cuts = new Set<string>();
 
@@ -85,10 +88,26 @@ export class Network {
   /** From now on, what calls `address` comes to `accept`. */
   listen(process: Process, address: string, accept: Listener['accept']): () => void {
     const listener = { process, accept };
-    this.listeners.set(address, listener);
-    return () => {
-      if (this.listeners.get(address) === listener) this.listeners.delete(address);
-    };
+    this.listeners.set(address, [...this.listenersAt(address), listener]);
+    return () => this.deafen(address, listener);
+  }
+
+  private listenersAt(address: string): readonly Listener[] {
+    return this.listeners.get(address) ?? [];
+  }
+
+  private deafen(address: string, listener: Listener): void {
+    this.listeners.set(
+      address,
+      this.listenersAt(address).filter((other) => other !== listener),
+    );
+  }
+
+  /** Of several who share a socket one that is awake takes the call. */
+  private answering(address: string): Listener | undefined {
+    const all = this.listenersAt(address);
+    const awake = all.filter(({ process }) => process.pausedUs === null);
+    return awake.length > 1 ? this.chance.pick(awake) : (awake[0] ?? all.at(-1));
   }
 
   /** Calls `address`; rejects where nobody listens, or nobody answers in time. */
@@ -100,7 +119,7 @@ export class Network {
         isOver = true;
       });
       const arrive = (): void => {
-        const listener = this.listeners.get(address);
+        const listener = this.answering(address);
         const back = (what: string, run: () => void): void => {
           this.world.after(process, this.latencyUs(), what, () => {
             if (!isOver) run();
@@ -108,6 +127,11 @@ export class Network {
         };
         if (listener !== undefined && this.isCut(process, listener.process)) {
           this.world.after(null, SECOND_US, 'calls again', arrive);
+          return;
+        }
+        if (listener !== undefined && listener.process.pausedUs !== null) {
+          // In the socket's queue, for whoever wakes first.
+          if (!isOver) this.world.after(null, QUEUE_US, 'waits', arrive);
           return;
         }
         if (listener === undefined || !listener.process.alive) {
@@ -123,7 +147,7 @@ export class Network {
           'is called',
           () => {
             if (isOver || !process.alive) return;
-            if (this.listeners.get(address) !== listener) {
+            if (!this.listenersAt(address).includes(listener)) {
               arrive();
               return;
             }
@@ -217,7 +241,10 @@ export class Network {
    * told.
    */
   died(process: Process, how: 'exited' | 'killed' | 'silently'): void {
-    for (const [address, listener] of this.listeners) if (listener.process === process) this.listeners.delete(address);
+    for (const [address, all] of this.listeners) {
+      const mine = all.find((listener) => listener.process === process);
+      if (mine !== undefined) this.deafen(address, mine);
+    }
     for (const end of this.ends) {
       if (end.process !== process) continue;
       const { other } = end;

@@ -215,6 +215,12 @@ export const PLANTED: readonly Planted[] = [
     plants: () => ({ run: (options) => new Run({ ...options, lastGeneration: 0 }) }),
   },
   {
+    bug: 'a coordinator that wakes and does not look whether another has its run',
+    breaks: ['an older coordinator has no effect'],
+    change: often(['coordinator replaced']),
+    plants: () => ({ isBlind: true }),
+  },
+  {
     bug: 'a generation that is told before it is on record',
     breaks: ['a generation is on record before it is told'],
     plants: () =>

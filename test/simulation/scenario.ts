@@ -15,6 +15,7 @@ export const FAULTS = [
   'newcomer',
   'pause',
   'coordinator pause',
+  'coordinator replaced',
   'cut',
   'stop',
   'delays',
@@ -23,6 +24,7 @@ export const FAULTS = [
   'stranger',
   'duplicate',
   'echo',
+  'hang',
   'bit flip',
 ] as const;
 export type FaultKind = (typeof FAULTS)[number];
@@ -100,7 +102,8 @@ export function drawScenario(chance: Chance): Scenario {
 
 function drawFaults(chance: Chance): Scenario['faults'] {
   // Bits do not flip among them: whoever has wrong ones must live, among two others, until that is seen.
-  const kinds = FAULTS.filter((kind) => chance.happens(0.4) && kind !== 'bit flip');
+  // Engines hang rarely: each takes minutes to be found.
+  const kinds = FAULTS.filter((kind) => chance.happens(kind === 'hang' ? 0.1 : 0.4) && kind !== 'bit flip');
   if (kinds.length === 0) return [];
   // From a rare fault to one on the heels of another.
   const count = chance.spread(1, 20) - 1;

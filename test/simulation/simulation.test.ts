@@ -78,6 +78,27 @@ describe('the simulation', () => {
     expect(outcomes.filter((outcome) => outcome === 'done').length).toBeGreaterThan(90);
   });
 
+  it('finds whose engine hangs, and goes on without it', async () => {
+    let hung = 0;
+    for (let seed = 1; seed <= 25; seed++) {
+      const { outcome, faults, virtualSeconds } = await simulate(seed, {
+        change: (scenario) => ({
+          ...scenario,
+          supervised: true,
+          workers: Math.max(2, scenario.workers),
+          spares: 0,
+          minWorkers: 1,
+          faults: [{ atEvent: 150 + 5 * seed, kind: 'hang' }],
+        }),
+      });
+      expect([seed, outcome]).toEqual([seed, 'done']);
+      // Nobody ends it by hand: that takes 500 s.
+      expect(virtualSeconds).toBeLessThan(450);
+      hung += faults.hang ?? 0;
+    }
+    expect(hung).toBeGreaterThan(12);
+  });
+
   it.each(PLANTED)('catches $bug', async ({ plants, breaks, change }) => {
     for (let seed = 1; seed <= PLANTED_SEEDS; seed++) {
       const failure = await simulate(seed, { plants: plants(), ...(change && { change }) }).then(

@@ -10,7 +10,7 @@ import { keepJoined } from '../../worker/rejoin.ts';
 const CONFIG = { run: 'r' } as RunConfig;
 const HELLO = {
   kind: 'hello',
-  protocol: 4,
+  protocol: 5,
   lockstep: '0',
   node: 'v20',
   host: 'h',
@@ -48,12 +48,13 @@ class Far {
   }
 }
 
-const welcome = (step: number, config = CONFIG): CoordinatorMessage => ({
+const welcome = (step: number, config = CONFIG, term = 3): CoordinatorMessage => ({
   kind: 'welcome',
-  protocol: 4,
+  protocol: 5,
   worker: 'w7',
   config,
   step,
+  term,
 });
 
 const report = (generation: number, ...steps: number[]): WorkerMessage => ({
@@ -74,6 +75,7 @@ function joined(first: Far, ...next: (Far | LockstepError)[]): ReturnType<typeof
       return one.link;
     },
     hello: HELLO,
+    term: 3,
     ready: async () => READY,
     config: CONFIG,
     standing: () => STANDING,
@@ -96,7 +98,7 @@ it('the next coordinator is told who comes, what it has not on record, and that 
   control.send(evaluation(4));
   await expect.poll(() => second.said.at(-1)).toEqual(READY);
   expect(second.said).toEqual([
-    { ...HELLO, rejoin: STANDING },
+    { ...HELLO, rejoin: { ...STANDING, term: 3 } },
     evaluation(2),
     report(1, 3),
     report(2, 4),
@@ -121,6 +123,24 @@ it('a coordinator that knows its steps from others is told of all evaluations: i
   first.die(LOST);
   await expect.poll(() => second.said.at(-1)).toEqual(READY);
   expect(second.said.slice(1, -1)).toEqual([evaluation(2), evaluation(4), report(2, 6)]);
+});
+
+it('a coordinator of a lower term has been replaced: it is left, and told nothing; the next is told of the highest that was joined', async () => {
+  const [first, newer, older, last] = [
+    new Far(),
+    new Far(welcome(0, CONFIG, 5)),
+    new Far(welcome(0, CONFIG, 4)),
+    new Far(welcome(0, CONFIG, 6)),
+  ];
+  const control = joined(first, newer, older, last, LOST);
+  control.send(report(2, 1));
+  first.die(LOST);
+  await expect.poll(() => newer.said.at(-1)).toEqual(READY);
+  newer.die(LOST);
+  await expect.poll(() => last.said.at(-1)).toEqual(READY);
+  expect(older.said).toEqual([{ ...HELLO, rejoin: { ...STANDING, term: 5 } }]);
+  expect(older.isReleased).toBe(true);
+  expect(last.said[0]).toEqual({ ...HELLO, rejoin: { ...STANDING, term: 5 } });
 });
 
 it('a step that was done twice is told once, as of its last generation', async () => {

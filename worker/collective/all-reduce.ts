@@ -233,6 +233,8 @@ interface Folded {
 /** Where the numbers of an incoming frame go, and whether they are added there. */
 interface Place {
   readonly at: number;
+  /** What `at` is an index of instead of an address. */
+  readonly within?: Float32Array;
   readonly adding: boolean;
   readonly finish: () => void;
 }
@@ -255,8 +257,34 @@ export interface AllReduceOptions {
   readonly send: Send;
   /** The vector in this slot has been added to another: the slot can be filled again. */
   readonly freed?: (slot: number) => void;
-  /** A slice of the step's sum is here. */
-  readonly gathered?: (slice: Range) => void;
+  /** A slice of the step's sum is here; whether it is this rank's. */
+  readonly gathered?: (slice: Range, isOwn: boolean) => void;
+}
+
+/**
+ * Arrays of the caller's own that take part in a step, so that only this rank's slices are copied from the one and to the other: peers'
+ * parts of `vector` are sent from where they lie, and their sums are received into `sum`. The two may be the same array: a slice's sum comes
+ * after this rank's part of it has arrived. Neither may be touched until the step is done.
+ */
+export interface Outside {
+  /** Null: all is sent from the memory. */
+  readonly vector: Float32Array | null;
+  readonly sum: Float32Array;
+}
+
+/** Whether a rank's step can work on the caller's arrays: it folds nothing, rounds nothing, and hands nobody's sums on. */
+export function canWorkOutside(plan: CollectivePlan, rank: number): boolean {
+  const { start, end } = rankMicrobatches(plan.microbatches, plan.worldSize, rank);
+  return end - start === 1 && plan.compression === null && plan.groups.length === 1;
+}
+
+const bytesOf = (floats: Float32Array, at: number, count: number): Uint8Array =>
+  new Uint8Array(floats.buffer, floats.byteOffset + at * floats.BYTES_PER_ELEMENT, count * floats.BYTES_PER_ELEMENT);
+
+/** Takes bytes of float32 from elsewhere; nothing to do where they lie there. */
+function storeWithin(floats: Float32Array, at: number, bytes: Uint8Array): void {
+  const into = bytesOf(floats, at, bytes.byteLength / floats.BYTES_PER_ELEMENT);
+  if (bytes.buffer !== into.buffer || bytes.byteOffset !== into.byteOffset) into.set(bytes);
 }
 
 export class AllReduce {
@@ -277,6 +305,7 @@ export class AllReduce {
   private readonly absorbed: number[];
   private step: number;
   private active = false;
+  private outside: Outside | null = null;
   /** Slices of the present step's sum that are here, by bucket. */
   private readonly gathered: Set<number>[];
   private gatheredCount = 0;
@@ -348,10 +377,14 @@ export class AllReduce {
     return true;
   }
 
-  /** Begins the next step: its sum will lie at the address that is returned, until the step after the next begins. */
-  begin(): number {
+  /**
+   * Begins the next step: its sum will lie at the address that is returned, until the step after the next begins; with `outside`, this
+   * rank's slices of it. See `canWorkOutside`.
+   */
+  begin(outside: Outside | null = null): number {
     if (this.active) throw new Error('the step before has not ended');
     this.active = true;
+    this.outside = outside;
     this.step++;
     for (const set of this.gathered) set.clear();
     this.gatheredCount = 0;
@@ -428,12 +461,14 @@ export class AllReduce {
         if (target === null || target.elementBytes !== Float32Array.BYTES_PER_ELEMENT) return null;
         const { memory, places } = this.options;
         const count = bytes / Float32Array.BYTES_PER_ELEMENT;
+        if (target.within !== undefined) return bytesOf(target.within, target.at, count);
         if (!target.adding) return memory.bytes(target.at, count);
         return memory.bytes(places.landings.get(from) ?? 0, Math.min(count, LANDING_FLOATS));
       },
       data: (bytes) => {
         if (target === null) return;
-        if (target.adding) target.arithmetic.addBytes(target.at, bytes);
+        if (target.within !== undefined) storeWithin(target.within, target.at, bytes);
+        else if (target.adding) target.arithmetic.addBytes(target.at, bytes);
         else target.arithmetic.store(target.at, bytes);
         target.at += bytes.byteLength / target.elementBytes;
       },
@@ -506,14 +541,14 @@ export class AllReduce {
     this.checkRange(from, header, slice);
     if (gathered.has(header.slice)) this.accuse(from, `slice ${header.slice} twice`);
     gathered.add(header.slice);
-    const at = this.sumAt(this.step) + slice.start;
-    const { step } = this;
+    const { step, outside } = this;
+    const place = outside === null ? { at: this.sumAt(step) + slice.start } : { at: slice.start, within: outside.sum };
     return {
-      at,
+      ...place,
       adding: false,
       finish: () => {
         this.gatheredCount++;
-        this.options.gathered?.(slice);
+        this.options.gathered?.(slice, false);
         if (collector === rank) this.handRound(header.bucket, header.slice, slice, step, this.groupPeers);
       },
     };
@@ -531,7 +566,9 @@ export class AllReduce {
     for (const [owner, slice] of (plan.slices[bucket] ?? []).entries()) {
       const collector = collectorOf(plan, rank, owner);
       if (collector !== rank) {
-        this.sendNode(collector, this.step, bucket, owner, slice, node, at === null ? null : at + slice.start);
+        const vector = at === null ? null : (this.outside?.vector ?? null);
+        const payload = vector === null ? null : bytesOf(vector, slice.start, slice.end - slice.start);
+        this.sendNode(collector, this.step, bucket, owner, slice, node, at === null ? null : at + slice.start, payload);
       }
     }
     for (const [owner, collector] of this.collectors[bucket] ?? []) {
@@ -548,6 +585,7 @@ export class AllReduce {
     slice: Range,
     number: number,
     at: number | null,
+    outside: Uint8Array | null = null,
   ): void {
     const { generation, rank, plan, memory, send } = this.options;
     const count = slice.end - slice.start;
@@ -565,7 +603,7 @@ export class AllReduce {
     };
     // Where it is packed it is packed in its own place: nobody needs this part of the node here any more.
     const payload =
-      at === null ? memory.bytes(0, 0) : (this.half[bucket]?.pack(at, at, count) ?? memory.bytes(at, count));
+      at === null ? memory.bytes(0, 0) : (outside ?? this.half[bucket]?.pack(at, at, count) ?? memory.bytes(at, count));
     send(to, header, payload);
   }
 
@@ -577,7 +615,7 @@ export class AllReduce {
     else if (at !== into) memory.copy(into, at, slice.end - slice.start);
     this.gathered[bucket]?.add(rank);
     this.gatheredCount++;
-    this.options.gathered?.(slice);
+    this.options.gathered?.(slice, true);
     const home = plan.groupOf[rank] ?? 0;
     const relays = [...plan.groups.keys()].filter((group) => group !== home).map((group) => relayOf(plan, group, rank));
     this.handRound(bucket, rank, slice, step, [...relays, ...this.groupPeers]);

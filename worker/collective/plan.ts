@@ -16,11 +16,19 @@ import { pieceOf, rankMicrobatches, type Range } from '../../protocol/batch-plan
 import { ELEMENT_BYTES, type ElementType } from '../../protocol/frame.ts';
 import { nodesOf, type Node } from './tree.ts';
 
+/** What a frame, a rank's slice of a bucket, is to carry: enough that its own cost does not count, and no more than gains something. */
+const FRAME_FLOATS = { min: 128 * 1024, max: 512 * 1024 };
+/** A vector that frames of such sizes allow to is cut into so many: all but the last can travel while the engine goes on. */
+const BUCKETS = 4;
+
 /**
- * 512 KiB of floats: several are under way at once, so that one is summed while the next is received, and what was just received is
- * summed out of the cache. The tutorial's CNN is one bucket.
+ * Floats of a bucket where nobody says how many: a quarter of the vector, but 512 KiB a rank at least and 2 MiB a rank at most. So they
+ * grow with the ranks, which share each one out. The tutorial's CNN is one bucket.
  */
-export const DEFAULT_BUCKET_FLOATS = 128 * 1024;
+export function usualBucketFloats(length: number, worldSize: number): number {
+  const { min, max } = FRAME_FLOATS;
+  return Math.min(max * worldSize, Math.max(min * worldSize, Math.ceil(length / BUCKETS)));
+}
 
 /** The vector's first `floats` floats travel as `elements`. */
 export interface Compression {
@@ -52,7 +60,7 @@ export interface PlanOptions {
   readonly microbatches: number;
   /** Floats of the vector. */
   readonly length: number;
-  /** Floats of a bucket; where it is compressed, as many as take the same bytes on the wire. */
+  /** Floats of a bucket; where it is compressed, as many as take the same bytes on the wire. None: `usualBucketFloats`. */
   readonly bucketFloats?: number;
   readonly compression?: Compression | null;
   /** The host of each rank, by any name; without it all are on one. */
@@ -61,7 +69,7 @@ export interface PlanOptions {
 
 export function planCollective(options: PlanOptions): CollectivePlan {
   const { worldSize, microbatches, length } = options;
-  const bucketFloats = options.bucketFloats ?? DEFAULT_BUCKET_FLOATS;
+  const bucketFloats = options.bucketFloats ?? usualBucketFloats(length, worldSize);
   const compression = options.compression ?? null;
   const cut = (part: Range, elements: ElementType): { bucket: Range; elements: ElementType }[] => {
     const floats = (bucketFloats * ELEMENT_BYTES.float32) / ELEMENT_BYTES[elements];

@@ -37,19 +37,22 @@ function options(
     maxWorkers: 64,
     restartLimit: 0,
     stragglerLimit: 0,
+    progressLimitMs: 60_000,
     waitLimitMs: 60_000,
     resumed: null,
     workersLost: 0,
     progress: NO_PROGRESS,
     stepsLost: 0,
     lastGeneration: 0,
+    term: 1,
+    isBeforeHung: false,
     ...rest,
   };
 }
 
 const hello = (pid: number, localRank: number): WorkerMessage => ({
   kind: 'hello',
-  protocol: 4,
+  protocol: 5,
   lockstep: '0.1.0',
   node: 'v20',
   host: 'h',
@@ -218,7 +221,7 @@ describe('gathering', () => {
   it('refuses another protocol version by name of both', () => {
     const effects = new Story().say('w0', { ...hello(1, 0), protocol: 7 } as WorkerMessage);
     expect(effects[0]).toMatchObject({ message: { kind: 'refused', code: 'E_PROTOCOL_VERSION' } });
-    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 4');
+    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 5');
   });
 
   it('closes the link of a worker that speaks before it introduced itself', () => {
@@ -325,7 +328,7 @@ describe('a coordinator that takes the place of another', () => {
   const back = (pid: number, localRank: number, step: number, generation = 3): WorkerMessage =>
     ({
       ...hello(pid, localRank),
-      rejoin: { worker: `w${localRank}`, generation, worldSize: 2, step },
+      rejoin: { worker: `w${localRank}`, generation, worldSize: 2, step, term: 1 },
     }) as WorkerMessage;
   const repeated = (generation: number, ...steps: number[]): WorkerMessage => ({
     kind: 'report',
@@ -340,8 +343,12 @@ describe('a coordinator that takes the place of another', () => {
     const story = taking();
     story.say('w4', back(100, 0, 2));
     story.say('w4', ready());
-    story.say('w5', hello(101, 1));
-    const effects = flat(story.say('w5', ready()));
+    story.say('w5', hello(102, 1));
+    // The other may still come, until the launcher says that it does not.
+    expect(kinds(story.say('w5', ready()))).toEqual(['tell worker-ready']);
+    const end = { exitCode: null, signal: 'SIGKILL', lastLines: [], logFile: null };
+    story.run.receive({ kind: 'process-ended', pid: 101, localRank: 1, end }, story.now);
+    const effects = flat(story.run.receive({ kind: 'tick' }, story.now));
     expect(effects.filter((e) => e.kind === 'send')).toMatchObject([
       { worker: 'w4', message: { generation: 4, graceful: false } },
       { worker: 'w5', message: { generation: 4, graceful: true } },
@@ -361,7 +368,7 @@ describe('a coordinator that takes the place of another', () => {
     const story = taking();
     story.say('w4', {
       ...back(100, 0, 6),
-      rejoin: { worker: 'w0', generation: 3, worldSize: 1, step: 6 },
+      rejoin: { worker: 'w0', generation: 3, worldSize: 1, step: 6, term: 1 },
     } as WorkerMessage);
     story.say('w4', repeated(3, 1, 2, 3, 4, 5, 6));
     const chunks = [{ index: 0, samples: 5, lossSum: 5, correct: 1 }];
@@ -439,6 +446,20 @@ describe('a coordinator that takes the place of another', () => {
     expect(kinds(story.run.receive({ kind: 'tick' }, story.now + REJOIN_MS))).toContain('send generation to w4');
   });
 
+  it('that has no checkpoint asks for the state of those who have done steps', () => {
+    const story = taking();
+    for (const [i, w] of ['w4', 'w5'].entries()) {
+      story.say(w, back(100 + i, i, 1));
+      story.say(w, repeated(3, 1));
+      story.say(w, ready());
+    }
+    const begun = story.link(4, 1).flatMap((e) => (e.kind === 'send' && e.message.kind === 'begin' ? [e.message] : []));
+    expect(begun).toMatchObject([
+      { step: 1, keep: true },
+      { step: 1, keep: true },
+    ]);
+  });
+
   it('completes an evaluation with the parts of all who had a share in it', () => {
     const story = taking();
     for (const [i, w] of ['w4', 'w5'].entries()) {
@@ -447,11 +468,64 @@ describe('a coordinator that takes the place of another', () => {
     }
     const part = (index: number): WorkerMessage =>
       ({
-        ...evaluation(3, [{ index, samples: 2, lossSum: 3, correct: 1 }]),
+        ...evaluation(3, [{ index, samples: 2 + index, lossSum: 3, correct: 1 }]),
         generation: 3,
       }) as WorkerMessage;
     expect(kinds(story.say('w4', part(0)))).toEqual([]);
     expect(kinds(story.say('w5', part(1)))).toEqual(['tell epoch', 'journal']);
+  });
+});
+
+describe('a member whose engine hangs', () => {
+  it('is named, sent away and ended, and the others do the step again', () => {
+    const story = new Story().begun();
+    story.steps(1, 1);
+    const tick = (afterMs: number): Effect[] => {
+      story.now += afterMs;
+      return story.run.receive({ kind: 'tick' }, story.now);
+    };
+    expect(tick(59_999)).toEqual([]);
+    expect(kinds(tick(1))).toEqual(['send probe to w0', 'send probe to w1']);
+    story.say('w0', { kind: 'standing', generation: 1, step: 1, computed: 2 });
+    const effects = tick(10_000);
+    expect(kinds(effects)).toEqual([
+      'tell worker-refused',
+      'send refused to w1',
+      'disconnect',
+      'end-worker',
+      'journal',
+      'send generation to w0',
+    ]);
+    expect(effects).toContainEqual({ kind: 'end-worker', localRank: 1, pid: 101 });
+    expect(effects[0]).toMatchObject({
+      event: { code: 'E_STALLED', because: 'no step for 70 s, where 60 s is the limit: the others wait for w1' },
+    });
+  });
+});
+
+describe('a coordinator that another has replaced', () => {
+  it('says so, nothing to its workers, and does nothing more; also when its run has just ended', () => {
+    const story = new Story().begun();
+    const fenced: Input = { kind: 'fenced', host: 'h', pid: 7, because: 'process 8 has it' };
+    expect(story.run.receive(fenced, story.now)).toEqual([
+      { kind: 'tell', event: { kind: 'warning', message: 'process 8 has it' } },
+      { kind: 'stand-aside' },
+    ]);
+    expect(story.run.rootCause).toMatchObject({ code: 'E_FENCED', who: 'coordinator', pid: 7 });
+    expect(story.say('w0', report(1))).toEqual([]);
+
+    const over = new Story();
+    over.run.receive({ kind: 'stop-requested', because: 'x' }, 1);
+    expect(kinds(over.run.receive(fenced, 2))).toEqual(['tell warning', 'stand-aside']);
+  });
+
+  it('hears it from a worker that has joined the other', () => {
+    const story = new Story({ term: 3 });
+    const rejoin = { worker: 'w0', generation: 1, worldSize: 2, step: 1 };
+    const back = (term: number): WorkerMessage => ({ ...hello(100, 0), rejoin: { ...rejoin, term } }) as WorkerMessage;
+    expect(kinds(story.say('w4', back(3)))).toEqual(['send welcome to w4', 'tell worker-joined']);
+    expect(kinds(story.say('w5', back(4)))).toEqual(['tell warning', 'stand-aside']);
+    expect(story.run.because).toContain('worker process 100 on h has joined it (term 4, this one has 3)');
   });
 });
 
@@ -551,9 +625,13 @@ describe('training', () => {
       { message: { kind: 'begin', step: 0, source: { kind: 'start' } } },
       { message: { kind: 'begin', step: 0 } },
     ]);
-    // Done again, a step may have another loss sum than it had.
+    // Done again, a step may have another loss sum than it had: that is what is to be among the metrics.
+    expect(begun).toContainEqual({ kind: 'unmeasure', step: 0 });
     const again = { ...report(1, { lossSum: 7, digest: DIGEST_B }), generation: 2 } as WorkerMessage;
-    expect(kinds(story.say('w0', again))).toEqual(['worker-step']);
+    const measured = story.say('w0', again);
+    expect(kinds(measured)).toEqual(['worker-step', 'measure']);
+    expect(measured[1]).toMatchObject({ event: { step: 1, generation: 2, loss: 7 / 4 } });
+    expect(kinds(story.say('w2', again))).toEqual(['worker-step']);
   });
 
   it('goes back to what was kept before a microbatch whose worker had other bits than two others, without that worker', () => {
@@ -805,6 +883,18 @@ describe('ending', () => {
     story.say('w1', finished(1));
     const effects = story.run.receive({ kind: 'checkpoint-failed', step: 1, because: 'no space left' }, story.now);
     expect(kinds(effects)).toEqual(['tell warning', 'journal', 'send dismissed to w0', 'send dismissed to w1', 'end']);
+  });
+
+  it('tells of a checkpoint that fails once, until one is written again', () => {
+    const story = new Story().begun();
+    const fail = (step: number): string[] =>
+      kinds(story.run.receive({ kind: 'checkpoint-failed', step, because: 'no space left' }, story.now));
+    expect([fail(1), fail(2)]).toEqual([['tell warning'], []]);
+    const written = { step: 3, digest: DIGEST_A, directory: 'checkpoints/step-3', seconds: 1 };
+    story.run.receive({ kind: 'checkpoint-written', ...written }, story.now);
+    expect([fail(4), fail(5)]).toEqual([['tell warning'], []]);
+    // The last one is not tried again.
+    expect(fail(6)).toEqual(['tell warning']);
   });
 
   it('asks every member to stop once, and ends as stopped at the step that they agreed on', () => {

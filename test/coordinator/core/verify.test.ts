@@ -98,6 +98,33 @@ describe('a whole record', () => {
     expect([account.checkpoints, account.modelStep]).toEqual([[3, 6], 6]);
   });
 
+  it('tells what was lost with a coordinator and its workers from damage: the next one has said which steps nobody could tell of', () => {
+    const told: RecordedEntry = { kind: 'unrecorded', from: 4, to: 5 };
+    const records = JOURNAL.toSpliced(10, 1, told, commits(2, 6, 6, digest(6)));
+    const metrics = recorded().metrics.filter(({ step }) => step < 4 || step > 5);
+    const account = verifyRun(recorded({ records, metrics }));
+    expect(account.findings).toEqual([]);
+    expect(account.notes).toEqual([expect.stringMatching(/^2 steps up to 5: done, but on no record/)]);
+    expect(account.epochs[1]).toEqual({ epoch: 2, steps: 3, samples: 10, isWhole: true });
+    // The same without a word of it is damage, and so is a word of steps beyond a gap.
+    expect(found(recorded({ records: records.toSpliced(10, 1), metrics }))).toContain(
+      'E_RECORD_STEPS journal.jsonl:11',
+    );
+    const beyond = records.with(10, { kind: 'unrecorded', from: 5, to: 5 });
+    expect(found(recorded({ records: beyond.toSpliced(6, 1), metrics }))).toContain('E_RECORD_STEPS journal.jsonl:10');
+  });
+
+  it('that says which step’s weights it ended with is held to those: a run may stop while it does steps again', () => {
+    const records = [...JOURNAL.slice(0, 6), commits(1, 4, 4), { kind: 'stopped', step: 4 } as RecordedEntry];
+    const metrics = recorded().metrics.slice(0, 4);
+    const [first] = recorded().checkpoints;
+    const stopped = { records, metrics, checkpoints: first === undefined ? [] : [first], modelDigest: digest(3) };
+    const report = { state: 'stopped', steps: 4, finalLoss: 3 / 8, reproducible: true };
+    expect(found(recorded({ ...stopped, report: { ...report, digest: digest(3), digestStep: 3 } }))).toEqual([]);
+    const wrong = found(recorded({ ...stopped, report: { ...report, digest: digest(4), digestStep: 3 } }));
+    expect(wrong).toEqual(['E_RECORD_DIGEST report.json']);
+  });
+
   it('of a run that was killed is whole as far as it goes: what a second may have lost is a note', () => {
     const killed = recorded({ records: JOURNAL.slice(0, 7), report: null, modelDigest: null, checkpoints: [] });
     const account = verifyRun({ ...killed, metrics: killed.metrics.slice(0, 3) });

@@ -39,6 +39,18 @@ describe('metrics.jsonl', () => {
     expect(text(directory)).toBe('{"step":1,"a":0}\n{"step":2,"a":0}\n{"step":3,"a":2}\n');
   });
 
+  it('goes back: the lines after a step make room for those of the same steps done again, none of which is lost meanwhile', async () => {
+    const directory = temporaryDirectory();
+    const log = await openMetricsLog(directory, { keepSteps: 0 });
+    for (const step of [1, 2, 3]) log.append({ step, a: 0 });
+    log.rewind(1);
+    log.append({ step: 2, a: 1 });
+    await log.flush();
+    log.append({ step: 3, a: 1 });
+    await log.close();
+    expect(text(directory)).toBe('{"step":1,"a":0}\n{"step":2,"a":1}\n{"step":3,"a":1}\n');
+  });
+
   it('without a file the last step is 0, and none is made', async () => {
     const directory = temporaryDirectory();
     expect(await lastStepOf(directory)).toBe(0);

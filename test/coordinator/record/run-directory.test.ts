@@ -70,7 +70,7 @@ describe('who may open a run directory', () => {
       pid: 77,
     });
     await directory.release();
-    expect(readdirSync(path)).toEqual(['logs']);
+    expect(readdirSync(path)).toEqual(['.term-1', 'logs']);
   });
 
   it('one whose holder has ended is free, also while nobody has asked yet how it ended', async () => {
@@ -107,6 +107,20 @@ describe('who may open a run directory', () => {
     const path = temporaryDirectory();
     open(path);
     expect(refusal(() => openRunDirectory(path, false)).code).toBe('E_RUN_DIR_IN_USE');
+  });
+
+  it('one whose holder lives and does not answer is taken from it: the older sees who has it, and takes nothing away at its end', async () => {
+    const path = temporaryDirectory();
+    const older = openRunDirectory(path, false);
+    expect([older.term, older.hung, older.successor()]).toEqual([1, [], null]);
+    // Another process, for which this one is the hung holder.
+    const { said, child } = await openElsewhere(path, `fences ${process.pid}`);
+    expect(said).toBe('held');
+    expect(older.successor()).toEqual({ term: 2, host: hostname(), pid: child.pid });
+    writeFileSync(join(path, 'endpoint.json'), '{}');
+    await older.release();
+    expect(existsSync(join(path, 'endpoint.json'))).toBe(true);
+    expect(refusal(() => openRunDirectory(path, false)).message).toContain(`process ${child.pid}`);
   });
 
   it('a killed holder’s lock and endpoint are removed, and that is said', async () => {

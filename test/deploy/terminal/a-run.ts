@@ -113,6 +113,7 @@ export function report(changes: Partial<RunReport> = {}): RunReport {
     stepsLost: 0,
     microbatchesRecomputed: 0,
     digest: DIGEST,
+    digestStep: null,
     finalLoss: 0.61,
     testLoss: 0.8412,
     testAccuracy: 0.7123,

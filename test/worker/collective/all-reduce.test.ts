@@ -48,6 +48,42 @@ describe('AllReduce', () => {
     );
   });
 
+  it("works on the caller's own arrays, one for vector and sum, to the same bits, and is done with them when the sum is there", () => {
+    fc.assert(
+      fc.property(
+        fc.record({
+          power: fc.integer({ min: 0, max: 3 }),
+          world: fc.integer({ min: 1, max: 8 }),
+          length: fc.integer({ min: 1, max: 50 }),
+          bucketFloats: fc.integer({ min: 1, max: 60 }),
+          seed: fc.nat({ max: 1_000_000 }),
+        }),
+        fc.infiniteStream(fc.nat({ max: 1_000_000 })),
+        fc.infiniteStream(fc.integer({ min: 0, max: 5 })),
+        ({ power, world, length, bucketFloats, seed }, order, absence) => {
+          const microbatches = 2 ** power;
+          // Of three ranks with four microbatches, two can.
+          const worldSize = Math.min(world, microbatches);
+          const steps = [0, 1, 2].map((step) =>
+            Array.from({ length: microbatches }, (_, m) =>
+              absence.next().value === 0 ? null : spreadFloats(length, seed + 100 * step + m),
+            ),
+          );
+          const { sums } = runWorld(
+            { worldSize, microbatches, length, bucketFloats, outside: true },
+            steps,
+            (n) => order.next().value % n,
+          );
+          for (const [step, vectors] of steps.entries()) {
+            const expected = bitsOf(canonicalSum(vectors) ?? new Float32Array(length));
+            for (const sum of sums[step] ?? []) expect(bitsOf(sum)).toEqual(expected);
+          }
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
+
   it('differs from a left fold in the order of the ranks, which is why the tree is there', () => {
     const vectors = Array.from({ length: 4 }, (_, m) => spreadFloats(1000, m));
     const world = { worldSize: 2, microbatches: 4, length: 1000, bucketFloats: 1000 };

@@ -86,10 +86,12 @@ async function stepOf(
     }
     if (isCopied && m === mine.end - 1) {
       const own = vector.slice();
-      const out = new Float32Array(length);
+      // Some want the sum in the vector's place.
+      const out = collective.rank % 2 === 0 ? new Float32Array(length) : own;
       await collective.allReduceCopied(m, own, out);
+      const sum = out.slice();
       own.fill(Number.NaN);
-      return out;
+      return sum;
     }
     (await collective.slot(m)).set(vector);
     for (const bucket of collective.buckets.keys()) collective.ready(bucket);
@@ -145,6 +147,7 @@ describe.each([
     ['the size of the tutorial CNN over shared memory', { worldSize: 2, microbatches: 4, length: 122_573 }],
     ['several buckets over shared memory', { worldSize: 3, microbatches: 4, length: 50_000, bucketFloats: 7000 }],
     ['TCP', { worldSize: 4, microbatches: 4, length: 100_000, bucketFloats: 30_000, ways: TCP }],
+    ['TCP, empty slices', { worldSize: 4, microbatches: 4, length: 5, bucketFloats: 3, ways: TCP }],
     ['a unix socket', { worldSize: 2, microbatches: 2, length: 300_000, ways: { unix: true, shm: false } }],
     ['gradients in bf16, one rank', { worldSize: 1, microbatches: 4, length: 1003, half: 'bf16' as const }],
     [

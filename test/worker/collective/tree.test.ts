@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { planCollective } from '../../../worker/collective/plan.ts';
+import { planCollective, usualBucketFloats } from '../../../worker/collective/plan.ts';
 import { nodeNumber, nodeOfNumber, nodesOf } from '../../../worker/collective/tree.ts';
 
 describe('nodesOf', () => {
@@ -38,6 +38,26 @@ describe('nodeNumber', () => {
     ]) {
       expect(nodeNumber(node, 8)).toBeNaN();
     }
+  });
+});
+
+describe('usualBucketFloats', () => {
+  const KIB = 256;
+  it.each([
+    // A frame carries 512 KiB at least: the tutorial's CNN is one bucket.
+    { floats: 122_573, workers: 2, bucket: 1024 * KIB },
+    { floats: 1_000_000, workers: 2, bucket: 1024 * KIB },
+    { floats: 1_000_000, workers: 64, bucket: 32 * 1024 * KIB },
+    // A quarter of the vector.
+    { floats: 6_250_000, workers: 4, bucket: 1_562_500 },
+    { floats: 25_000_001, workers: 16, bucket: 6_250_001 },
+    // 2 MiB at most.
+    { floats: 25_000_000, workers: 2, bucket: 4 * 1024 * KIB },
+    { floats: 25_000_000, workers: 4, bucket: 8 * 1024 * KIB },
+  ])('$floats floats over $workers ranks: $bucket', ({ floats, workers, bucket }) => {
+    expect(usualBucketFloats(floats, workers)).toBe(bucket);
+    const { buckets } = planCollective({ worldSize: workers, microbatches: 64, length: floats });
+    expect(buckets.length).toBe(Math.ceil(floats / bucket));
   });
 });
 

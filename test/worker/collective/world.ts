@@ -3,7 +3,7 @@
 
 import { rankMicrobatches } from '../../../protocol/batch-plan.ts';
 import { encodeFrameHeader, FrameReader } from '../../../protocol/frame.ts';
-import { AllReduce, planMemory } from '../../../worker/collective/all-reduce.ts';
+import { AllReduce, canWorkOutside, planMemory } from '../../../worker/collective/all-reduce.ts';
 import { planCollective, type Compression } from '../../../worker/collective/plan.ts';
 import { plainMemory } from './plain-memory.ts';
 
@@ -14,6 +14,8 @@ export interface World {
   readonly bucketFloats: number;
   readonly hosts?: readonly string[];
   readonly compression?: Compression | null;
+  /** Where a rank can, its vector lies in an array of its own, which the sum takes the place of; in its memory are its own slices alone. */
+  readonly outside?: boolean;
 }
 
 export interface WorldRun {
@@ -91,7 +93,11 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
     const me = ranks[rank] as Rank;
     const mine = rankMicrobatches(world.microbatches, world.worldSize, rank);
     for (const [step, vectors] of steps.entries()) {
-      me.sumAt = me.core.begin();
+      const isOutside = world.outside === true && canWorkOutside(plan, rank);
+      const outside = isOutside ? new Float32Array(world.length) : null;
+      if (outside !== null) outside.set(vectors[mine.start] ?? []);
+      me.sumAt = me.core.begin(outside === null ? null : { vector: outside, sum: outside });
+      const ownSlices = plan.slices.map((slices) => slices[rank] ?? { start: 0, end: 0 });
       const free = AllReduce.slotsOf(me.places, step).toReversed();
       me.freed.length = 0;
       yield 'moved';
@@ -99,14 +105,22 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
         const vector = vectors[m] ?? null;
         if (vector !== null) while (free.length === 0 && me.freed.length === 0) yield 'stuck';
         const slot = vector === null ? null : (free.pop() ?? me.freed.pop() ?? 0);
-        if (vector !== null && slot !== null) me.memory.floats(me.places.slots[slot] ?? 0, world.length).set(vector);
+        if (vector !== null && slot !== null) {
+          const place = me.memory.floats(me.places.slots[slot] ?? 0, world.length);
+          if (outside === null) place.set(vector);
+          else for (const { start, end } of ownSlices) place.set(vector.subarray(start, end), start);
+        }
         for (const bucket of [...plan.buckets.keys()].toReversed()) {
           me.core.offer(m, bucket, slot);
           yield 'moved';
         }
       }
       while (!me.core.done) yield 'stuck';
-      (sums[step] as Float32Array[])[rank] = me.memory.floats(me.sumAt, world.length).slice();
+      const sum = me.memory.floats(me.sumAt, world.length);
+      if (outside !== null) for (const { start, end } of ownSlices) outside.set(sum.subarray(start, end), start);
+      (sums[step] as Float32Array[])[rank] = (outside ?? sum).slice();
+      // The caller's again.
+      outside?.fill(Number.NaN);
       // As the training loop does with what it was given: a sum is used up.
       me.core.end();
       yield 'moved';

@@ -1,4 +1,4 @@
-// The system's calls for memory that processes share, through koffi: Node has none. Linux only.
+// The system's calls that Node has none of, through koffi: memory that processes share, and the size of a socket's buffer. Linux only.
 
 import { createRequire } from 'node:module';
 import { LockstepError } from '../../../protocol/errors.ts';
@@ -16,6 +16,8 @@ const F_SEAL_SEAL = 1;
 const F_SEAL_SHRINK = 2;
 const F_SEAL_GROW = 4;
 const F_SEAL_FUTURE_WRITE = 16;
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
 
 interface Koffi {
   load(library: string | null): { func(signature: string): (...args: unknown[]) => unknown };
@@ -42,6 +44,8 @@ interface Calls {
   readonly seal: (fd: number) => void;
   /** True when its owner can't make it shorter, so that reading it is safe. */
   readonly isSealed: (fd: number) => boolean;
+  /** Lets a socket hold so many bytes that its peer has not read, or as many as the system allows. */
+  readonly growSendBuffer: (fd: number, bytes: number) => void;
 }
 
 let calls: Calls | null = null;
@@ -65,6 +69,9 @@ export function system(): Calls {
   const memfd = library.func('int memfd_create(const char *name, unsigned int flags)');
   const close = library.func('int close(int fd)');
   const fcntl = library.func('int fcntl(int fd, int command, int argument)');
+  const setsockopt = library.func(
+    'int setsockopt(int socket, int level, int name, const int *value, unsigned int bytes)',
+  );
   const mapped = (address: Uint8Array | null, bytes: number, prot: number, flags: number, fd: number): unknown => {
     const pointer = mmap(address, bytes, prot, flags, fd, 0);
     if (pointer === null || BigInt.asUintN(64, koffi.address(pointer)) === MAP_FAILED) {
@@ -93,6 +100,8 @@ export function system(): Calls {
       const seals = Number(fcntl(fd, F_GET_SEALS, 0));
       return seals >= 0 && (seals & F_SEAL_SHRINK) !== 0;
     },
+    // Where it fails the socket stays as it was, and works.
+    growSendBuffer: (fd, bytes) => void setsockopt(fd, SOL_SOCKET, SO_SNDBUF, [bytes], Int32Array.BYTES_PER_ELEMENT),
   };
   return calls;
 }

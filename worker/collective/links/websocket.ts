@@ -428,3 +428,10 @@ function handleOf(socket: Socket): object | null {
   owner[HANDLE] = null;
   return handle;
 }
+
+/** The system's number of an open socket; null where Node does not tell. */
+export function descriptorOf(socket: Duplex): number | null {
+  const handle: unknown = HANDLE in socket ? socket[HANDLE] : null;
+  if (typeof handle !== 'object' || handle === null || !('fd' in handle)) return null;
+  return typeof handle.fd === 'number' && handle.fd >= 0 ? handle.fd : null;
+}

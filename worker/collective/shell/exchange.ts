@@ -4,7 +4,7 @@
 import type { Range } from '../../../protocol/batch-plan.ts';
 import { LockstepError, type ErrorCode } from '../../../protocol/errors.ts';
 import type { Link, Transport } from '../../../protocol/link.ts';
-import { AllReduce, planMemory } from '../all-reduce.ts';
+import { AllReduce, planMemory, type Outside } from '../all-reduce.ts';
 import type { VectorMemory } from '../vector-memory.ts';
 import { planCollective, type PlanOptions } from '../plan.ts';
 
@@ -56,8 +56,8 @@ export interface ExchangeOptions {
   readonly finished: (figures: StepFigures) => void;
   /** A slot may be filled again before the step is done. */
   readonly freed: (slot: number) => void;
-  /** A slice of the step's sum is here. */
-  readonly gathered?: (slice: Range) => void;
+  /** See AllReduceOptions. */
+  readonly gathered?: (slice: Range, isOwn: boolean) => void;
   /** How a peer is called in errors. */
   readonly nameOf: (rank: number) => string;
   /** Called once, with what ended it before its time. */
@@ -142,14 +142,14 @@ export class Exchange {
     return this.polled.length > 0;
   }
 
-  /** Begins the next step; returns the address of its sum. */
-  begin(): number {
+  /** Begins the next step; returns the address of its sum. See AllReduce.begin. */
+  begin(outside: Outside | null = null): number {
     if (this.isBegun) this.core.end();
     this.isBegun = true;
     this.offered = 0;
     this.isDone = false;
     this.heardAt = 0;
-    return this.core.begin();
+    return this.core.begin(outside);
   }
 
   /** Takes a bucket of a microbatch from a slot, or the word that it has no samples; see AllReduce.offer. */

@@ -11,7 +11,9 @@ import type { LinkOptions } from './meeting.ts';
 export interface OpenCollective extends Collective {
   /**
    * For who has the vector elsewhere, and wants the sum there: microbatch `index`, this rank's last of the step, is `vector`, and
-   * the sum is laid into `out`. The same as `slot`, `ready` and `allReduce`, but copies both bucket by bucket, while they are in the cache.
+   * the sum is laid into `out`, which may be the same array. The same as `slot`, `ready` and `allReduce`, but no more is copied than must be:
+   * over sockets this rank's own slices (all-reduce.ts, `Outside`), else bucket by bucket, while they are in the cache. Neither array may be
+   * touched until then.
    */
   allReduceCopied(index: number, vector: Float32Array, out: Float32Array): Promise<AllReduceTiming>;
   /** Ends it for this rank: whoever waits in it, or calls it from now on, gets `error`. The links stay up until it is closed. */

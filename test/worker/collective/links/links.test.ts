@@ -62,6 +62,13 @@ for (const [name, ways] of Object.entries(WAYS)) {
   });
 }
 
+it('a link over unix holds more than the 208 KiB of a usual socket while nobody reads, on either side', async () => {
+  const made = await listener();
+  const ends = await Promise.all([connectToPeer(made.url, { ...common, ways: WAYS.unix }), made.accept(self)]);
+  for (const end of ends) end.send(headerOf(1, 75_000), payloadOf(1, 75_000));
+  await expect(Promise.all(ends.map(async (end) => end.drained()))).resolves.toHaveLength(2);
+});
+
 describe('a link over TLS', () => {
   const authority = makeAuthority();
   const trusting = { identity: null, ca: authority.cert };

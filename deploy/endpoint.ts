@@ -1,0 +1,70 @@
+// Where a run's coordinator is reached, by the endpoint.json that it leaves in the run directory, and whether it still answers there.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { holderOf, type Holder } from '../coordinator/main.ts';
+import type { Trust } from '../worker/main.ts';
+import { isLoopback } from './options/values.ts';
+
+const ANSWER_TIMEOUT_MS = 5000;
+
+export interface Endpoint {
+  readonly url: string;
+  /** Whom to trust: the certificate that the run itself left there. */
+  readonly trust: Trust | null;
+}
+
+/** Null where there is none, or its coordinator does not listen yet. */
+export function endpointIn(runDirectory: string): Endpoint | null {
+  const file = join(runDirectory, 'endpoint.json');
+  if (!existsSync(file)) return null;
+  const endpoint = JSON.parse(readFileSync(file, 'utf8')) as { url?: unknown; certificate?: unknown } | null;
+  if (typeof endpoint?.url !== 'string') return null;
+  const { url, certificate } = endpoint;
+  return { url, trust: typeof certificate === 'string' ? { identity: { cert: certificate }, ca: null } : null };
+}
+
+/** What is answered with 200; rejects otherwise, as an AbortError when there is no answer within 5 s. */
+export async function answerOf(url: URL, trusted: Trust | null): Promise<string> {
+  const options = { signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS) };
+  const isSecure = url.protocol === 'https:';
+  const trust = isSecure ? (await import('../worker/main.ts')).callerOptions(trusted) : {};
+  return new Promise((resolve, reject) => {
+    const request = isSecure ? httpsRequest(url, { ...options, ...trust }) : httpRequest(url, options);
+    request.on('error', reject);
+    request.on('response', (response) => {
+      if (response.statusCode === 200) text(response).then(resolve, reject);
+      else reject(new Error(`it answered ${response.statusCode} ${response.statusMessage}`));
+    });
+    request.end();
+  });
+}
+
+/** Nobody is there to answer, of what is known from another machine. */
+const UNREACHABLE: ReadonlySet<string> = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT']);
+
+/**
+ * The holder of a run directory that lives, or may, and does not answer: null where there is none, or it answers, or can't be asked (it does
+ * not listen yet, or on another machine's loopback).
+ */
+export async function hungHolderOf(runDirectory: string): Promise<Holder | null> {
+  const held = existsSync(runDirectory) ? holderOf(runDirectory) : null;
+  const endpoint = held === null ? null : endpointIn(runDirectory);
+  if (held === null || endpoint === null) return null;
+  const isHere = held.holder.host === hostname();
+  const url = new URL('/healthz', endpoint.url);
+  if (!isHere && isLoopback(url.hostname)) return null;
+  try {
+    await answerOf(url, endpoint.trust);
+    return null;
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    const isSilent = error.name === 'AbortError';
+    const isGone = !isHere && 'code' in error && typeof error.code === 'string' && UNREACHABLE.has(error.code);
+    return isSilent || isGone ? held.holder : null;
+  }
+}
