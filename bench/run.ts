@@ -12,6 +12,7 @@ import { digest } from './digest.ts';
 import { engine } from './engine.ts';
 import { gpu } from './gpu.ts';
 import { heart } from './heart.ts';
+import { metrics } from './metrics.ts';
 import { model } from './model.ts';
 import { page } from './page.ts';
 import { installPeers } from './peers.ts';
@@ -40,6 +41,7 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>
   engine,
   gpu,
   heart,
+  metrics,
   model,
   overlap,
   page,

@@ -216,8 +216,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     metrics: async (accept) => {
       metrics.setView(view());
       const { shown: kept, ...exposition } = await metrics.render(accept);
-      // The next scrape tries again; that a disk is full the journal tells.
-      await counterFile.keep(kept).catch(() => metrics.countRecordFailure('counters'));
+      // The next scrape tries again; that a disk is full the journal tells. Who has been replaced leaves the file to who has the run.
+      if (runDirectory.successor() === null) {
+        await counterFile.keep(kept).catch(() => metrics.countRecordFailure('counters'));
+      }
       return exposition;
     },
     onScraped: () => scrapes.answered(performance.now()),
@@ -617,7 +619,10 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   return {
     url: http.url,
     door: http.door,
-    stop: (because) => feed({ kind: 'stop-requested', because }),
+    stop: (because) => {
+      scrapes.hurry();
+      feed({ kind: 'stop-requested', because });
+    },
     processEnded: feed,
     ended,
   };

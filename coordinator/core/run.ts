@@ -874,8 +874,7 @@ export class Run {
       const because = `${worker.id} computed the loss sum ${report.lossSum} at step ${report.step}, others ${agreed}`;
       return [...effects, ...this.compareWeights(because, nowMs)];
     }
-    if (report.step > this.step)
-      effects.push(...this.commitInOrder(report, generation), ...this.concludeEvaluations());
+    if (report.step > this.step) effects.push(...this.commitInOrder(report, generation), ...this.concludeEvaluations());
     else if (report.step === this.measuredStep + 1) {
       this.measuredStep++;
       effects.push({ kind: 'measure', event: stepEvent(report, generation) });
@@ -1056,10 +1055,7 @@ export class Run {
   }
 
   /** Everybody who has a part of an evaluation has told it. Who they were this coordinator does not know before its first generation. */
-  private isWhole(
-    reports: ReadonlyMap<string, EvaluationReport>,
-    chunks: EvaluationReport['chunks'],
-  ): boolean {
+  private isWhole(reports: ReadonlyMap<string, EvaluationReport>, chunks: EvaluationReport['chunks']): boolean {
     const { testSamples } = this.options.config;
     if (this.begun.length > 0) return this.begun.every((id) => reports.has(id));
     if (testSamples === 0) {

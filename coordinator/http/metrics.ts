@@ -159,6 +159,14 @@ export function createMetrics(options: MetricsOptions): RunMetrics {
     add('lockstep_digest_mismatches_total', 1);
   };
 
+  const engines = new Map<string, Record<string, string>>();
+  /** What a worker has and runs now is nothing once it is gone; what it did stays counted. */
+  const end = (worker: string): void => {
+    made.get('lockstep_worker_resident_memory_bytes')?.remove({ ...labels, worker });
+    made.get('lockstep_engine_info')?.remove({ ...labels, ...engines.get(worker) });
+    engines.delete(worker);
+  };
+
   let members: readonly string[] = [];
   let lastStepAtMs: number | null = null;
   /** Since when there has been no step for the loss of a member, and the generation whose first step ends that. */
@@ -219,7 +227,9 @@ export function createMetrics(options: MetricsOptions): RunMetrics {
         case 'worker-ready': {
           const { name, library, device } = event.engine;
           known.add(event.worker);
-          set('lockstep_engine_info', 1, { worker: event.worker, engine: name, library, device });
+          const its = { worker: event.worker, engine: name, library, device };
+          engines.set(event.worker, its);
+          set('lockstep_engine_info', 1, its);
           return;
         }
         case 'worker-refused':
@@ -297,6 +307,7 @@ export function createMetrics(options: MetricsOptions): RunMetrics {
       for (const state of WORKER_STATES) {
         set('lockstep_workers', now.workers.filter((w) => w.state === state).length, { state });
       }
+      for (const { id, state } of now.workers) if (state === 'lost' && engines.has(id)) end(id);
       for (const part of RECORD_PARTS) {
         set('lockstep_record_alarms', now.alarms.some((alarm) => alarm.part === part) ? 1 : 0, { part });
       }

@@ -25,6 +25,11 @@ export class Scrapes {
     return Math.max(0, Math.min(LAST_SCRAPE_MAX_MS, until - nowMs));
   }
 
+  /** Nobody is waited for any more. */
+  hurry(): void {
+    this.told();
+  }
+
   /** Resolves with the next answer, or when it is late. */
   async oneMore(nowMs: number): Promise<void> {
     const patienceMs = this.patienceMs(nowMs);

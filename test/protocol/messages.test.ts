@@ -67,6 +67,7 @@ const WORKER_MESSAGES: WorkerMessage[] = [
     fingerprint: DIGEST,
     weightsDigest: DIGEST,
     peerUrl: 'ws://127.0.0.1:40001',
+    metricsUrl: 'http://127.0.0.1:40002/metrics',
     layout: [{ name: 'conv/kernel', shape: [3, 3, 3, 32], offset: 0, length: 864, trainable: true }],
     topology: '{"class_name":"Sequential"}',
     optimizer: { name: 'adam', slots: ['m', 'v'] },
@@ -233,6 +234,11 @@ describe('what is refused', () => {
       'digest',
     ],
     ['a string too long', { kind: 'failed', code: 'c', message: 'x'.repeat(8193), stack: '' }, 'message'],
+    [
+      'an address that is no address of metrics',
+      { ...WORKER_MESSAGES.find((m) => m.kind === 'ready'), metricsUrl: 'file:///etc/passwd' },
+      'metricsUrl',
+    ],
     ['bytes that are no bytes', { ...STATE, bytes: 'abc' }, 'bytes'],
     [
       'a nested field',

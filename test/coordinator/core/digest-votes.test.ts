@@ -25,6 +25,15 @@ describe('the digests of all members', () => {
     expect(votes.agreed).toEqual({ step: 100, digest: A });
   });
 
+  it('are counted as compared once all members have said theirs, whatever they hold', () => {
+    const votes = new DigestVotes();
+    votes.accept('w0', 100, A, ['w0', 'w1']);
+    expect(votes.compared).toBe(0);
+    votes.accept('w1', 100, A, ['w0', 'w1']);
+    vote(200, [A, B], votes);
+    expect(votes.compared).toBe(2);
+  });
+
   it('one against two: the majority names who deviates', () => {
     expect(vote(7, [A, B, A])).toEqual({
       kind: 'deviating',

@@ -389,6 +389,25 @@ describe('a coordinator that takes over', () => {
 });
 
 describe('label sets', () => {
+  it('a worker that is lost has no memory and no engine any more; what it did stays counted', async () => {
+    const made = metrics();
+    for (const worker of ['w0', 'w1']) {
+      const engine = { name: 'tensorflow', library: 'TensorFlow 2.21.0', device: 'CPU', threads: 1, settings: {} };
+      made.observe({ kind: 'worker-ready', worker, engine, fingerprint: 'a'.repeat(64) });
+      made.observeWorkerStep(worker, REPORT, false);
+    }
+    const workers = VIEW.workers.map(
+      (worker) => ({ ...worker, state: worker.id === 'w1' ? 'lost' : worker.state }) as const,
+    );
+    made.setView({ ...VIEW, workers });
+    const samples = await samplesOf(made);
+    const about = (name: string): string[] =>
+      samples.filter((line) => line.startsWith(name)).flatMap((line) => /worker="(w\d+)"/.exec(line)?.[1] ?? []);
+    expect(about('lockstep_worker_resident_memory_bytes')).toEqual(['w0']);
+    expect(about('lockstep_engine_info')).toEqual(['w0']);
+    expect(new Set(about('lockstep_step_duration_seconds_count'))).toEqual(new Set(['w0', 'w1']));
+  });
+
   it('of workers that are gone only the newest are shown, however many there were, in this process and before', async () => {
     const lose = (made: ReturnType<typeof metrics>, from: number, to: number): void => {
       for (let i = from; i < to; i++) {

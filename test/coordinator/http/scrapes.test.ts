@@ -37,6 +37,13 @@ describe('how long a run that is over waits to be scraped once more', () => {
     await waiting;
   });
 
+  it('not for somebody in a hurry', async () => {
+    const scrapes = after(0, 10_000);
+    const waiting = scrapes.oneMore(10_000);
+    scrapes.hurry();
+    await expect(waiting).resolves.toBe(undefined);
+  });
+
   it('no longer than that when nobody comes', async () => {
     await expect(after(0, 10).oneMore(20)).resolves.toBe(undefined);
   });
