@@ -84,7 +84,7 @@ export const METRICS = {
   },
   lockstep_accuracy: {
     kind: 'gauge',
-    help: 'Share of the training samples of the epoch so far that were classified right.',
+    help: 'Share of the training samples of the epoch so far that were classified right; before its first step, of the epoch before.',
     labels: ['run'],
   },
   lockstep_test_loss: {

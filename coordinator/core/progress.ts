@@ -57,6 +57,8 @@ export class Progress {
   private epochLossSum: number;
   private epochCorrect: number;
   private epochSamples: number;
+  /** Of the epoch before, which is all that is known until a step of the next is done. */
+  private accuracyBefore: number | null = null;
   private epochSeconds: number;
   private epochs: EpochReport[];
   /** Epochs that are trained through but not yet evaluated, by their last step. */
@@ -133,6 +135,7 @@ export class Progress {
       seconds: this.epochSeconds,
       imagesPerSecond: this.epochSeconds > 0 ? this.epochSamples / this.epochSeconds : 0,
     });
+    this.accuracyBefore = this.epochAccuracy;
     this.epochLossSum = 0;
     this.epochCorrect = 0;
     this.epochSamples = 0;
@@ -173,8 +176,9 @@ export class Progress {
     return this.epochSamples === 0 ? null : this.epochLossSum / this.epochSamples;
   }
 
+  /** Of the epoch so far; before its first step that of the epoch before. Where an epoch takes milliseconds there is nothing else to see. */
   get epochAccuracy(): number | null {
-    return this.epochSamples === 0 ? null : this.epochCorrect / this.epochSamples;
+    return this.epochSamples === 0 ? this.accuracyBefore : this.epochCorrect / this.epochSamples;
   }
 
   /** Samples a second over the last steps. */

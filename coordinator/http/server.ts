@@ -45,7 +45,7 @@ const MAX_BODY_BYTES = 1024;
 const REQUEST_TIMEOUT_MS = 30_000;
 
 /** However many ask, these are made no oftener. */
-const METRICS_EVERY_MS = 250;
+const METRICS_EVERY_MS = 150;
 const VIEW_EVERY_MS = 20;
 
 const HEADERS = {
