@@ -38,14 +38,18 @@ const modelSchema = z.object({
   ),
 });
 
+/** The absolute path of a directory that holds a run. Throws E_RUN_NOT_FOUND where there is none. */
+export function recordedRunIn(directory: string): string {
+  const path = resolve(directory);
+  if (existsSync(join(path, JOURNAL))) return path;
+  throw new LockstepError('E_RUN_NOT_FOUND', `there is no run in ${path}: it has no ${JOURNAL}`, {
+    remedy: 'Give the directory of a run: runs/<job>-<time>.',
+  });
+}
+
 /** Reads the run in a directory. Throws E_RUN_NOT_FOUND where there is none. */
 export async function readRun(directory: string): Promise<RecordedRun> {
-  const path = resolve(directory);
-  if (!existsSync(join(path, JOURNAL))) {
-    throw new LockstepError('E_RUN_NOT_FOUND', `there is no run in ${path}: it has no ${JOURNAL}`, {
-      remedy: 'Give the directory of a run: runs/<job>-<time>.',
-    });
-  }
+  const path = recordedRunIn(directory);
   const findings: Finding[] = [];
   const notes: string[] = [];
   const isUnderWay = holderOf(path) !== null;

@@ -5,7 +5,7 @@
 
 import { createReadStream, existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { z } from 'zod';
 import { LockstepError } from '../../protocol/errors.ts';
@@ -13,6 +13,7 @@ import { REPORT_SCHEMA_VERSION, type RunReport } from '../../protocol/report.ts'
 import { JOURNAL } from '../core/history.ts';
 import { METRICS_FILE, REPORT_FILE } from '../core/verify.ts';
 import { journalRecordSchema, type JournalRecord } from './journal-schema.ts';
+import { recordedRunIn } from './read-run.ts';
 import { holderOf } from './run-lock.ts';
 
 const number = z.number().nullable();
@@ -50,12 +51,7 @@ export interface RunStory {
 
 /** Reads the run in a directory. Throws E_RUN_NOT_FOUND where there is none, E_RECORD_DAMAGED for a report that is none. */
 export async function readStory(directory: string): Promise<RunStory> {
-  const path = resolve(directory);
-  if (!existsSync(join(path, JOURNAL))) {
-    throw new LockstepError('E_RUN_NOT_FOUND', `there is no run in ${path}: it has no ${JOURNAL}`, {
-      remedy: 'Give the directory of a run: runs/<job>-<time>.',
-    });
-  }
+  const path = recordedRunIn(directory);
   const isUnderWay = holderOf(path) !== null;
   const records: JournalRecord[] = [];
   const steps = new Map<number, StoryStep>();

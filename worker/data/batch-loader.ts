@@ -24,6 +24,10 @@ export interface Place {
   readonly microbatch: number;
 }
 
+export function isSamePlace(a: Place, b: Place): boolean {
+  return a.epoch === b.epoch && a.batch === b.batch && a.microbatch === b.microbatch;
+}
+
 /** Where the training loop gets its samples from. */
 export interface Loader {
   load(place: Place): LoadedMicrobatch | Promise<LoadedMicrobatch>;

@@ -8,6 +8,7 @@
 import { microbatchRange, type Range } from '../../protocol/batch-plan.ts';
 import { nextPlace } from './ahead.ts';
 import {
+  isSamePlace,
   largestMicrobatch,
   loadedIn,
   roomFor,
@@ -65,7 +66,7 @@ export class WhileWaitingLoader implements Loader {
   load(place: Place): LoadedMicrobatch {
     if (this.last !== null) this.free.push(this.last.room);
     let present = this.ahead.shift();
-    if (present !== undefined && !isSame(present.place, place)) {
+    if (present !== undefined && !isSamePlace(present.place, place)) {
       this.free.push(present.room, ...this.ahead.map(({ room }) => room));
       this.ahead = [];
       present = undefined;
@@ -101,8 +102,4 @@ export class WhileWaitingLoader implements Loader {
   private readSample(prepared: Prepared): void {
     this.reader.read(prepared.place, prepared.room, prepared.read++, prepared.size);
   }
-}
-
-function isSame(a: Place, b: Place): boolean {
-  return a.epoch === b.epoch && a.batch === b.batch && a.microbatch === b.microbatch;
 }

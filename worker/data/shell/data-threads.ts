@@ -9,7 +9,14 @@ import type { Augmentation, DataSet } from '../../../jobs/contract.ts';
 import { microbatchRange, type BatchPlan, type Range } from '../../../protocol/batch-plan.ts';
 import { LockstepError } from '../../../protocol/errors.ts';
 import { nextPlace } from '../ahead.ts';
-import { largestMicrobatch, loadedIn, type LoadedMicrobatch, type Loader, type Place } from '../batch-loader.ts';
+import {
+  isSamePlace,
+  largestMicrobatch,
+  loadedIn,
+  type LoadedMicrobatch,
+  type Loader,
+  type Place,
+} from '../batch-loader.ts';
 import { boardMemory, RequestBoard, type BoardMemory } from './request-board.ts';
 import type { FromDataThread } from './thread.ts';
 
@@ -108,7 +115,7 @@ export async function startDataThreads(options: DataThreadsOptions): Promise<Loa
   const order = (place: Place): { request: number; place: Place } => ({ request: board.post(place), place });
   return {
     load: async (place): Promise<LoadedMicrobatch> => {
-      const present = ahead !== null && isSame(ahead.place, place) ? ahead : order(place);
+      const present = ahead !== null && isSamePlace(ahead.place, place) ? ahead : order(place);
       for (let thread = 0; thread < threads; thread++) {
         while (!board.waitFor(thread, present.request, WAIT_SLICE_MS)) {
           await check();
@@ -122,10 +129,6 @@ export async function startDataThreads(options: DataThreadsOptions): Promise<Loa
     },
     close,
   };
-}
-
-function isSame(a: Place, b: Place): boolean {
-  return a.epoch === b.epoch && a.batch === b.batch && a.microbatch === b.microbatch;
 }
 
 function nextTurn(): Promise<void> {
