@@ -48,8 +48,9 @@ export interface RunView {
   readonly generation: number;
   /** Mean training loss of the last global batch. */
   readonly loss: number | null;
-  /** Mean loss and share classified right over the epoch so far. */
+  /** Mean loss over the epoch so far. */
   readonly epochLoss: number | null;
+  /** Share classified right over the epoch so far; before its first step, over the epoch before. */
   readonly accuracy: number | null;
   readonly testLoss: number | null;
   readonly testAccuracy: number | null;
