@@ -2,9 +2,9 @@
 
 import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
-import { lockstep, reportIn, Scratch, twoAtATime } from './lockstep.ts';
+import { lockstep, processesNaming, reportIn, Scratch, twoAtATime } from './lockstep.ts';
 
 const scratch = new Scratch();
 afterAll(() => {
@@ -12,6 +12,7 @@ afterAll(() => {
 });
 
 const JOB = fileURLToPath(new URL('jobs/two-moons.ts', import.meta.url));
+let digestOfTwoMoons: string | null = null;
 const PORT = ['--listen', '127.0.0.1:0'];
 
 describe("a user's own job", () => {
@@ -28,6 +29,7 @@ describe("a user's own job", () => {
       return report.digest;
     });
     expect(digests.length).toBe(5);
+    digestOfTwoMoons = digests[0] ?? null;
     expect(new Set(digests).size).toBe(1);
   });
 
@@ -50,6 +52,20 @@ describe("a user's own job", () => {
     const [float32, ...others] = digests.toReversed();
     expect([new Set(others).size, others.length]).toEqual([1, 3]);
     expect(float32).not.toBe(others[0]);
+  });
+
+  it('whose update never comes back on one worker: that one is found, named and replaced, and the bits are those of the others', async () => {
+    const job = fileURLToPath(new URL('jobs/two-moons-hanging.ts', import.meta.url));
+    const directory = scratch.dir('hanging');
+    const train = ['train', job, ...PORT, '--workers', '2', '--progress-limit', '2', '--run-dir', directory];
+    const ended = await lockstep(train, { env: { LOCKSTEP_TEST_MARKS: scratch.path } }).ended;
+    expect(ended.code).toBe(0);
+    expect(ended.stdout).toMatch(
+      /refused +w\d: no step for \d+ s, where \d+ s is the limit: the others wait for w\d \(E_STALLED\)/,
+    );
+    expect(reportIn(directory)).toMatchObject({ steps: 96, workersLost: 1, stepsLost: 0, digest: digestOfTwoMoons });
+    expect(existsSync(scratch.dir('hung'))).toBe(true);
+    expect(processesNaming(directory)).toEqual([]);
   });
 
   it('on a slower worker shows in the time that the others wait for it, not in its own', async () => {
