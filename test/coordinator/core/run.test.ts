@@ -871,7 +871,9 @@ describe('ending', () => {
       'end',
     ]);
     // By which each worker's process has the exit code of the run.
-    expect(effects.at(-2)).toMatchObject({ message: { kind: 'dismissed', outcome: 'done', because: 'the run is done' } });
+    expect(effects.at(-2)).toMatchObject({
+      message: { kind: 'dismissed', outcome: 'done', because: 'the run is done' },
+    });
     expect(effects.at(-1)).toEqual({ kind: 'end', outcome: 'done' });
     expect(story.run.digest).toBe(DIGEST_A);
   });
