@@ -341,6 +341,9 @@ async function engineChoice(
 ): Promise<Pick<EngineChoice, 'said'> & { engine: string }> {
   if (flags.engine === 'auto' && before !== null)
     return { engine: before.engine, said: [`${before.engine}: as before`] };
+  // Alone it has no engine: its workers may be on other machines, and each says so that can't run the one that is named.
+  if (flags.engine !== 'auto' && process.send === undefined)
+    return { engine: flags.engine, said: [`${flags.engine}: as named, for workers that have it`] };
   const chosen = process.env[ENGINE_CHOICE];
   return chosen === undefined
     ? chooseEngineHere(flags.engine, flags.adapter ?? null)
