@@ -88,7 +88,9 @@ export function openBorder(
       } catch (error) {
         if (!(error instanceof LockstepError)) throw error;
         events.onRefused(error.code);
-        events.onWarning(`${id} sent ${error.message}`);
+        const isOfOther = error.code === 'E_PROTOCOL_VERSION';
+        events.onWarning(isOfOther ? error.message : `${id} sent ${error.message}`);
+        if (isOfOther) wire.send(encodeMessage({ kind: 'refused', code: error.code, because: error.message }));
         close(error.code, error.message);
         return;
       }

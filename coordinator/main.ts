@@ -37,7 +37,7 @@ import { aheadOf, openNatsRecord, type Membership } from './nats/record.ts';
 import { claimRun } from './nats/rivals.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import { CounterFile, readCounters } from './record/counters.ts';
-import type { JournalRecord, RunRecord } from './record/journal-schema.ts';
+import { JOURNAL_SCHEMA, type JournalRecord, type RunRecord } from './record/journal-schema.ts';
 import { jobChangesIn, firstNameAfter, lastGenerationIn, openJournal, wholeRecords } from './record/journal.ts';
 import { servedModel } from './record/latest-model.ts';
 import { openMetricsLog } from './record/metrics-log.ts';
@@ -530,6 +530,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     nats === null ? null : { server: nats.server.url, bucket: kept?.record?.bucket ?? null };
   const begun: RunRecord = {
     kind: 'run',
+    schema: JOURNAL_SCHEMA,
     lockstep: options.lockstepVersion,
     config,
     resumedFromStep: resume === null ? null : (resume.checkpoint?.step ?? 0),

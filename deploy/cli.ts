@@ -70,9 +70,10 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
     case 'coordinator':
       return (await import('./run-coordinator.ts')).runCoordinatorCommand(command.options);
     case 'worker': {
-      const { coordinator, natsCreds, job, tokenFile, engine, adapter, peerListen, localTransport } = command.flags;
+      const { coordinator, natsCreds, job, tokenFile, engine, adapter, peerListen, localTransport, termGrace } =
+        command.flags;
       const { runWorkerCommand } = await import('./run-worker.ts');
-      await runWorkerCommand({
+      return runWorkerCommand({
         coordinator,
         natsCreds,
         job: job ?? null,
@@ -82,8 +83,8 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
         peerListen: peerListen ?? null,
         localTransport,
         tls: readTls(command.flags, Date.now()),
+        termGrace,
       });
-      return 0;
     }
     case 'status':
       return (await import('./status.ts')).status(

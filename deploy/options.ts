@@ -55,6 +55,7 @@ export interface WorkerFlags {
   readonly adapter: string | undefined;
   readonly peerListen: Address | undefined;
   readonly localTransport: LocalTransport;
+  readonly termGrace: number;
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
@@ -170,6 +171,7 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
         adapter: text('--adapter <names>'),
         peerListen: optional(valueOf('--peer-listen <host:port>', given, env), address),
         localTransport: optional(valueOf('--local-transport <name>', given, env), oneOf(LOCAL_TRANSPORTS)) ?? 'shm',
+        termGrace: optional(valueOf('--term-grace <seconds>', given, env), wholeNumber(0)) ?? 0,
         tlsCert: text('--tls-cert <file>'),
         tlsKey: text('--tls-key <file>'),
         tlsCa: text('--tls-ca <file>'),
@@ -316,6 +318,11 @@ function checkTogether(flags: TrainFlags, origins: ReadonlyMap<keyof TrainFlags,
   if (first !== undefined && flags.transport !== 'nats') {
     throw new LockstepError('E_USAGE', `${flagName(FLAGS[first].syntax)} is for --transport nats, and this is ws`, {
       remedy: 'Give --transport nats, too, or leave it out.',
+    });
+  }
+  if (flags.autoResume && flags.runDir === undefined) {
+    throw new LockstepError('E_USAGE', '--auto-resume is for a --run-dir, and none is given', {
+      remedy: 'Give --run-dir DIR, the same each time; or --resume, for the newest run of the job.',
     });
   }
   if (!isLoopback(flags.listen.host) && flags.tokenFile === undefined) {

@@ -78,7 +78,8 @@ interface Resume {
 }
 
 /** Runs a coordinator to the end of its run; returns the exit code. */
-export async function runCoordinatorCommand(options: TrainOptions): Promise<number> {
+export async function runCoordinatorCommand(given: TrainOptions): Promise<number> {
+  const options = given.flags.autoResume ? await autoResumed(given) : given;
   const { flags } = options;
   const job = await loadJob(options.job);
   const path = runDirectoryOf(flags, job.definition);
@@ -101,6 +102,17 @@ export async function runCoordinatorCommand(options: TrainOptions): Promise<numb
     // A run that could not even begin leaves nothing behind.
     if (isNew && !holdsRun(runDirectory.path)) rmSync(runDirectory.path, { recursive: true, force: true });
   }
+}
+
+/** `--auto-resume` as the `--resume` that it stands for, where there is something to go on with. */
+async function autoResumed(options: TrainOptions): Promise<TrainOptions> {
+  const { flags } = options;
+  const { runDir } = flags;
+  if (runDir === undefined) throw new TypeError('--auto-resume comes with --run-dir');
+  const server = natsServerOf(flags);
+  const isThere =
+    holdsRun(runDir) || (server !== null && (await keptRunOf(server, basename(resolve(runDir)))) !== null);
+  return isThere ? { ...options, flags: { ...flags, resume: true } } : options;
 }
 
 /** The beginning of a run directory in the place of one that is lost; null: no server keeps anything of it. */
@@ -173,7 +185,7 @@ async function coordinate(
   data.train.close?.();
   data.test.close?.();
   const config = resolveRun(withCheckpoint(flags, resume?.config ?? null), definition, place);
-  if (resume !== null) checkResume(config, resume, runDirectory.path, flags.allowMixedEngines);
+  if (resume !== null) checkResume(config, resume, runDirectory.path, flags);
   const workers = flags.workers ?? (await workersHere(config.engine, flags.adapter));
   const tls = readTls(flags, Date.now());
   const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
@@ -200,6 +212,12 @@ async function coordinate(
     ...exposures(flags, tokenFile),
   ];
   for (const message of warnings) display.event({ kind: 'warning', message });
+  if (flags.autoResume && resume !== null && isDone(config, resume)) {
+    const message = `the run in ${runDirectory.path} has done its ${config.steps} steps: nothing is left to do`;
+    display.event({ kind: 'warning', message });
+    display.close();
+    return EXIT_CODES.done;
+  }
 
   const board =
     flags.tensorboard === undefined
@@ -323,6 +341,9 @@ async function engineChoice(
 ): Promise<Pick<EngineChoice, 'said'> & { engine: string }> {
   if (flags.engine === 'auto' && before !== null)
     return { engine: before.engine, said: [`${before.engine}: as before`] };
+  // Alone it has no engine: its workers may be on other machines, and each says so that can't run the one that is named.
+  if (flags.engine !== 'auto' && process.send === undefined)
+    return { engine: flags.engine, said: [`${flags.engine}: as named, for workers that have it`] };
   const chosen = process.env[ENGINE_CHOICE];
   return chosen === undefined
     ? chooseEngineHere(flags.engine, flags.adapter ?? null)
@@ -413,7 +434,8 @@ type Resumable =
   | 'gradientCompression';
 
 /** A resumed run must go on to the bits that it would have reached: what decides them may not change. */
-function checkResume(config: RunConfig, resume: Resume, directory: string, allowMixedEngines: boolean): void {
+function checkResume(config: RunConfig, resume: Resume, directory: string, flags: TrainFlags): void {
+  const { allowMixedEngines, autoResume } = flags;
   const before = resume.config;
   const flagsOf = {
     globalBatch: '--batch-size',
@@ -436,13 +458,20 @@ function checkResume(config: RunConfig, resume: Resume, directory: string, allow
       );
     }
   }
-  const done = resume.checkpoint?.step ?? 0;
-  // Workers that are still there have yet to hear that it is done.
-  if (done >= config.steps && process.env[TAKEOVER] === undefined) {
-    throw new LockstepError('E_USAGE', `the run in ${directory} has done its ${done} steps already`, {
-      remedy: 'Give more --epochs (or --max-steps) to train it further.',
-    });
+  if (isDone(config, resume) && !autoResume) {
+    throw new LockstepError(
+      'E_USAGE',
+      `the run in ${directory} has done its ${resume.checkpoint?.step} steps already`,
+      {
+        remedy: 'Give more --epochs (or --max-steps) to train it further.',
+      },
+    );
   }
+}
+
+/** Not where another takes over: workers that are still there have yet to hear of it. */
+function isDone(config: RunConfig, { checkpoint }: Resume): boolean {
+  return checkpoint !== null && checkpoint.step >= config.steps && process.env[TAKEOVER] === undefined;
 }
 
 function titleOf(job: JobDefinition): string {

@@ -27,16 +27,22 @@ export interface WorkerCommand {
   readonly peerListen: Address | null;
   readonly localTransport: LocalTransport;
   readonly tls: Tls | null;
+  /** Seconds for which it goes on after a SIGTERM. */
+  readonly termGrace: number;
 }
 
-/** Runs to the worker's end. Throws what made it fail; its first line on stderr is the reason. */
-export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
+/** By how the run ended: the same as its coordinator's. */
+const EXIT_CODES = { done: 0, failed: 1, stopped: 130 } as const;
+
+/** Runs to the worker's end; returns the exit code. Throws what made it fail; its first line on stderr is the reason. */
+export async function runWorkerCommand(command: WorkerCommand): Promise<number> {
+  if (command.termGrace > 0) outstayTerm(command.termGrace);
   // Read by the native library when it is loaded, below; set here for workers that were started by hand.
   for (const [name, value] of Object.entries(engineEnvironment(1))) process.env[name] ??= value;
   if (command.adapter !== null) process.env['LOCKSTEP_ADAPTER'] = command.adapter;
   const workersHere = Number(process.env['LOCAL_WORLD_SIZE'] ?? 1);
   const localRank = Number.parseInt(process.env['LOCAL_RANK'] ?? '', 10);
-  await runWorker({
+  const outcome = await runWorker({
     coordinator:
       command.coordinator.kind === 'http'
         ? command.coordinator
@@ -69,5 +75,17 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<void> {
       argument: command.job ?? resolveReference(reference),
     }),
     log: (line) => process.stdout.write(`${line}\n`),
+  });
+  return EXIT_CODES[outcome];
+}
+
+/**
+ * A scheduler that ends or moves a whole job tells all of its processes at once, and the coordinator's checkpoint needs the workers: they
+ * train on until it dismisses them, or the time is over.
+ */
+function outstayTerm(seconds: number): void {
+  process.once('SIGTERM', () => {
+    process.stdout.write(`SIGTERM: goes on for ${seconds} s at most, until the coordinator stops\n`);
+    setTimeout(() => process.exit(EXIT_CODES.stopped), 1000 * seconds).unref();
   });
 }

@@ -30,6 +30,7 @@ export type ErrorCode =
   | 'E_DATA_CORRUPT'
   | 'E_CHECKPOINT_CORRUPT'
   | 'E_NO_CHECKPOINT'
+  | 'E_RECORD_VERSION' // a checkpoint, journal or report of another version's format
   // what `lockstep verify` finds in a run's record
   | 'E_RECORD_DAMAGED' // a line or file of it that can't be read
   | 'E_RECORD_STEPS' // steps that are not consecutive, or not done exactly once
@@ -90,6 +91,7 @@ const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'E_TRACE',
   'E_NOT_SUPPORTED',
   'E_NO_CHECKPOINT',
+  'E_RECORD_VERSION',
 ]);
 
 /** Exit code of the contract: 2 for usage and bad input, 1 for everything that failed in running. */

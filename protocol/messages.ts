@@ -11,7 +11,7 @@ import { TRANSPORTS } from './link.ts';
 import { runConfigSchema } from './run-config.ts';
 
 /** Refused when it differs. Raise it with every change that an older peer would misread. */
-export const PROTOCOL_VERSION = 5;
+export const PROTOCOL_VERSION = 6;
 
 /** Longest control message in bytes; state travels in parts below it. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
@@ -305,10 +305,16 @@ const stop = z.strictObject({ kind: z.literal('stop'), because: text });
 /** How far are you? No step has come for long. */
 const probe = z.strictObject({ kind: z.literal('probe') });
 
+/** Of one shape in all versions: who is refused for its version must understand it. */
 const refused = z.strictObject({ kind: z.literal('refused'), code: name, because: text });
 
-/** Nothing is needed of this worker any more: exit 0. */
-const dismissed = z.strictObject({ kind: z.literal('dismissed'), because: text });
+/** Nothing is needed of this worker any more: it ends with the exit code that the run's end has. */
+const dismissed = z.strictObject({
+  kind: z.literal('dismissed'),
+  outcome: z.enum(['done', 'stopped', 'failed']),
+  because: text,
+});
+export type Dismissal = z.infer<typeof dismissed>;
 
 const coordinatorMessageSchema = z.discriminatedUnion('kind', [
   welcome,
@@ -329,7 +335,8 @@ export function encodeMessage(message: WorkerMessage | CoordinatorMessage): Uint
   return packr.pack(message);
 }
 
-function decode<T>(schema: z.ZodType<T>, bytes: Uint8Array): T {
+/** `onMalformed` may throw a better reason than that it does not fit the schema. */
+function decode<T>(schema: z.ZodType<T>, bytes: Uint8Array, onMalformed: (value: unknown) => void = () => {}): T {
   if (bytes.byteLength > MAX_MESSAGE_BYTES) {
     throw new LockstepError('E_MESSAGE', `a message of ${bytes.byteLength} bytes; the limit is ${MAX_MESSAGE_BYTES}`);
   }
@@ -341,6 +348,7 @@ function decode<T>(schema: z.ZodType<T>, bytes: Uint8Array): T {
   }
   const parsed = schema.safeParse(value);
   if (!parsed.success) {
+    onMalformed(value);
     const issue = parsed.error.issues[0];
     const where = issue?.path.join('.') ?? '';
     throw new LockstepError('E_MESSAGE', `a malformed message: ${where === '' ? 'message' : where}: ${issue?.message}`);
@@ -348,9 +356,23 @@ function decode<T>(schema: z.ZodType<T>, bytes: Uint8Array): T {
   return parsed.data;
 }
 
-/** Parses what a worker sent. Throws LockstepError E_MESSAGE that names the field. */
+/** Parses what a worker sent. Throws LockstepError E_MESSAGE that names the field, or E_PROTOCOL_VERSION for another version's hello. */
 export function decodeWorkerMessage(bytes: Uint8Array): WorkerMessage {
-  return decode(workerMessageSchema, bytes);
+  return decode(workerMessageSchema, bytes, refuseOtherVersion);
+}
+
+/** What a hello has in every version, so that another one's is told from a malformed message, and answered. */
+const anyHello = z.object({ kind: z.literal('hello'), protocol: z.int(), host: name });
+
+function refuseOtherVersion(value: unknown): void {
+  const { data } = anyHello.safeParse(value);
+  if (data === undefined || data.protocol === PROTOCOL_VERSION) return;
+  throw new LockstepError('E_PROTOCOL_VERSION', otherVersionText(data));
+}
+
+/** Why a worker of another version is refused. */
+export function otherVersionText({ host, protocol }: { readonly host: string; readonly protocol: number }): string {
+  return `worker on ${host} speaks protocol ${protocol}, this coordinator ${PROTOCOL_VERSION}: install the same Lockstep on both`;
 }
 
 /** Parses what the coordinator sent. Throws LockstepError E_MESSAGE that names the field. */

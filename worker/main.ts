@@ -7,7 +7,7 @@ import type { DataSet, JobDefinition } from '../jobs/contract.ts';
 import type { NatsServer } from '../nats/server.ts';
 import { rankMicrobatches } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
-import { PROTOCOL_VERSION, type CoordinatorMessage, type WorkerMessage } from '../protocol/messages.ts';
+import { PROTOCOL_VERSION, type CoordinatorMessage, type Dismissal, type WorkerMessage } from '../protocol/messages.ts';
 import { batchPlanOf, type JobReference, type RunConfig } from '../protocol/run-config.ts';
 import type { Tls } from '../protocol/tls.ts';
 import type { LocalWays } from './collective/links/ws.ts';
@@ -89,14 +89,14 @@ const REAL: Surroundings = {
 
 type Welcome = Extract<CoordinatorMessage, { kind: 'welcome' }>;
 
-/** Runs one worker to its end. Returns when it was dismissed; throws what made it fail. */
-export async function runWorker(options: WorkerOptions, around: Surroundings = REAL): Promise<void> {
+/** Runs one worker to its end. Returns how the run ended, when it was dismissed; throws what made it fail. */
+export async function runWorker(options: WorkerOptions, around: Surroundings = REAL): Promise<Dismissal['outcome']> {
   const { first, welcome } = await join(options, around);
   // The link that is there when it ends: coordinators may come and go.
   const session: Session = { control: first };
   try {
     options.log(`joined run ${welcome.config.run} as ${welcome.worker}`);
-    await work(options, around, first, welcome, session);
+    return await work(options, around, first, welcome, session);
   } catch (error) {
     const told = error instanceof Error ? error : new Error(String(error));
     session.control.send({
@@ -178,7 +178,7 @@ async function work(
   control: ControlLink,
   welcome: Welcome,
   session: Session,
-): Promise<void> {
+): Promise<Dismissal['outcome']> {
   const { config } = welcome;
   const job = await options.openJob(config.job);
   const engine = await options.openEngine(job, config);
@@ -264,7 +264,7 @@ async function work(
     });
     session.control = joined;
     const replica = { job, engine, data, plan, config, state, vectors };
-    await serveGenerations({
+    return await serveGenerations({
       control: joined,
       communication: { open: async (...args) => communication.open(...args) },
       replica,

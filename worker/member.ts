@@ -9,7 +9,13 @@ import type { DataSet, JobDefinition } from '../jobs/contract.ts';
 import type { BatchPlan } from '../protocol/batch-plan.ts';
 import { rankMicrobatches } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
-import { residualName, type CoordinatorMessage, type StatePart, type StepReport } from '../protocol/messages.ts';
+import {
+  residualName,
+  type CoordinatorMessage,
+  type Dismissal,
+  type StatePart,
+  type StepReport,
+} from '../protocol/messages.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
 import { statePartsOf } from '../protocol/state-parts.ts';
 import { PeerFault } from './collective/shell/exchange.ts';
@@ -63,7 +69,7 @@ export interface MemberOptions {
 /** What the coordinator has said, as far as it still matters. */
 class Orders {
   newest: Generation | null = null;
-  dismissed: string | null = null;
+  dismissed: Dismissal | null = null;
   stopWanted = false;
   private lost: Error | null = null;
   /** Gives up the generation that is served. */
@@ -107,7 +113,7 @@ class Orders {
         this.say({ kind: 'standing', ...this.standing });
         break;
       case 'dismissed':
-        this.dismissed = message.because;
+        this.dismissed = message;
         this.giveUp(`dismissed: ${message.because}`);
         break;
       case 'refused':
@@ -124,10 +130,10 @@ class Orders {
     this.present?.abort(new LockstepError('E_PEER_LOST', because));
   }
 
-  /** The next generation after `entered`, as soon as there is one; null when the worker is dismissed. */
-  async after(entered: number): Promise<Generation | null> {
+  /** The next generation after `entered`, as soon as there is one, or the worker's dismissal. */
+  async after(entered: number): Promise<Generation | Dismissal> {
     for (;;) {
-      if (this.dismissed !== null) return null;
+      if (this.dismissed !== null) return this.dismissed;
       if (this.newest !== null && this.newest.generation > entered) return this.newest;
       if (this.lost !== null) throw this.lost;
       await this.stirred();
@@ -197,15 +203,15 @@ export function refusal(code: string, because: string): LockstepError {
   });
 }
 
-/** Serves generations until it is dismissed; throws what made it fail: an error of its own, or the coordinator's loss. */
-export async function serveGenerations(options: MemberOptions): Promise<void> {
+/** Serves generations until it is dismissed, and returns how the run ended; throws what made it fail: an error of its own, or the coordinator's loss. */
+export async function serveGenerations(options: MemberOptions): Promise<Dismissal['outcome']> {
   const orders = new Orders(options.control);
   let entered = 0;
   for (;;) {
     const generation = await orders.after(entered);
-    if (generation === null) {
-      options.log(`dismissed: ${orders.dismissed}`);
-      return;
+    if (generation.kind === 'dismissed') {
+      options.log(`dismissed: ${generation.because}`);
+      return generation.outcome;
     }
     entered = generation.generation;
     await serve(options, orders, generation);

@@ -12,7 +12,7 @@ import { placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '..
 import { LockstepError } from '../../protocol/errors.ts';
 import { BUSY_SILENCE } from '../../protocol/heartbeat.ts';
 import type { CoordinatorMessage, LinkTraffic, WorkerMessage, StepReport } from '../../protocol/messages.ts';
-import { PROTOCOL_VERSION, residualName } from '../../protocol/messages.ts';
+import { otherVersionText, PROTOCOL_VERSION, residualName } from '../../protocol/messages.ts';
 import { isEvaluatedAfter, isKeptAfter } from '../../protocol/milestones.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
 import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
@@ -385,7 +385,7 @@ export class Run {
   private hello(id: string, message: Extract<WorkerMessage, { kind: 'hello' }>): Effect[] {
     const { config } = this.options;
     if (message.protocol !== PROTOCOL_VERSION) {
-      const because = `worker on ${message.host} speaks protocol ${message.protocol}, this coordinator ${PROTOCOL_VERSION}: install the same Lockstep on both`;
+      const because = otherVersionText(message);
       return [
         { kind: 'send', worker: id, message: { kind: 'refused', code: 'E_PROTOCOL_VERSION', because } },
         { kind: 'disconnect', worker: id, code: 'E_PROTOCOL_VERSION', because },
@@ -1167,7 +1167,7 @@ export class Run {
     this.because = because;
     const goodbyes: Effect[] = [...this.workers.values()]
       .filter((w) => w.isConnected && w.state !== 'lost')
-      .map((w) => ({ kind: 'send', worker: w.id, message: { kind: 'dismissed', because } }));
+      .map((w) => ({ kind: 'send', worker: w.id, message: { kind: 'dismissed', outcome, because } }));
     return [...goodbyes, { kind: 'end', outcome }];
   }
 

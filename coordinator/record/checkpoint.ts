@@ -18,6 +18,7 @@ import type { ReplicaState } from '../core/state-assembly.ts';
 import { syncDirectory, writeDurable } from './atomic.ts';
 import { asideName, checkpointSteps, checkpointsOf, replacedName, setAsideDamaged } from './checkpoint-directory.ts';
 import { readFloats, writeFloats } from './float-file.ts';
+import { isOtherSchema, refuseOtherSchema } from './record-version.ts';
 
 export const CHECKPOINT_SCHEMA = 1;
 
@@ -157,7 +158,7 @@ function corrupt(directory: string, what: string, cause?: unknown): never {
   throw new LockstepError('E_CHECKPOINT_CORRUPT', `the checkpoint ${directory} is damaged: ${what}`, { cause });
 }
 
-/** Reads and verifies a checkpoint. Throws E_CHECKPOINT_CORRUPT naming the file. */
+/** Reads and verifies a checkpoint. Throws E_CHECKPOINT_CORRUPT naming the file, or E_RECORD_VERSION. */
 export async function readCheckpoint(directory: string): Promise<Checkpoint> {
   const read = async (name: string): Promise<Buffer> => {
     try {
@@ -173,8 +174,11 @@ export async function readCheckpoint(directory: string): Promise<Checkpoint> {
   const manifestText = (await read('checkpoint.json')).toString('utf8');
   let manifest: z.infer<typeof checkpointSchema>;
   try {
-    manifest = checkpointSchema.parse(JSON.parse(manifestText));
+    const value: unknown = JSON.parse(manifestText);
+    refuseOtherSchema(`the checkpoint ${directory}`, value, CHECKPOINT_SCHEMA);
+    manifest = checkpointSchema.parse(value);
   } catch (error) {
+    if (isOtherSchema(error)) throw error;
     return corrupt(directory, `checkpoint.json is not one of schema ${CHECKPOINT_SCHEMA}`, error);
   }
   const vectors = [];
@@ -231,7 +235,7 @@ export async function scoreOf(runDirectory: string, step: number): Promise<TestS
 /**
  * The newest checkpoint that is whole; newer ones that are damaged are named in `damaged`. With `setAside` those are renamed to
  * `step-N.damaged`, for the directory's holder only: nothing is lost, and they count no more when old ones are removed.
- * Throws E_NO_CHECKPOINT when there is none.
+ * Throws E_NO_CHECKPOINT when there is none, E_RECORD_VERSION when the newest is of another version.
  */
 export async function latestCheckpoint(
   runDirectory: string,
@@ -245,7 +249,7 @@ export async function latestCheckpoint(
       if (checkpoint.step !== step) corrupt(directory, `checkpoint.json is of step ${checkpoint.step}`);
       return { checkpoint, directory, damaged };
     } catch (error) {
-      if (!(error instanceof LockstepError)) throw error;
+      if (!(error instanceof LockstepError) || isOtherSchema(error)) throw error;
       damaged.push(error.message);
       if (options.setAside === true) await setAsideDamaged(runDirectory, step);
     }
@@ -264,7 +268,7 @@ export async function latestCheckpointBefore(runDirectory: string, step: number)
       const checkpoint = await readCheckpoint(join(checkpointsOf(runDirectory), `step-${before}`));
       if (checkpoint.step === before) return checkpoint;
     } catch (error) {
-      if (!(error instanceof LockstepError)) throw error;
+      if (!(error instanceof LockstepError) || isOtherSchema(error)) throw error;
     }
   }
   return null;

@@ -3,6 +3,10 @@
 
 import { z } from 'zod';
 import { runConfigSchema } from '../../protocol/run-config.ts';
+import { refuseOtherSchema } from './record-version.ts';
+
+/** In each `run` record, so in the first line. Raise it when an older version would misread a record. */
+export const JOURNAL_SCHEMA = 1;
 
 const count = z.int().min(0);
 const digest = z.string().max(64);
@@ -23,11 +27,13 @@ const rootCause = z.object({
 
 const at = { t: z.iso.datetime() };
 
-export const journalRecordSchema = z.discriminatedUnion('kind', [
+const records = z.discriminatedUnion('kind', [
   /** A coordinator begins, or goes on with, the run. */
   z.object({
     ...at,
     kind: z.literal('run'),
+    /** None: 1, as all journals were before it was written down. */
+    schema: z.literal(JOURNAL_SCHEMA).optional(),
     lockstep: z.string(),
     config: runConfigSchema,
     resumedFromStep: count.nullable(),
@@ -83,6 +89,13 @@ export const journalRecordSchema = z.discriminatedUnion('kind', [
   z.object({ ...at, kind: z.literal('finished'), step: count, digest }),
   z.object({ ...at, kind: z.literal('failed'), step: count, cause: rootCause }),
 ]);
+
+/** Throws E_RECORD_VERSION, beside what zod does, when a `run` record is of another schema: what follows it would be, too. */
+export const journalRecordSchema = z.preprocess((value) => {
+  if (typeof value === 'object' && value !== null && 'kind' in value && value.kind === 'run')
+    refuseOtherSchema('the journal', value, JOURNAL_SCHEMA);
+  return value;
+}, records);
 export type JournalRecord = z.infer<typeof journalRecordSchema>;
 
 /** The first record of a run, and of each resumed part of it. */

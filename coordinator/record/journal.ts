@@ -14,7 +14,8 @@ import type { RunConfig } from '../../protocol/run-config.ts';
 import type { JournalEntry } from '../core/run.ts';
 import { replaceFile, syncDirectory } from './atomic.ts';
 import { RetriedLines, type WriteObserver } from './retried-lines.ts';
-import { journalRecordSchema, type JournalRecord, type RunRecord } from './journal-schema.ts';
+import { isOtherSchema } from './record-version.ts';
+import { journalRecordSchema, type JOURNAL_SCHEMA, type JournalRecord, type RunRecord } from './journal-schema.ts';
 
 const NEWLINE = 0x0a;
 
@@ -24,6 +25,7 @@ export type JournalInput = { readonly t: string } & (
   | CommitsEntry
   | {
       readonly kind: 'run';
+      readonly schema?: typeof JOURNAL_SCHEMA | undefined;
       readonly lockstep: string;
       readonly config: unknown;
       readonly resumedFromStep: number | null;
@@ -109,14 +111,18 @@ export async function openJournal(
   };
 }
 
-/** The records that can be read, others passed over: for a run that goes on from its checkpoints, whatever became of the journal. */
+/**
+ * The records that can be read, others passed over: for a run that goes on from its checkpoints, whatever became of the journal. Throws
+ * E_RECORD_VERSION where it is another version's.
+ */
 export async function wholeRecords(directory: string): Promise<JournalRecord[]> {
   const path = join(directory, 'journal.jsonl');
   if (!existsSync(path)) return [];
   return (await readFile(path, 'utf8')).split('\n').flatMap((line) => {
     try {
       return [journalRecordSchema.parse(JSON.parse(line))];
-    } catch {
+    } catch (error) {
+      if (isOtherSchema(error)) throw error;
       return [];
     }
   });
@@ -151,7 +157,7 @@ export function jobChangesIn(records: readonly (JournalRecord | RunRecord)[]): J
   return changes;
 }
 
-/** The records of a journal, a torn last one left out. Throws E_CHECKPOINT_CORRUPT naming the line that is damaged. */
+/** The records of a journal, a torn last one left out. Throws E_CHECKPOINT_CORRUPT naming the line that is damaged, or E_RECORD_VERSION. */
 export async function readJournal(directory: string): Promise<JournalRecord[]> {
   const path = join(directory, 'journal.jsonl');
   const bytes = await readFile(path);
@@ -160,6 +166,7 @@ export async function readJournal(directory: string): Promise<JournalRecord[]> {
     try {
       return journalRecordSchema.parse(JSON.parse(line));
     } catch (cause) {
+      if (isOtherSchema(cause)) throw cause;
       throw new LockstepError('E_CHECKPOINT_CORRUPT', `${path} is damaged at line ${i + 1}`, {
         remedy: 'The checkpoints are whole in themselves: --resume goes on from the last one.',
         cause,

@@ -9,12 +9,14 @@ import { join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { z } from 'zod';
 import { LockstepError } from '../../protocol/errors.ts';
+import { REPORT_SCHEMA_VERSION } from '../../protocol/report.ts';
 import { findingsIn, type Finding } from '../core/finding.ts';
 import { JOURNAL, type JournalLine } from '../core/history.ts';
 import { METRICS_FILE, MODEL_FILE, REPORT_FILE, type MetricsLine, type RecordedRun } from '../core/verify.ts';
 import { checkpointsOf, checkpointSteps } from './checkpoint-directory.ts';
 import { readCheckpoint } from './checkpoint.ts';
 import { journalRecordSchema } from './journal-schema.ts';
+import { isOtherSchema, refuseOtherSchema } from './record-version.ts';
 import { holderOf } from './run-lock.ts';
 
 const count = z.int().min(0);
@@ -47,7 +49,7 @@ export function recordedRunIn(directory: string): string {
   });
 }
 
-/** Reads the run in a directory. Throws E_RUN_NOT_FOUND where there is none. */
+/** Reads the run in a directory. Throws E_RUN_NOT_FOUND where there is none, E_RECORD_VERSION where its journal is another version's. */
 export async function readRun(directory: string): Promise<RecordedRun> {
   const path = recordedRunIn(directory);
   const findings: Finding[] = [];
@@ -89,7 +91,8 @@ async function lines<T>(
       if (found.success) return [{ line: i + 1, value: found.data }];
       const [issue] = found.error.issues;
       because = `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'unknown'}`;
-    } catch {
+    } catch (error) {
+      if (isOtherSchema(error)) throw error;
       because = 'it is not JSON';
       if (i === texts.length - 1) {
         notes.push(`${file} ends in a line that a crash has torn`);
@@ -122,7 +125,7 @@ async function readCheckpoints(
       if (!(error instanceof LockstepError)) throw error;
       // A run that is under way removes the oldest while they are read.
       if (!existsSync(join(directory, file))) continue;
-      report('E_CHECKPOINT_CORRUPT', null, error.message);
+      report(isOtherSchema(error) ? 'E_RECORD_VERSION' : 'E_CHECKPOINT_CORRUPT', null, error.message);
     }
   }
   return whole;
@@ -131,10 +134,14 @@ async function readCheckpoints(
 async function readReport(directory: string, findings: Finding[]): Promise<RecordedRun['report']> {
   const path = join(directory, REPORT_FILE);
   if (!existsSync(path)) return null;
+  const report = findingsIn(REPORT_FILE, findings);
   try {
-    return reportSchema.parse(JSON.parse(await readFile(path, 'utf8')));
-  } catch {
-    findingsIn(REPORT_FILE, findings)('E_RECORD_DAMAGED', null, 'it is not a report');
+    const value: unknown = JSON.parse(await readFile(path, 'utf8'));
+    refuseOtherSchema('the report', value, REPORT_SCHEMA_VERSION);
+    return reportSchema.parse(value);
+  } catch (error) {
+    if (isOtherSchema(error)) report('E_RECORD_VERSION', null, error.message);
+    else report('E_RECORD_DAMAGED', null, 'it is not a report');
     return null;
   }
 }

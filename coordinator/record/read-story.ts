@@ -14,6 +14,7 @@ import { JOURNAL } from '../core/history.ts';
 import { METRICS_FILE, REPORT_FILE } from '../core/verify.ts';
 import { journalRecordSchema, type JournalRecord } from './journal-schema.ts';
 import { recordedRunIn } from './read-run.ts';
+import { isOtherSchema, refuseOtherSchema } from './record-version.ts';
 import { holderOf } from './run-lock.ts';
 
 const number = z.number().nullable();
@@ -49,7 +50,7 @@ export interface RunStory {
   readonly unread: number;
 }
 
-/** Reads the run in a directory. Throws E_RUN_NOT_FOUND where there is none, E_RECORD_DAMAGED for a report that is none. */
+/** Reads the run in a directory. Throws E_RUN_NOT_FOUND where there is none, E_RECORD_DAMAGED for a report that is none, E_RECORD_VERSION. */
 export async function readStory(directory: string): Promise<RunStory> {
   const path = recordedRunIn(directory);
   const isUnderWay = holderOf(path) !== null;
@@ -70,14 +71,15 @@ export async function readStory(directory: string): Promise<RunStory> {
   };
 }
 
-/** Hands on each line of a file that fits `schema`; returns how many did not. */
+/** Hands on each line of a file that fits `schema`; returns how many did not. Throws E_RECORD_VERSION. */
 async function eachLine<T>(path: string, schema: z.ZodType<T>, take: (value: T) => void): Promise<number> {
   if (!existsSync(path)) return 0;
   let unread = 0;
   for await (const line of createInterface({ input: createReadStream(path) })) {
     try {
       take(schema.parse(JSON.parse(line)));
-    } catch {
+    } catch (error) {
+      if (isOtherSchema(error)) throw error;
       unread++;
     }
   }
@@ -97,6 +99,7 @@ async function readReport(path: string): Promise<RunReport | null> {
   } catch {
     throw damaged('it is not JSON');
   }
+  refuseOtherSchema(path, value, REPORT_SCHEMA_VERSION);
   const schema = typeof value === 'object' && value !== null && 'schema' in value ? value.schema : null;
   if (schema !== REPORT_SCHEMA_VERSION) throw damaged(`its schema is ${String(schema)}, not ${REPORT_SCHEMA_VERSION}`);
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what this version writes under this schema; the page shows it as text

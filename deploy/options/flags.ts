@@ -46,6 +46,7 @@ export interface TrainFlags {
   readonly listen: Address;
   readonly runDir: string | undefined;
   readonly resume: boolean;
+  readonly autoResume: boolean;
   readonly allowChangedJob: boolean;
   readonly checkpointEvery: number | undefined;
   readonly keepCheckpoints: number;
@@ -269,6 +270,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     syntax: '--resume',
     group: 'Run',
     help: "go on from the last checkpoint of --run-dir, or of the job's newest run; any number of workers will do",
+    parse: null,
+    fallback: false,
+  },
+  autoResume: {
+    syntax: '--auto-resume',
+    group: 'Run',
+    help: 'for schedulers, that start the same line again: begin in --run-dir, or go on with what is there; exit 0 where nothing is left to do',
     parse: null,
     fallback: false,
   },

@@ -108,6 +108,10 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
       'where its peers reach it (default: the address from which it reaches the coordinator, a free port)',
     )
     .option('--local-transport <name>', 'see `lockstep train --help`')
+    .option(
+      '--term-grace <seconds>',
+      'after a SIGTERM train on for so long, for a coordinator that is told to stop with it (default: 0, end at once)',
+    )
     .option('--tls-ca <file>', TLS_CA)
     .option(
       '--tls-cert <file>',

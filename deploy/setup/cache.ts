@@ -3,6 +3,7 @@
 // killed one left behind is cleared by the next.
 
 import {
+  existsSync,
   mkdirSync,
   readFileSync,
   readdirSync,
@@ -20,9 +21,16 @@ import { LockstepError } from '../../protocol/errors.ts';
 /** How often a waiting process looks whether the lock is free. */
 const LOCK_POLL_MS = 200;
 
-/** `LOCKSTEP_CACHE`, else `$XDG_CACHE_HOME/lockstep`, else `~/.cache/lockstep`. Throws E_USAGE when it can't be written. */
+/** `LOCKSTEP_CACHE`, else `$XDG_CACHE_HOME/lockstep`, else `~/.cache/lockstep`. Throws E_USAGE when it isn't there and can't be made. */
 export function cacheDirectory(env: Readonly<Record<string, string | undefined>> = process.env): string {
   const directory = env['LOCKSTEP_CACHE'] ?? join(env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'lockstep');
+  // One that is there may be read-only, as in a container: what set-up is asked for may be in it.
+  if (!existsSync(directory)) openForWriting(directory);
+  return directory;
+}
+
+/** Makes a directory of the cache where it isn't there. Throws E_USAGE when nothing can be put into it. */
+export function openForWriting(directory: string): void {
   try {
     mkdirSync(directory, { recursive: true });
     accessSync(directory, constants.W_OK);
@@ -32,7 +40,11 @@ export function cacheDirectory(env: Readonly<Record<string, string | undefined>>
       cause,
     });
   }
-  return directory;
+}
+
+/** Whether a file's times, in milliseconds, are the same to the second: an archive or a container's layer keeps no more of them. */
+export function isSameSecond(a: number, b: number): boolean {
+  return Math.floor(a / 1000) === Math.floor(b / 1000);
 }
 
 function isAlive(pid: number): boolean {

@@ -2,11 +2,11 @@
 // code, verified by MD5. They are verified again before every training (0.4 s for CIFAR-10): a file that was truncated or
 // altered is named, and fetched anew.
 
-import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { DataFile, DataSetDefinition, DataSetSource } from '../../jobs/contract.ts';
 import { LockstepError } from '../../protocol/errors.ts';
-import { cacheDirectory, installDirectory, withLock } from './cache.ts';
+import { cacheDirectory, installDirectory, openForWriting, withLock } from './cache.ts';
 import { fetchArchive, hashOf, type Progress } from './fetch.ts';
 
 /** Where a data set's files lie; the present directory for one that needs none. */
@@ -36,7 +36,7 @@ export async function ensureDataSet(
   if (source === undefined) return;
   const directory = dataSetDirectory(data);
   if ((await damagedFiles(directory, source.files)).length === 0) return;
-  mkdirSync(dirname(directory), { recursive: true });
+  openForWriting(dirname(directory));
   await withLock(
     `${directory}.lock`,
     async () => {

@@ -28,7 +28,7 @@ import { openZip } from './zip.ts';
 import type { Source } from '../../jobs/contract.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import { engineEnvironment } from '../../worker/engine/environment.ts';
-import { cacheDirectory, installDirectory, withLock } from './cache.ts';
+import { cacheDirectory, installDirectory, isSameSecond, openForWriting, withLock } from './cache.ts';
 import { answers, fetchArchive, findPip, hashOf, type Progress } from './fetch.ts';
 
 export const TENSORFLOW_VERSION = '2.21.0';
@@ -164,7 +164,6 @@ export type Tell = (line: string) => void;
 function placeOf(device: TensorflowDevice): { directory: string; lock: string } {
   const { name } = VARIANTS[device];
   const directory = join(cacheDirectory(), 'engine', `${name}-${TENSORFLOW_VERSION}-${platform()}-${arch()}`);
-  mkdirSync(dirname(directory), { recursive: true });
   return { directory, lock: `${directory}.lock` };
 }
 
@@ -195,7 +194,7 @@ function damageOf(directory: string, { links }: Variant): string | null {
     if (!existsSync(path)) return `${file.name} is missing`;
     const { size, mtimeMs } = statSync(path);
     if (size !== file.bytes) return `${file.name} has ${size} bytes instead of ${file.bytes}`;
-    if (Math.abs(mtimeMs - file.mtimeMs) > 1) return `${file.name} was changed after it was installed`;
+    if (!isSameSecond(mtimeMs, file.mtimeMs)) return `${file.name} was changed after it was installed`;
   }
   const lost = Object.keys(links).find((path) => !existsSync(join(directory, path)));
   return lost === undefined ? null : `the link ${lost} is missing`;
@@ -259,6 +258,7 @@ export async function ensureTensorflow(
   const { directory, lock } = placeOf(device);
   const variant = VARIANTS[device];
   if (damageOf(directory, variant) === null) return findTensorflow(device);
+  openForWriting(dirname(directory));
   await withLock(
     lock,
     async () => {

@@ -6,14 +6,14 @@
 // Not here: the GPU's own driver and, on Linux, the Vulkan loader (libvulkan.so.1): they are the system's.
 
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { arch, platform } from 'node:os';
 import { dirname, join } from 'node:path';
 import { x as extract } from 'tar';
 import type { Source } from '../../jobs/contract.ts';
 import { LockstepError } from '../../protocol/errors.ts';
-import { cacheDirectory, installDirectory, withLock } from './cache.ts';
+import { cacheDirectory, installDirectory, isSameSecond, openForWriting, withLock } from './cache.ts';
 import { fetchArchive, hashOf, type Progress } from './fetch.ts';
 
 export const DAWN_VERSION = '0.6.2';
@@ -68,7 +68,6 @@ function platformName(): string {
 
 function placeOf(): { directory: string; lock: string } {
   const directory = join(cacheDirectory(), 'engine', `webgpu-dawn-${DAWN_VERSION}-${platform()}-${arch()}`);
-  mkdirSync(dirname(directory), { recursive: true });
   return { directory, lock: `${directory}.lock` };
 }
 
@@ -91,7 +90,7 @@ export function webgpuDamage(): string | null {
     if (!existsSync(path)) return `${file.name} is missing`;
     const { size, mtimeMs } = statSync(path);
     if (size !== file.bytes) return `${file.name} has ${size} bytes instead of ${file.bytes}`;
-    if (Math.abs(mtimeMs - file.mtimeMs) > 1) return `${file.name} was changed after it was installed`;
+    if (!isSameSecond(mtimeMs, file.mtimeMs)) return `${file.name} was changed after it was installed`;
   }
   return null;
 }
@@ -129,6 +128,7 @@ export async function ensureWebgpu(
 ): Promise<Webgpu> {
   const { directory, lock } = placeOf();
   if (webgpuDamage() === null) return findWebgpu();
+  openForWriting(dirname(directory));
   await withLock(
     lock,
     async () => {

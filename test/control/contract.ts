@@ -4,7 +4,13 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Packr } from 'msgpackr';
 import { expect, it } from 'vitest';
 import type { ControlConnection } from '../../coordinator/control-connection.ts';
-import { encodeMessage, type CoordinatorMessage, type StatePart, type WorkerMessage } from '../../protocol/messages.ts';
+import {
+  encodeMessage,
+  PROTOCOL_VERSION,
+  type CoordinatorMessage,
+  type StatePart,
+  type WorkerMessage,
+} from '../../protocol/messages.ts';
 import type { ControlLink } from '../../worker/control-link.ts';
 
 export const TOKEN = 'the token of the run';
@@ -83,9 +89,9 @@ export interface ControlWay {
   rawCoordinator(): Promise<{ link: ControlLink; raw: RawEnd }>;
 }
 
-export const HELLO: WorkerMessage = {
+export const HELLO: Extract<WorkerMessage, { kind: 'hello' }> = {
   kind: 'hello',
-  protocol: 2,
+  protocol: PROTOCOL_VERSION,
   lockstep: '0.1.0',
   node: 'v20',
   host: 'h',
@@ -227,6 +233,18 @@ export function controlContract(way: ControlWay): void {
     await atGood.until(1);
   });
 
+  it('answers a greeting of another version, whatever else is in it, and lets its sender go', async () => {
+    const door = await way.open();
+    const link = await door.connect(TOKEN);
+    const { connection } = await door.arrival();
+    link.send({ ...HELLO, protocol: HELLO.protocol + 1, tomorrow: true } as typeof HELLO);
+    const because = `worker on ${HELLO.host} speaks protocol ${HELLO.protocol + 1}, this coordinator ${HELLO.protocol}: install the same Lockstep on both`;
+    expect(await link.next()).toEqual({ kind: 'refused', code: 'E_PROTOCOL_VERSION', because });
+    expect((await connection.closed).because).toBe(because);
+    expect(door.refused).toEqual(['E_PROTOCOL_VERSION']);
+    expect(door.warnings).toEqual([because]);
+  });
+
   it('drops a coordinator that sends what is no message', async () => {
     const { link, raw } = await way.rawCoordinator();
     raw.send(Buffer.from([0xc1]));
@@ -282,7 +300,7 @@ export function controlContract(way: ControlWay): void {
     const door = await way.open();
     const link = await door.connect(TOKEN);
     const { connection } = await door.arrival();
-    connection.send({ kind: 'dismissed', because: 'the run is done' });
+    connection.send({ kind: 'dismissed', outcome: 'done', because: 'the run is done' });
     await door.close();
     expect(await link.next()).toMatchObject({ kind: 'dismissed' });
     expect((await link.closed).message).toContain('the run is over');

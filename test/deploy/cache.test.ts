@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { cacheDirectory, installDirectory, withLock } from '../../deploy/setup/cache.ts';
+import { cacheDirectory, installDirectory, isSameSecond, openForWriting, withLock } from '../../deploy/setup/cache.ts';
 
 let root = '';
 beforeEach(() => {
@@ -35,6 +35,27 @@ describe('cacheDirectory', () => {
         remedy: expect.stringContaining('LOCKSTEP_CACHE') as string,
       }) as Error,
     );
+  });
+});
+
+describe('openForWriting', () => {
+  it('makes a directory, and names one that cannot be made', () => {
+    openForWriting(join(root, 'a', 'b'));
+    expect(existsSync(join(root, 'a', 'b'))).toBe(true);
+    writeFileSync(join(root, 'file'), '');
+    expect(() => openForWriting(join(root, 'file', 'engine'))).toThrow(
+      expect.objectContaining({ code: 'E_USAGE', message: expect.stringContaining('file/engine') as string }) as Error,
+    );
+  });
+});
+
+describe('isSameSecond', () => {
+  it.each([
+    [1_764_210_000_123.4, 1_764_210_000_000, true],
+    [1_764_210_000_999, 1_764_210_001_000, false],
+    [1_764_210_000_000, 1_764_209_999_999, false],
+  ])('of %d and %d is %s', (a, b, expected) => {
+    expect(isSameSecond(a, b)).toBe(expected);
   });
 });
 

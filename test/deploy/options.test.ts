@@ -57,6 +57,7 @@ describe('values and where they come from', () => {
       listen: { host: '127.0.0.1', port: 29400 },
       runDir: undefined,
       resume: false,
+      autoResume: false,
       allowChangedJob: false,
       checkpointEvery: undefined,
       keepCheckpoints: 3,
@@ -88,7 +89,7 @@ describe('values and where they come from', () => {
   test('all flags of the contract are taken', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
-        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 --audit 0.25 ' +
+        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --auto-resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 --audit 0.25 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0 --straggler-limit 0.5 --progress-limit 90',
     );
@@ -113,6 +114,7 @@ describe('values and where they come from', () => {
       listen: { host: '::1', port: 0 },
       runDir: 'out/x',
       resume: true,
+      autoResume: true,
       allowChangedJob: true,
       checkpointEvery: 10,
       keepCheckpoints: 5,
@@ -192,6 +194,14 @@ describe('values and where they come from', () => {
 
 describe('refusals name the flag or the variable, and its value', () => {
   test.each([
+    [
+      'coordinator j --auto-resume',
+      'E_USAGE --auto-resume is for a --run-dir, and none is given -> Give --run-dir DIR, the same each time; or --resume, for the newest run of the job.',
+    ],
+    [
+      'worker --coordinator h:1 --term-grace soon',
+      'E_USAGE --term-grace soon: it must be a whole number of at least 0 -> Change --term-grace or leave it out.',
+    ],
     [
       'train j --workers 0',
       'E_USAGE --workers 0: it must be a whole number from 1 to 1,024 -> Change --workers or leave it out.',
@@ -427,6 +437,7 @@ describe('the other commands', () => {
         adapter: undefined,
         peerListen: undefined,
         localTransport: 'shm',
+        termGrace: 0,
         tlsCert: undefined,
         tlsKey: undefined,
         tlsCa: undefined,

@@ -1,4 +1,5 @@
-// The codec at the border: every message comes back as it went, and no bytes whatever do worse than E_MESSAGE.
+// The codec at the border: every message comes back as it went, and no bytes whatever do worse than E_MESSAGE, or E_PROTOCOL_VERSION
+// where they are a greeting.
 
 import fc from 'fast-check';
 import { Packr } from 'msgpackr';
@@ -9,6 +10,7 @@ import {
   decodeWorkerMessage,
   encodeMessage,
   MAX_MESSAGE_BYTES,
+  PROTOCOL_VERSION,
   type CoordinatorMessage,
   type StatePart,
   type StepReport,
@@ -161,7 +163,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
   ),
   { kind: 'stop', because: 'Ctrl-C' },
   { kind: 'refused', code: 'E_FINGERPRINT', because: 'other bits' },
-  { kind: 'dismissed', because: 'the run is done' },
+  { kind: 'dismissed', outcome: 'done', because: 'the run is done' },
 ];
 
 /** A message with its bytes as a plain Uint8Array: decoders may give a view of what they were given. */
@@ -181,7 +183,7 @@ function misbehaviour(decode: (bytes: Uint8Array) => unknown, bytes: Uint8Array)
     decode(bytes);
     return null;
   } catch (error) {
-    return error instanceof LockstepError && error.code === 'E_MESSAGE' ? null : error;
+    return error instanceof LockstepError && ['E_MESSAGE', 'E_PROTOCOL_VERSION'].includes(error.code) ? null : error;
   }
 }
 
@@ -253,6 +255,15 @@ describe('what is refused', () => {
   ])('%s, naming the field', (_, value, field) => {
     expect(refusal(value)).toContain('E_MESSAGE');
     expect(refusal(value)).toContain(field);
+  });
+
+  it('a hello of another version, whatever else it has, by that version; one of this version by its field', () => {
+    const hello = { kind: 'hello', protocol: PROTOCOL_VERSION + 1, host: 'h', token: 'of the future' };
+    expect(refusal(hello)).toBe(
+      `E_PROTOCOL_VERSION worker on h speaks protocol ${PROTOCOL_VERSION + 1}, this coordinator ${PROTOCOL_VERSION}: install the same Lockstep on both`,
+    );
+    expect(refusal({ ...hello, protocol: PROTOCOL_VERSION })).toContain('E_MESSAGE');
+    expect(refusal({ ...hello, protocol: 'x' })).toContain('E_MESSAGE');
   });
 
   it('a message longer than the limit, before it is looked at', () => {

@@ -6,11 +6,11 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { WebSocket, type ClientOptions } from 'ws';
 import type { ControlConnection } from '../../../coordinator/control-connection.ts';
 import { openControl, type ControlOptions } from '../../../coordinator/http/control.ts';
-import type { WorkerMessage } from '../../../protocol/messages.ts';
+import { PROTOCOL_VERSION, type WorkerMessage } from '../../../protocol/messages.ts';
 
 const HELLO: WorkerMessage = {
   kind: 'hello',
-  protocol: 3,
+  protocol: PROTOCOL_VERSION,
   lockstep: '0.1.0',
   node: 'v20',
   host: 'h',

@@ -11,7 +11,13 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { latestCheckpoint, readCheckpoint, scoreOf, writeCheckpoint } from '../../../coordinator/record/checkpoint.ts';
+import {
+  latestCheckpoint,
+  latestCheckpointBefore,
+  readCheckpoint,
+  scoreOf,
+  writeCheckpoint,
+} from '../../../coordinator/record/checkpoint.ts';
 import { pruneCheckpoints } from '../../../coordinator/record/prune.ts';
 import { NO_PROGRESS, type ProgressRecord } from '../../../coordinator/core/progress.ts';
 import type { RunConfig } from '../../../protocol/run-config.ts';
@@ -182,11 +188,6 @@ describe('a damaged checkpoint', () => {
     ['checkpoint.json', 'its JSON is gone', (d) => rmSync(join(d, 'checkpoint.json'))],
     [
       'checkpoint.json',
-      'its schema is another',
-      (d) => editJson(d, (text) => text.replace('"schema":1', '"schema":2')),
-    ],
-    [
-      'checkpoint.json',
       'a file name leads elsewhere',
       (d) => editJson(d, (text) => text.replace('"slot-1.bin"', '"../../x.bin"')),
     ],
@@ -203,6 +204,21 @@ describe('a damaged checkpoint', () => {
       code: 'E_CHECKPOINT_CORRUPT',
       message: expect.stringContaining(file),
     });
+  });
+
+  it('of another schema is refused as that, not as damaged: neither passed over for an older one nor set aside', async () => {
+    const run = temporaryDirectory();
+    for (const step of [9, 10]) await write(run, step);
+    editJson(at(run, 'step-10'), (text) => text.replace('"schema":1', '"schema":2'));
+    const refusal = {
+      code: 'E_RECORD_VERSION',
+      message: `the checkpoint ${at(run, 'step-10')} has schema 2, and this Lockstep reads schema 1`,
+      remedy: expect.stringContaining('docs/compatibility.md') as string,
+    };
+    await expect(readCheckpoint(at(run, 'step-10'))).rejects.toMatchObject(refusal);
+    await expect(latestCheckpoint(run, { setAside: true })).rejects.toMatchObject(refusal);
+    await expect(latestCheckpointBefore(run, 11)).rejects.toMatchObject(refusal);
+    expect(names(run)).toEqual(['step-10', 'step-9']);
   });
 
   it('is passed over for the one before, and named; it stays where it is', async () => {

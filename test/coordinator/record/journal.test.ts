@@ -67,6 +67,30 @@ describe('changes of the job', () => {
   });
 });
 
+describe('a journal of another schema', () => {
+  // As a later version may write it: nothing but kind and schema is as it is now.
+  const later = '{"kind":"run","schema":2,"begun":"2031"}\n{"kind":"later"}\n';
+  const refusal = {
+    code: 'E_RECORD_VERSION',
+    message: 'the journal has schema 2, and this Lockstep reads schema 1',
+  };
+
+  it('is refused by whoever would go on from it', async () => {
+    const directory = temporaryDirectory();
+    writeFileSync(fileIn(directory), later);
+    await expect(readJournal(directory)).rejects.toMatchObject(refusal);
+    await expect(wholeRecords(directory)).rejects.toMatchObject(refusal);
+    expect(readFileSync(fileIn(directory), 'utf8')).toBe(later);
+  });
+
+  it('is schema 1 where it says nothing', async () => {
+    const directory = temporaryDirectory();
+    const begun = { t: T, kind: 'run', lockstep: '0.1.0', resumedFromStep: null, config: CONFIG };
+    writeFileSync(fileIn(directory), `${JSON.stringify(begun)}\n`);
+    expect(await wholeRecords(directory)).toEqual([begun]);
+  });
+});
+
 describe('the journal', () => {
   it('is one JSON object a line, in the order of appending, and reads back as it was given', async () => {
     const records: JournalInput[] = [

@@ -112,6 +112,12 @@ describe('a run directory', () => {
     },
   );
 
+  it('a journal of another schema is no run that can be read', async () => {
+    const directory = await runDirectory();
+    edit(join(directory, 'journal.jsonl'), (text) => text.replace('"kind":"run"', '"kind":"run","schema":2'));
+    await expect(readRun(directory)).rejects.toMatchObject({ code: 'E_RECORD_VERSION' });
+  });
+
   it.each<[string, (directory: string) => void, string[]]>([
     [
       'a line of the journal that is not JSON',
@@ -166,6 +172,16 @@ describe('a run directory', () => {
       ['E_RECORD_DAMAGED model/model.json'],
     ],
     ['the report', (d) => writeFileSync(join(d, 'report.json'), '{'), ['E_RECORD_DAMAGED report.json']],
+    [
+      'a version: the report is of another',
+      (d) => edit(join(d, 'report.json'), (text) => text.replace('"schema": 1', '"schema": 2')),
+      ['E_RECORD_VERSION report.json'],
+    ],
+    [
+      'a version: a checkpoint is of another',
+      (d) => edit(join(d, 'checkpoints/step-2/checkpoint.json'), (text) => text.replace('"schema":1', '"schema":2')),
+      ['E_RECORD_VERSION checkpoints/step-2'],
+    ],
   ])('damage to %s is found', async (_, damage, expected) => {
     const directory = await runDirectory();
     damage(directory);

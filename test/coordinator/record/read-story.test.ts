@@ -50,8 +50,15 @@ it.each([
   [
     'another schema',
     { 'journal.jsonl': '', 'report.json': '{"schema":2}' },
-    'E_RECORD_DAMAGED',
-    /its schema is 2, not 1/,
+    'E_RECORD_VERSION',
+    /report\.json has schema 2, and this Lockstep reads schema 1/,
+  ],
+  ['no schema', { 'journal.jsonl': '', 'report.json': '{"schema":"2"}' }, 'E_RECORD_DAMAGED', /its schema is 2, not 1/],
+  [
+    'a journal of another schema',
+    { 'journal.jsonl': '{"kind":"run","schema":2,"of":"the future"}\n{"kind":"future"}\n' },
+    'E_RECORD_VERSION',
+    /the journal has schema 2, and this Lockstep reads schema 1/,
   ],
 ])('refuses %s', async (_what, files, code, message) => {
   await expect(readStory(directory(files))).rejects.toMatchObject({
