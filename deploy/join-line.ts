@@ -17,6 +17,7 @@ export interface Joining {
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
+  readonly tlsClientCa?: string | undefined;
 }
 
 /** Where other machines reach the coordinator: where it listens at all of this machine's addresses, at the likeliest. */
@@ -29,10 +30,12 @@ export function urlForOthers({ url, natsAddress, listen, addresses }: Joining): 
 }
 
 export function joinLine(joining: Joining): string {
-  const { tokenFile, job, tlsCert, tlsKey, tlsCa } = joining;
+  const { tokenFile, job, tlsCert, tlsKey, tlsCa, tlsClientCa } = joining;
   // Over NATS the certificate is the page's alone.
   const tls =
-    joining.natsAddress === undefined ? { '--tls-ca': tlsCa, '--tls-cert': tlsCert, '--tls-key': tlsKey } : {};
+    joining.natsAddress === undefined
+      ? { '--tls-ca': tlsCa, '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-client-ca': tlsClientCa }
+      : {};
   const flags = { '--coordinator': urlForOthers(joining), '--token-file': tokenFile, ...tls, '--job': job };
   return [
     'npx lockstep worker',

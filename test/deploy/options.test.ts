@@ -407,7 +407,7 @@ describe('--listen', () => {
     '%s can be reached from other machines: not without a token file',
     (text) => {
       expect(refusal(`train j --listen ${text}`)).toBe(
-        `E_LISTEN --listen ${text}: other machines can reach it, and no token is asked of them -> Give --token-file FILE with a secret in it (openssl rand -base64 24 > FILE), or listen on 127.0.0.1.`,
+        `E_LISTEN --listen ${text}: other machines can reach it, and no token is asked of them -> Give --token-file FILE with a key in it (npx lockstep token --out FILE), or listen on 127.0.0.1.`,
       );
       expect(refusal(`train j --listen ${text} --token-file t`)).toBe('no refusal');
     },

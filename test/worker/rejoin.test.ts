@@ -10,7 +10,7 @@ import { keepJoined } from '../../worker/rejoin.ts';
 const CONFIG = { run: 'r' } as RunConfig;
 const HELLO = {
   kind: 'hello',
-  protocol: 5,
+  protocol: 6,
   lockstep: '0',
   node: 'v20',
   host: 'h',
@@ -50,7 +50,7 @@ class Far {
 
 const welcome = (step: number, config = CONFIG, term = 3): CoordinatorMessage => ({
   kind: 'welcome',
-  protocol: 5,
+  protocol: 6,
   worker: 'w7',
   config,
   step,
@@ -76,6 +76,7 @@ function joined(first: Far, ...next: (Far | LockstepError)[]): ReturnType<typeof
     },
     hello: HELLO,
     term: 3,
+    termProof: undefined,
     ready: async () => READY,
     config: CONFIG,
     standing: () => STANDING,

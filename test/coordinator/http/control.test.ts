@@ -7,6 +7,7 @@ import { WebSocket, type ClientOptions } from 'ws';
 import type { ControlConnection } from '../../../coordinator/control-connection.ts';
 import { openControl, type ControlOptions } from '../../../coordinator/http/control.ts';
 import type { WorkerMessage } from '../../../protocol/messages.ts';
+import { judgeBy } from '../../control/judge.ts';
 
 const HELLO: WorkerMessage = {
   kind: 'hello',
@@ -47,7 +48,7 @@ async function start(change: Partial<ControlOptions> = {}): Promise<Rig> {
   const rig = { refused: [] as string[], warnings: [] as string[], received: [] as [string, WorkerMessage][] };
   const control = openControl({
     server,
-    token: 'secret',
+    judge: judgeBy('secret'),
     onConnect: (connection) => {
       connection.onMessage((message) => rig.received.push([connection.id, message]));
       const wanted = waiting.shift();
