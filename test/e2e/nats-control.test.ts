@@ -208,11 +208,28 @@ describe('on a NATS server', () => {
     const stranger = await connection();
     const ask = async (text: string): Promise<unknown> =>
       (await stranger.connection.request(SUBJECT, text, { timeout: 5000 })).json<{ answer: string }>().answer;
-    expect(await ask('')).toBe('400 malformed');
-    expect(await ask('{"call":"x"}')).toBe('400 malformed');
-    const call = { call: 'a'.repeat(32), about: '{}', proof: 'b'.repeat(64) };
-    expect(await ask(JSON.stringify(call))).toBe('401 unauthorized');
-    expect(door.refused).toEqual(['E_MESSAGE', 'E_MESSAGE', 'E_UNAUTHORIZED']);
+    expect(await ask('')).toBe('400 E_MESSAGE');
+    expect(await ask('{"call":"x"}')).toBe('400 E_MESSAGE');
+    const call = { call: 'a'.repeat(32), about: '{}', claim: '', proof: 'b'.repeat(64) };
+    expect(await ask(JSON.stringify(call))).toBe('401 E_UNAUTHORIZED');
+    expect(await ask(JSON.stringify({ ...call, claim: 'lockstep1.control.never.x' }))).toBe('401 E_UNAUTHORIZED');
+    expect(door.refused).toEqual(['E_MESSAGE', 'E_MESSAGE', 'E_UNAUTHORIZED', 'E_UNAUTHORIZED']);
+    link.send(linked(1));
+    await arrival.until(1);
+  });
+
+  it('a call that was recorded is refused when it comes again, and the link that it made goes on', async () => {
+    const door = await openDoor(RUN);
+    const ear = await connection();
+    const calls: string[] = [];
+    ear.connection.subscribe(SUBJECT, { callback: (_error, message) => void calls.push(message.string()) });
+    await ear.connection.flush();
+    const link = await door.connect(TOKEN);
+    const arrival = await door.arrival();
+    await expect.poll(() => calls.length).toBe(1);
+    const answer = await ear.connection.request(SUBJECT, calls[0] ?? '', { timeout: 5000 });
+    expect(answer.json<{ answer: string }>().answer).toBe('409 E_REPLAYED');
+    expect(door.refused).toEqual(['E_REPLAYED']);
     link.send(linked(1));
     await arrival.until(1);
   });
