@@ -82,6 +82,7 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
         peerListen: peerListen ?? null,
         localTransport,
         tls: readTls(command.flags, Date.now()),
+        tlsCa: command.flags.tlsCa,
       });
       return 0;
     }

@@ -31,11 +31,12 @@ export function urlForOthers({ url, natsAddress, listen, addresses }: Joining): 
 
 export function joinLine(joining: Joining): string {
   const { tokenFile, job, tlsCert, tlsKey, tlsCa, tlsClientCa } = joining;
-  // Over NATS the certificate is the page's alone.
+  const { natsAddress } = joining;
+  // Over NATS the certificate is the page's alone, and the authority that of the server.
   const tls =
-    joining.natsAddress === undefined
+    natsAddress === undefined
       ? { '--tls-ca': tlsCa, '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-client-ca': tlsClientCa }
-      : {};
+      : { '--tls-ca': natsAddress.startsWith('tls:') ? tlsCa : undefined };
   const flags = { '--coordinator': urlForOthers(joining), '--token-file': tokenFile, ...tls, '--job': job };
   return [
     'npx lockstep worker',

@@ -308,8 +308,10 @@ function refuseTlsFor(coordinator: CoordinatorAddress, flags: TlsFlags): void {
   const given = tlsGiven(flags);
   if (given === '') return;
   if (coordinator.kind === 'nats') {
+    const isForServer = coordinator.server.tls && flags.tlsCert === undefined && flags.tlsClientCa === undefined;
+    if (isForServer) return;
     throw new LockstepError('E_USAGE', `${given}: over a NATS server no peer is reached directly`, {
-      remedy: `Leave ${given.includes(' --') ? 'them' : 'it'} out; TLS to the server is asked for by tls:// in the server's address.`,
+      remedy: `Leave ${given.includes(' --') ? 'them' : 'it'} out; TLS to the server is asked for by tls:// in the server's address, and takes --tls-ca.`,
     });
   }
   const { url } = coordinator;
@@ -366,7 +368,8 @@ function trainOptions(job: string, given: Words['given'], env: Environment): Tra
 /** What is wrong with flags only when they meet. */
 function checkTogether(flags: TrainFlags, origins: ReadonlyMap<keyof TrainFlags, Origin>): void {
   checkPair(flags);
-  if (flags.tlsCa !== undefined && flags.tlsCert === undefined) {
+  const isForNats = flags.transport === 'nats' && flags.natsUrl?.tls === true;
+  if (flags.tlsCa !== undefined && flags.tlsCert === undefined && !isForNats) {
     throw new LockstepError('E_USAGE', `--tls-ca ${flags.tlsCa}: there is no certificate for it to vouch for`, {
       remedy: 'Give the coordinator its --tls-cert and --tls-key, too.',
     });

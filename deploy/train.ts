@@ -93,11 +93,16 @@ async function isBack(nats: NatsServer, seconds: number, isOver: () => boolean):
   return false;
 }
 
+/** Then --tls-ca says whom to trust there. */
+function isNatsOverTls({ transport, natsUrl }: TrainOptions['flags']): boolean {
+  return transport === 'nats' && natsUrl?.tls === true;
+}
+
 /** What its workers are told as the coordinator is. */
 function workerFlags({ flags }: TrainOptions): string[] {
   const { localTransport, transport, tlsCert, tlsKey, tlsCa, tlsClientCa } = flags;
   const given = { '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa, '--tls-client-ca': tlsClientCa };
-  const tls = transport === 'nats' ? {} : given;
+  const tls = transport === 'nats' ? { '--tls-ca': isNatsOverTls(flags) ? tlsCa : undefined } : given;
   const all = { '--local-transport': localTransport, ...tls };
   return Object.entries(all).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
 }

@@ -3,7 +3,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { join } from 'node:path';
@@ -21,6 +21,7 @@ import type { WorkerMessage } from '../../protocol/messages.ts';
 import { fixedSilence } from '../../protocol/silence.ts';
 import type { ControlLink } from '../../worker/control-link.ts';
 import { connectControlOverNats } from '../../worker/nats-control-link.ts';
+import { makeAuthority, makeCertificate } from '../certificates.ts';
 import { arrivals, controlContract, TOKEN, type ControlWay, type RawEnd } from '../control/contract.ts';
 import { writeAccounts } from './nats-accounts.ts';
 import { serverAt, startNatsServer, type RunningServer } from './nats-server.ts';
@@ -232,6 +233,21 @@ describe('on a NATS server', () => {
     expect(door.refused).toEqual(['E_REPLAYED']);
     link.send(linked(1));
     await arrival.until(1);
+  });
+
+  it('over TLS is trusted by the authority that is given, and by no other', async () => {
+    const place = mkdtempSync(join(tmpdir(), 'lockstep-nats-tls-'));
+    onTestFinished(() => rmSync(place, { recursive: true, force: true }));
+    const authority = makeAuthority();
+    const { cert, key } = makeCertificate(['127.0.0.1'], authority);
+    for (const [name, text] of Object.entries({ cert, key })) writeFileSync(join(place, name), text);
+    const own = await ownServer('--tls', '--tlscert', join(place, 'cert'), '--tlskey', join(place, 'key'));
+    const at = serverAt(own.url.replace('nats:', 'tls:'));
+    const nats = keep(await connectNats({ ...at, ca: authority.cert }, 'test'));
+    await nats.connection.flush();
+    for (const ca of [null, makeAuthority('another').cert]) {
+      await expect(connectNats({ ...at, ca }, 'test')).rejects.toMatchObject({ code: 'E_NATS_UNREACHABLE' });
+    }
   });
 
   it('who answers in the coordinator’s place without its token is not believed', async () => {
