@@ -131,23 +131,18 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     if (answer.kind === 'allowed') doors.prove(request);
     return answer;
   };
-  const watched = <S extends Server>(server: S): S => {
-    doors.watch(server);
-    server.on('tlsClientError', (error: Error) => {
-      const fault = clientFault(codeOf(error));
-      if (fault !== null) onRefused(fault);
-    });
-    return server;
-  };
   const app = fastify({
     logger: false,
-    serverFactory: (handler) =>
-      watched(
-        identity === null ? createServer(http, handler) : createSecureServer({ ...http, ...tls, ...identity }, handler),
-      ),
+    serverFactory: (handler) => {
+      const server =
+        identity === null ? createServer(http, handler) : createSecureServer({ ...http, ...tls, ...identity }, handler);
+      doors.watch(server);
+      return server;
+    },
     forceCloseConnections: true,
     bodyLimit: MAX_BODY_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    // Of TLS, too: Node passes on what went wrong there.
     clientErrorHandler: (error, socket) => {
       const fault = clientFault(codeOf(error));
       if (fault !== null) onRefused(fault);

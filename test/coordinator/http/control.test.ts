@@ -145,6 +145,17 @@ describe('who is let in', () => {
     expect(rig.refused).toEqual(['E_UNAUTHORIZED']);
   });
 
+  it('a handshake that was recorded is not, neither while its worker is there nor after it has left', async () => {
+    const rig = await start();
+    const { socket } = await joinWithHeart(rig);
+    expect(await statusOf(dial(rig.url, withKey(KEY)))).toBe(409);
+    const left = once(socket, 'close');
+    socket.close();
+    await left;
+    expect(await statusOf(dial(rig.url, withKey(KEY)))).toBe(409);
+    expect(rig.refused).toEqual(['E_REPLAYED', 'E_REPLAYED']);
+  });
+
   it('a browser is not, whatever it knows: 403 for any Origin', async () => {
     const rig = await start();
     expect(await statusOf(dial(rig.url, { origin: `http://127.0.0.1:${rig.port}` }))).toBe(403);
