@@ -1,6 +1,6 @@
 // A worker's control link as the core sees it, whatever carries it: a name, messages both ways, an end with its reason. This is the
-// border: messages are parsed here and trusted inside; a peer whose message does not parse, or that says nothing at first, is closed
-// and heard no more.
+// border: messages are parsed here and trusted inside; a peer whose message does not parse, that says nothing at first, or more than it may, is
+// closed and heard no more.
 
 import { LockstepError } from '../protocol/errors.ts';
 import {
@@ -9,11 +9,14 @@ import {
   type CoordinatorMessage,
   type WorkerMessage,
 } from '../protocol/messages.ts';
+import { MessageRate } from './core/message-rate.ts';
 
 /** Control links at a time. */
 export const MAX_CONNECTIONS = 2048;
 /** From the connection to its first message. */
 export const HELLO_MS = 10_000;
+/** Of the first message: what a worker says before it is known. */
+export const MAX_HELLO_BYTES = 16 * 1024;
 
 export interface ControlConnection {
   /** The worker's name for its life: w0, w1, ... in the order of arrival. */
@@ -65,6 +68,13 @@ export function openBorder(
     reason ??= because;
     wire.close(`${code}: ${because}`);
   };
+  const refuse = (code: string, because: string, warning = `${id} sent ${because}`): void => {
+    events.onRefused(code);
+    events.onWarning(warning);
+    close(code, because);
+  };
+  const rate = new MessageRate(performance.now());
+  let hasSpoken = false;
   const helloTimer = setTimeout(() => {
     events.onRefused('E_HANDSHAKE');
     close('E_HANDSHAKE', `no "hello" within ${helloMs / 1000} s`);
@@ -82,17 +92,19 @@ export function openBorder(
     receive: (bytes) => {
       if (reason !== null) return;
       clearTimeout(helloTimer);
+      if (!rate.take(performance.now())) return refuse('E_TOO_FAST', 'more messages than a worker may');
+      if (!hasSpoken && bytes.byteLength > MAX_HELLO_BYTES) {
+        return refuse('E_TOO_LARGE', `a first message of ${bytes.byteLength} bytes; the limit is ${MAX_HELLO_BYTES}`);
+      }
+      hasSpoken = true;
       let message: WorkerMessage;
       try {
         message = decodeWorkerMessage(bytes);
       } catch (error) {
         if (!(error instanceof LockstepError)) throw error;
-        events.onRefused(error.code);
-        const isOfOther = error.code === 'E_PROTOCOL_VERSION';
-        events.onWarning(isOfOther ? error.message : `${id} sent ${error.message}`);
-        if (isOfOther) wire.send(encodeMessage({ kind: 'refused', code: error.code, because: error.message }));
-        close(error.code, error.message);
-        return;
+        if (error.code !== 'E_PROTOCOL_VERSION') return refuse(error.code, error.message);
+        wire.send(encodeMessage({ kind: 'refused', code: error.code, because: error.message }));
+        return refuse(error.code, error.message, error.message);
       }
       handler(message);
     },

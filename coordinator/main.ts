@@ -15,6 +15,7 @@ import { statePartsOf } from '../protocol/state-parts.ts';
 import type { RootCause, RunEvent } from '../protocol/run-event.ts';
 import type { RunView } from '../protocol/run-view.ts';
 import type { Tls } from '../protocol/tls.ts';
+import { keysOf } from '../protocol/token.ts';
 import { unfitFor } from './core/admission.ts';
 import { Fence, fencedBecause } from './core/fence.ts';
 import { CommitLog, type CommitsEntry, type RecordedEffect } from './core/commit-log.ts';
@@ -28,6 +29,7 @@ import type { NoSamples, Samples } from './core/samples.ts';
 import type { ReplicaState } from './core/state-assembly.ts';
 import { viewOf } from './core/view.ts';
 import type { ControlConnection, ControlEvents } from './control-connection.ts';
+import { createCredentials } from './credentials.ts';
 import { openControl } from './http/control.ts';
 import { createMetrics, type RunPast } from './http/metrics.ts';
 import { Scrapes } from './http/scrapes.ts';
@@ -84,8 +86,12 @@ export interface CoordinatorOptions {
   readonly door: unknown;
   /** What its port is served with over TLS; null: without. */
   readonly identity: Tls['identity'];
-  /** Workers must show it; null leaves the control port open (loopback tests only). */
+  /** Who calls must show a certificate of this authority; null: nobody must. */
+  readonly clientCa: string | null;
+  /** The run's key: workers show it, or a token that was made from it; null leaves the control port open (loopback tests only). */
   readonly token: string | null;
+  /** Where the key lies, for who asks on this machine. */
+  readonly tokenFile: string;
   /** Workers join over this server, and keep to it among themselves; null: they join at the HTTP port. */
   readonly nats: NatsServer | null;
   readonly runDirectory: RunDirectory;
@@ -208,10 +214,20 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   });
   const counterFile = new CounterFile(runDirectory.path);
   const scrapes = new Scrapes();
+  const keys = options.token === null ? null : keysOf(options.token);
+  const credentials = createCredentials(options.token, config.run, runDirectory.term);
+  const askToStop = (because: string): void => {
+    scrapes.hurry();
+    feed({ kind: 'stop-requested', because });
+  };
   const http = await startHttp({
     listen: options.listen,
     door: options.door,
     identity: options.identity,
+    clientCa: options.clientCa,
+    keys,
+    onRefused: (code) => metrics.countRefusal(code),
+    stop: askToStop,
     view,
     metrics: async (accept) => {
       metrics.setView(view());
@@ -357,7 +373,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const perform = (effect: RecordedEffect): void => {
     switch (effect.kind) {
       case 'send':
-        connections.get(effect.worker)?.send(effect.message);
+        connections.get(effect.worker)?.send(credentials.grant(effect.message));
         return;
       case 'send-state':
         sendState(effect.worker, effect.state, effect.vectors);
@@ -559,6 +575,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     onConnect: (connection) => {
       connections.set(connection.id, connection);
       connection.onMessage((message) => {
+        const complaint = credentials.complaintOf(message);
+        if (complaint !== null) {
+          metrics.countRefusal('E_UNAUTHORIZED');
+          tell({ kind: 'warning', message: `${connection.id} is refused: ${complaint}` });
+          return connection.close('E_UNAUTHORIZED', complaint);
+        }
         refuseOtherModel(message);
         feed({ kind: 'message', worker: connection.id, message });
       });
@@ -568,12 +590,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       });
     },
   };
-  const { token } = options;
   const firstName = firstNameAfter(before);
   const control =
     nats === null
-      ? openControl({ ...events, server: http.server, token, firstName })
-      : await openNatsControl(nats, { ...events, run: config.run, token, firstName });
+      ? openControl({ ...events, server: http.server, judge: (request) => http.judge(request), firstName })
+      : await openNatsControl(nats, { ...events, run: config.run, token: options.token, firstName });
   void nats?.lost.then((error) => {
     if (error !== null)
       feed({
@@ -589,6 +610,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   await runDirectory.writeEndpoint({
     url: http.url,
     pid: process.pid,
+    tokenFile: options.tokenFile,
     ...(options.identity !== null && { certificate: options.identity.cert }),
   });
   for (const message of runDirectory.notices) tell({ kind: 'warning', message });
@@ -620,10 +642,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   return {
     url: http.url,
     door: http.door,
-    stop: (because) => {
-      scrapes.hurry();
-      feed({ kind: 'stop-requested', because });
-    },
+    stop: askToStop,
     processEnded: feed,
     ended,
   };

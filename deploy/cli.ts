@@ -84,14 +84,18 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
         localTransport,
         tls: readTls(command.flags, Date.now()),
         termGrace,
+        tlsCa: command.flags.tlsCa,
       });
     }
     case 'status':
       return (await import('./status.ts')).status(
         command.url ?? null,
-        readTls({ tlsCert: undefined, tlsKey: undefined, tlsCa: command.tlsCa }, Date.now()),
+        readTls(command, Date.now()),
         command.watch,
+        command.tokenFile ?? null,
       );
+    case 'token':
+      return (await import('./token.ts')).tokenCommand(command.from, command.out ?? null, Date.now());
     case 'evaluate':
       return (await import('./evaluate.ts')).evaluate(command.run, command.predictions ?? null);
     case 'report':

@@ -7,8 +7,8 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { holderOf, type Holder } from '../coordinator/main.ts';
+import { isLoopback } from '../protocol/loopback.ts';
 import type { Trust } from '../worker/main.ts';
-import { isLoopback } from './options/values.ts';
 
 const ANSWER_TIMEOUT_MS = 5000;
 
@@ -16,21 +16,45 @@ export interface Endpoint {
   readonly url: string;
   /** Whom to trust: the certificate that the run itself left there. */
   readonly trust: Trust | null;
+  /** Where the run's token lies; null: it does not say. */
+  readonly tokenFile: string | null;
+}
+
+/** Another answer than 200. */
+export class Refused extends Error {
+  readonly status: number;
+
+  constructor(status: number, what: string) {
+    super(`it answered ${status} ${what}`);
+    this.name = 'Refused';
+    this.status = status;
+  }
 }
 
 /** Null where there is none, or its coordinator does not listen yet. */
 export function endpointIn(runDirectory: string): Endpoint | null {
   const file = join(runDirectory, 'endpoint.json');
   if (!existsSync(file)) return null;
-  const endpoint = JSON.parse(readFileSync(file, 'utf8')) as { url?: unknown; certificate?: unknown } | null;
+  const endpoint = JSON.parse(readFileSync(file, 'utf8')) as {
+    url?: unknown;
+    certificate?: unknown;
+    tokenFile?: unknown;
+  } | null;
   if (typeof endpoint?.url !== 'string') return null;
-  const { url, certificate } = endpoint;
-  return { url, trust: typeof certificate === 'string' ? { identity: { cert: certificate }, ca: null } : null };
+  const { url, certificate, tokenFile } = endpoint;
+  return {
+    url,
+    trust: typeof certificate === 'string' ? { identity: { cert: certificate }, ca: null } : null,
+    tokenFile: typeof tokenFile === 'string' ? tokenFile : null,
+  };
 }
 
 /** What is answered with 200; rejects otherwise, as an AbortError when there is no answer within 5 s. */
-export async function answerOf(url: URL, trusted: Trust | null): Promise<string> {
-  const options = { signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS) };
+export async function answerOf(url: URL, trusted: Trust | null, token: string | null = null): Promise<string> {
+  const options = {
+    signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
+    headers: token === null ? {} : { authorization: `Bearer ${token}` },
+  };
   const isSecure = url.protocol === 'https:';
   const trust = isSecure ? (await import('../worker/main.ts')).callerOptions(trusted) : {};
   return new Promise((resolve, reject) => {
@@ -38,7 +62,7 @@ export async function answerOf(url: URL, trusted: Trust | null): Promise<string>
     request.on('error', reject);
     request.on('response', (response) => {
       if (response.statusCode === 200) text(response).then(resolve, reject);
-      else reject(new Error(`it answered ${response.statusCode} ${response.statusMessage}`));
+      else reject(new Refused(response.statusCode ?? 0, response.statusMessage ?? ''));
     });
     request.end();
   });

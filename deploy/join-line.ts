@@ -17,6 +17,7 @@ export interface Joining {
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
+  readonly tlsClientCa?: string | undefined;
 }
 
 /** Where other machines reach the coordinator: where it listens at all of this machine's addresses, at the likeliest. */
@@ -29,10 +30,13 @@ export function urlForOthers({ url, natsAddress, listen, addresses }: Joining): 
 }
 
 export function joinLine(joining: Joining): string {
-  const { tokenFile, job, tlsCert, tlsKey, tlsCa } = joining;
-  // Over NATS the certificate is the page's alone.
+  const { tokenFile, job, tlsCert, tlsKey, tlsCa, tlsClientCa } = joining;
+  const { natsAddress } = joining;
+  // Over NATS the certificate is the page's alone, and the authority that of the server.
   const tls =
-    joining.natsAddress === undefined ? { '--tls-ca': tlsCa, '--tls-cert': tlsCert, '--tls-key': tlsKey } : {};
+    natsAddress === undefined
+      ? { '--tls-ca': tlsCa, '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-client-ca': tlsClientCa }
+      : { '--tls-ca': natsAddress.startsWith('tls:') ? tlsCa : undefined };
   const flags = { '--coordinator': urlForOthers(joining), '--token-file': tokenFile, ...tls, '--job': job };
   return [
     'npx lockstep worker',

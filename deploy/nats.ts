@@ -5,6 +5,7 @@ import { connectNats } from '../nats/connect.ts';
 import { parseNatsUrl, secretUrlOf, type NatsServer } from '../nats/server.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { DEFAULT_NATS_URL, environmentName, FLAGS, type TrainFlags } from './options/flags.ts';
+import { readTls } from './tls-files.ts';
 
 /** With the text of a credentials file. Throws E_USAGE when it can't be read. */
 export function withCredentials(server: NatsServer, file: string | undefined): NatsServer {
@@ -19,12 +20,19 @@ export function withCredentials(server: NatsServer, file: string | undefined): N
   }
 }
 
+/** With whom to trust there, where that is reached by tls://; `file` as --tls-ca names it. Throws E_TLS. */
+export function trusting(server: NatsServer, file: string | undefined): NatsServer {
+  if (!server.tls || file === undefined) return server;
+  const tls = readTls({ tlsCert: undefined, tlsKey: undefined, tlsCa: file }, Date.now());
+  return { ...server, ca: tls?.ca ?? null };
+}
+
 /** Null: this run goes without. */
 export function natsServerOf(flags: TrainFlags): NatsServer | null {
   if (flags.transport !== 'nats') return null;
   const server = flags.natsUrl ?? parseNatsUrl(DEFAULT_NATS_URL)?.server;
   if (server === undefined) throw new TypeError(`${DEFAULT_NATS_URL} is a URL`);
-  return withCredentials(server, flags.natsCreds);
+  return trusting(withCredentials(server, flags.natsCreds), flags.tlsCa);
 }
 
 /** Connects and leaves. Throws E_NATS_UNREACHABLE or E_NATS_REFUSED. */

@@ -5,8 +5,11 @@
 import { CommanderError } from 'commander';
 import type { NatsServer } from '../nats/server.ts';
 import { LockstepError } from '../protocol/errors.ts';
+import { isLoopback } from '../protocol/loopback.ts';
+import { SCOPES, type Scope } from '../protocol/token.ts';
 import {
   CAPABILITIES,
+  DEFAULT_EXPIRY,
   environmentName,
   FLAGS,
   flagName,
@@ -23,7 +26,7 @@ import {
   capability,
   coordinatorAddress,
   coordinatorUrl,
-  isLoopback,
+  duration,
   natsUrl,
   oneOf,
   switchWord,
@@ -59,6 +62,7 @@ export interface WorkerFlags {
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
+  readonly tlsClientCa: string | undefined;
 }
 
 export type ParsedCommand =
@@ -68,7 +72,21 @@ export type ParsedCommand =
       readonly kind: 'status';
       readonly url: string | undefined;
       readonly watch: boolean;
+      readonly tokenFile: string | undefined;
+      readonly tlsCert: string | undefined;
+      readonly tlsKey: string | undefined;
       readonly tlsCa: string | undefined;
+    }
+  | {
+      readonly kind: 'token';
+      /** What is made from the key in a file; null: a new key. */
+      readonly from: {
+        readonly keyFile: string;
+        readonly scope: Scope;
+        /** Null: it does not expire. */
+        readonly expiresInSeconds: number | null;
+      } | null;
+      readonly out: string | undefined;
     }
   | { readonly kind: 'doctor'; readonly natsUrl: NatsServer | undefined }
   | { readonly kind: 'evaluate'; readonly run: string; readonly predictions: string | undefined }
@@ -175,18 +193,29 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
         tlsCert: text('--tls-cert <file>'),
         tlsKey: text('--tls-key <file>'),
         tlsCa: text('--tls-ca <file>'),
+        tlsClientCa: text('--tls-client-ca <file>'),
       };
       checkPair(flags);
       refuseTlsFor(flags.coordinator, flags);
       return { kind: command, flags };
     }
-    case 'status':
+    case 'status': {
+      const tls = {
+        tlsCert: text('--tls-cert <file>'),
+        tlsKey: text('--tls-key <file>'),
+        tlsCa: text('--tls-ca <file>'),
+      };
+      checkPair(tls);
       return {
         kind: command,
         url: args.length === 0 ? undefined : read({ text: first, name: 'status' }, coordinatorUrl),
         watch: given['watch'] === true,
-        tlsCa: text('--tls-ca <file>'),
+        tokenFile: text('--token-file <file>'),
+        ...tls,
       };
+    }
+    case 'token':
+      return tokenCommand(given, env);
     case 'evaluate':
       return { kind: command, run: first, predictions: text('--predictions <file>') };
     case 'report':
@@ -227,17 +256,49 @@ function optional<T>(value: Given | null, parse: Parser<T>): T | undefined {
   return value === null ? undefined : read(value, parse);
 }
 
-type TlsFlags = Pick<TrainFlags, 'tlsCert' | 'tlsKey' | 'tlsCa'>;
+/** A new key, or what is made from one. */
+function tokenCommand(given: Words['given'], env: Environment): ParsedCommand {
+  // A key that is set for other commands is not meant here.
+  const keyFile = valueOf('--token-file <file>', given, {});
+  const scope = optional(valueOf('--scope <scope>', given, env), oneOf(SCOPES));
+  const expires = valueOf('--expires <time>', given, env);
+  const out = valueOf('--out <file>', given, {})?.text;
+  if (keyFile === null) {
+    if (scope === undefined && expires === null) return { kind: 'token', from: null, out };
+    const wish = scope === undefined ? `--expires ${expires?.text}` : `--scope ${scope}`;
+    throw new LockstepError(
+      'E_USAGE',
+      `${wish}: a token that may less than everything, or expires, is made from a key`,
+      {
+        remedy: "Give the run's with --token-file KEY; one is made by `lockstep token --out KEY`.",
+      },
+    );
+  }
+  if (scope === undefined) {
+    throw new LockstepError('E_USAGE', `--token-file ${keyFile.text}: what is the token that is made from it for?`, {
+      remedy: `Give --scope ${SCOPES.join(', or --scope ')}.`,
+    });
+  }
+  const expiresInSeconds = read(expires ?? { text: DEFAULT_EXPIRY, name: '--expires ' }, duration);
+  return { kind: 'token', from: { keyFile: keyFile.text, scope, expiresInSeconds }, out };
+}
+
+type TlsFlags = Pick<TrainFlags, 'tlsCert' | 'tlsKey' | 'tlsCa'> & { readonly tlsClientCa?: string | undefined };
 
 /** The flags of TLS that are given, as they were written. */
-function tlsGiven({ tlsCert, tlsKey, tlsCa }: TlsFlags): string {
-  const all = { '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa };
+function tlsGiven({ tlsCert, tlsKey, tlsCa, tlsClientCa }: TlsFlags): string {
+  const all = { '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa, '--tls-client-ca': tlsClientCa };
   return Object.entries(all)
     .flatMap(([flag, file]) => (file === undefined ? [] : [`${flag} ${file}`]))
     .join(' ');
 }
 
 function checkPair(flags: TlsFlags): void {
+  if (flags.tlsClientCa !== undefined && flags.tlsCert === undefined) {
+    throw new LockstepError('E_USAGE', `--tls-client-ca ${flags.tlsClientCa}: without TLS nobody shows a certificate`, {
+      remedy: 'Give --tls-cert and --tls-key, too.',
+    });
+  }
   if ((flags.tlsCert === undefined) === (flags.tlsKey === undefined)) return;
   throw new LockstepError('E_USAGE', `${tlsGiven(flags)}: --tls-cert and --tls-key go together`, {
     remedy: 'Give both, or neither.',
@@ -249,8 +310,10 @@ function refuseTlsFor(coordinator: CoordinatorAddress, flags: TlsFlags): void {
   const given = tlsGiven(flags);
   if (given === '') return;
   if (coordinator.kind === 'nats') {
+    const isForServer = coordinator.server.tls && flags.tlsCert === undefined && flags.tlsClientCa === undefined;
+    if (isForServer) return;
     throw new LockstepError('E_USAGE', `${given}: over a NATS server no peer is reached directly`, {
-      remedy: `Leave ${given.includes(' --') ? 'them' : 'it'} out; TLS to the server is asked for by tls:// in the server's address.`,
+      remedy: `Leave ${given.includes(' --') ? 'them' : 'it'} out; TLS to the server is asked for by tls:// in the server's address, and takes --tls-ca.`,
     });
   }
   const { url } = coordinator;
@@ -307,7 +370,8 @@ function trainOptions(job: string, given: Words['given'], env: Environment): Tra
 /** What is wrong with flags only when they meet. */
 function checkTogether(flags: TrainFlags, origins: ReadonlyMap<keyof TrainFlags, Origin>): void {
   checkPair(flags);
-  if (flags.tlsCa !== undefined && flags.tlsCert === undefined) {
+  const isForNats = flags.transport === 'nats' && flags.natsUrl?.tls === true;
+  if (flags.tlsCa !== undefined && flags.tlsCert === undefined && !isForNats) {
     throw new LockstepError('E_USAGE', `--tls-ca ${flags.tlsCa}: there is no certificate for it to vouch for`, {
       remedy: 'Give the coordinator its --tls-cert and --tls-key, too.',
     });
@@ -330,7 +394,7 @@ function checkTogether(flags: TrainFlags, origins: ReadonlyMap<keyof TrainFlags,
       'E_LISTEN',
       `--listen ${addressText(flags.listen)}: other machines can reach it, and no token is asked of them`,
       {
-        remedy: 'Give --token-file FILE with a secret in it (openssl rand -base64 24 > FILE), or listen on 127.0.0.1.',
+        remedy: 'Give --token-file FILE with a key in it (npx lockstep token --out FILE), or listen on 127.0.0.1.',
       },
     );
   }

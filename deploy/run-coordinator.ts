@@ -2,7 +2,6 @@
 // then stands behind its IPC channel. Turns a parsed command into a run - from the job, its data set and, with --resume, the
 // checkpoint - and shows on the terminal what happens.
 
-import { randomBytes } from 'node:crypto';
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import type { SendHandle } from 'node:child_process';
 import { once } from 'node:events';
@@ -26,6 +25,7 @@ import {
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { BEAT_EVERY_MS } from '../protocol/heartbeat.ts';
+import { isLoopback } from '../protocol/loopback.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
@@ -44,7 +44,6 @@ import {
 } from './launch-messages.ts';
 import { joinUrl, natsServerOf } from './nats.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
-import { isLoopback } from './options/values.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import { findGpus } from './setup/nvidia.ts';
 import { compressionText, type Setting } from './terminal/account.ts';
@@ -52,7 +51,7 @@ import { createDisplay } from './terminal/display.ts';
 import { startTelemetry } from './telemetry.ts';
 import { openTensorBoard } from './tensorboard/writer.ts';
 import { readTls } from './tls-files.ts';
-import { isOpenToOthers, readToken } from './token.ts';
+import { isOpenToOthers, isWeak, makeKey, readKey } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
 
 /** Where runs go when nobody says. */
@@ -191,8 +190,8 @@ async function coordinate(
   const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
   // A run keeps its token: workers that have lost a coordinator show it to the next.
   if (flags.tokenFile === undefined && !(flags.resume && existsSync(tokenFile)))
-    writeFileSync(tokenFile, `${randomBytes(24).toString('base64url')}\n`, { mode: 0o600 });
-  const token = readToken(tokenFile);
+    writeFileSync(tokenFile, `${makeKey()}\n`, { mode: 0o600 });
+  const token = readKey(tokenFile);
 
   const display = createDisplay({
     format: flags.logFormat,
@@ -209,7 +208,7 @@ async function coordinate(
       ? []
       : [`there is no run in ${runDirectory.path}: its record is taken from ${restored.bucket} of the NATS server`]),
     ...(resume?.damaged ?? []).map((message) => `${message}; the one before it is used`),
-    ...exposures(flags, tokenFile),
+    ...exposures(flags, tokenFile, token),
   ];
   for (const message of warnings) display.event({ kind: 'warning', message });
   if (flags.autoResume && resume !== null && isDone(config, resume)) {
@@ -246,7 +245,9 @@ async function coordinate(
     listen: flags.listen,
     door,
     identity: tls?.identity ?? null,
+    clientCa: tls?.clientCa ?? null,
     token,
+    tokenFile: resolve(tokenFile),
     nats,
     runDirectory,
     resume,
@@ -543,8 +544,13 @@ function addressesHere(): string[] {
 }
 
 /** What others could see or hear of this run that they should not. */
-function exposures(flags: TrainFlags, tokenFile: string): string[] {
+function exposures(flags: TrainFlags, tokenFile: string, key: string): string[] {
   const found: string[] = [];
+  if (isWeak(key)) {
+    found.push(
+      `the key in ${tokenFile} is so short that it can be found by trying: npx lockstep token makes a better one`,
+    );
+  }
   if (!isLoopback(flags.listen.host) && flags.tlsCert === undefined) {
     found.push(
       `without --tls-cert and --tls-key, the token, gradients and weights cross the network where others can read them`,

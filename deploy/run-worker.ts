@@ -6,7 +6,7 @@ import type { Tls } from '../protocol/tls.ts';
 import { engineEnvironment } from '../worker/engine/environment.ts';
 import { runWorker } from '../worker/main.ts';
 import { loadJob, resolveReference } from './job-file.ts';
-import { withCredentials } from './nats.ts';
+import { trusting, withCredentials } from './nats.ts';
 import { openEngine } from './open-engine.ts';
 import type { CoordinatorAddress } from './options.ts';
 import type { LocalTransport } from './options/flags.ts';
@@ -29,6 +29,8 @@ export interface WorkerCommand {
   readonly tls: Tls | null;
   /** Seconds for which it goes on after a SIGTERM. */
   readonly termGrace: number;
+  /** As --tls-ca names it: over NATS it is of the server. */
+  readonly tlsCa: string | undefined;
 }
 
 /** By how the run ended: the same as its coordinator's. */
@@ -46,7 +48,10 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<number> 
     coordinator:
       command.coordinator.kind === 'http'
         ? command.coordinator
-        : { ...command.coordinator, server: withCredentials(command.coordinator.server, command.natsCreds) },
+        : {
+            ...command.coordinator,
+            server: trusting(withCredentials(command.coordinator.server, command.natsCreds), command.tlsCa),
+          },
     token: command.tokenFile === null ? null : readToken(command.tokenFile),
     localRank: Number.isNaN(localRank) ? null : localRank,
     workersHere: Number.isInteger(workersHere) && workersHere > 0 ? workersHere : 1,

@@ -6,9 +6,10 @@ import { createLogUpdate } from 'log-update';
 import { LockstepError } from '../protocol/errors.ts';
 import type { RunView } from '../protocol/run-view.ts';
 import type { Tls } from '../protocol/tls.ts';
-import { answerOf, endpointIn, type Endpoint } from './endpoint.ts';
+import { answerOf, endpointIn, Refused, type Endpoint } from './endpoint.ts';
 import { plainLine, PlainPace, statusText } from './terminal/live.ts';
 import { duration, wantsColor, wantsUnicode, type Style } from './terminal/text.ts';
+import { readToken } from './token.ts';
 
 /** The newest run here that has an address. Throws E_RUN_NOT_FOUND. */
 function newestEndpoint(): Endpoint {
@@ -28,11 +29,23 @@ const LOOK_EVERY_MS = 1000;
 const AWAY_MAX_MS = 20_000;
 
 /** The coordinator's own words about itself: shown, never acted on. Throws E_COORDINATOR_LOST or what TLS has against it. */
-async function viewAt(endpoint: Endpoint, tls: Tls | null): Promise<RunView> {
+async function viewAt(endpoint: Endpoint, tls: Tls | null, tokenFile: string | null): Promise<RunView> {
   const url = new URL('/api/run', endpoint.url);
+  const file = tokenFile ?? endpoint.tokenFile;
+  const token = file === null ? null : readToken(file);
   try {
-    return JSON.parse(await answerOf(url, tls ?? endpoint.trust)) as RunView;
+    return JSON.parse(await answerOf(url, tls ?? endpoint.trust, token)) as RunView;
   } catch (cause) {
+    if (cause instanceof Refused && (cause.status === 401 || cause.status === 403)) {
+      throw new LockstepError(
+        'E_UNAUTHORIZED',
+        `the coordinator at ${endpoint.url} refuses to tell: ${cause.message}`,
+        {
+          remedy: 'Give --token-file a token of the run: lockstep token --token-file KEY --scope observe.',
+          cause,
+        },
+      );
+    }
     const fault = await (await import('../worker/main.ts')).tlsError('the coordinator', url, cause);
     if (fault !== null) throw fault;
     throw new LockstepError('E_COORDINATOR_LOST', `no coordinator answers at ${endpoint.url}`, {
@@ -42,10 +55,18 @@ async function viewAt(endpoint: Endpoint, tls: Tls | null): Promise<RunView> {
   }
 }
 
-/** @param tls whom to trust, as the flags say; null: they don't */
-export async function status(given: string | null, tls: Tls | null, isWatching: boolean): Promise<number> {
+/**
+ * @param tls whom to trust, as the flags say; null: they don't
+ * @param tokenFile what is shown; null: the run's own, of a run in runs/
+ */
+export async function status(
+  given: string | null,
+  tls: Tls | null,
+  isWatching: boolean,
+  tokenFile: string | null,
+): Promise<number> {
   const ask = async (): Promise<RunView> =>
-    viewAt(given === null ? newestEndpoint() : { url: given, trust: null }, tls);
+    viewAt(given === null ? newestEndpoint() : { url: given, trust: null, tokenFile: null }, tls, tokenFile);
   const { stdout, env } = process;
   const style = (): Style => ({
     width: stdout.columns || 100,

@@ -6,11 +6,12 @@ import { readFileSync } from 'node:fs';
 import { LockstepError } from '../protocol/errors.ts';
 import type { Tls } from '../protocol/tls.ts';
 
-/** As the flags `--tls-cert`, `--tls-key` and `--tls-ca` name them. */
+/** As the flags `--tls-cert`, `--tls-key`, `--tls-ca` and `--tls-client-ca` name them. */
 export interface TlsFlags {
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
+  readonly tlsClientCa?: string | undefined;
 }
 
 function refuse(flag: string, file: string, what: string, remedy: string, cause?: unknown): never {
@@ -69,18 +70,23 @@ function checkDates(flag: string, file: string, certificate: X509Certificate, no
   }
 }
 
+/** The certificates of a file of authorities; null where none is named. */
+function authorityIn(flag: string, file: string | undefined, nowMs: number): string | null {
+  if (file === undefined) return null;
+  const ca = read(flag, file);
+  const all = certificatesOf(flag, file, ca);
+  // Of many, some may have expired.
+  const [only] = all;
+  if (only !== undefined && all.length === 1) checkDates(flag, file, only, nowMs);
+  return ca;
+}
+
 /** What the flags name, checked: files, dates, and that the key is the certificate's. Null without any. Throws E_TLS. */
 export function readTls(flags: TlsFlags, nowMs: number): Tls | null {
   const { tlsCert, tlsKey, tlsCa } = flags;
-  let ca: string | null = null;
-  if (tlsCa !== undefined) {
-    ca = read('--tls-ca', tlsCa);
-    const all = certificatesOf('--tls-ca', tlsCa, ca);
-    // Of many, some may have expired.
-    const [only] = all;
-    if (only !== undefined && all.length === 1) checkDates('--tls-ca', tlsCa, only, nowMs);
-  }
-  if (tlsCert === undefined || tlsKey === undefined) return ca === null ? null : { identity: null, ca };
+  const ca = authorityIn('--tls-ca', tlsCa, nowMs);
+  const clientCa = authorityIn('--tls-client-ca', flags.tlsClientCa, nowMs);
+  if (tlsCert === undefined || tlsKey === undefined) return ca === null ? null : { identity: null, ca, clientCa };
   const cert = read('--tls-cert', tlsCert);
   const key = read('--tls-key', tlsKey);
   const [own] = certificatesOf('--tls-cert', tlsCert, cert);
@@ -94,5 +100,5 @@ export function readTls(flags: TlsFlags, nowMs: number): Tls | null {
     );
   }
   checkDates('--tls-cert', tlsCert, own, nowMs);
-  return { identity: { cert, key }, ca };
+  return { identity: { cert, key }, ca, clientCa };
 }

@@ -27,7 +27,7 @@ import { resolveBatch, type TrainOptions } from './options.ts';
 import { findGpus, type Gpu, gpuOf } from './setup/nvidia.ts';
 import { setUp } from './setup/steps.ts';
 import { readTls } from './tls-files.ts';
-import { readToken } from './token.ts';
+import { readKey } from './token.ts';
 import { WorkerProcesses, type WorkerLaunch } from './worker-processes.ts';
 
 const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
@@ -51,13 +51,13 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   if (nats !== null) await tryNats(nats);
   const { engine, adapter, logFormat } = options.flags;
   readTls(options.flags, Date.now());
-  if (options.flags.tokenFile !== undefined) readToken(options.flags.tokenFile);
+  if (options.flags.tokenFile !== undefined) readKey(options.flags.tokenFile);
   const choice = await chooseEngineHere(engine, adapter ?? null);
   await setUp({ dataSet: definition.data, engine: choice.engine, json: logFormat === 'json' });
   const list = choice.engine === 'tensorflow-gpu' ? await findGpus() : null;
   const gpus = list?.found === true ? list.gpus : [];
   // Over NATS the certificate is the page's alone: nor is a worker to find it in the environment.
-  const noTls = { LOCKSTEP_TLS_CERT: '', LOCKSTEP_TLS_KEY: '', LOCKSTEP_TLS_CA: '' };
+  const noTls = { LOCKSTEP_TLS_CERT: '', LOCKSTEP_TLS_KEY: '', LOCKSTEP_TLS_CA: '', LOCKSTEP_TLS_CLIENT_CA: '' };
   const secrets = nats === null ? {} : { ...natsEnvironment(options.flags), ...noTls };
   const { job } = options;
   const { restartLimit, waitLimit } = options.flags;
@@ -93,10 +93,16 @@ async function isBack(nats: NatsServer, seconds: number, isOver: () => boolean):
   return false;
 }
 
+/** Then --tls-ca says whom to trust there. */
+function isNatsOverTls({ transport, natsUrl }: TrainOptions['flags']): boolean {
+  return transport === 'nats' && natsUrl?.tls === true;
+}
+
 /** What its workers are told as the coordinator is. */
 function workerFlags({ flags }: TrainOptions): string[] {
-  const { localTransport, transport, tlsCert, tlsKey, tlsCa } = flags;
-  const tls = transport === 'nats' ? {} : { '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa };
+  const { localTransport, transport, tlsCert, tlsKey, tlsCa, tlsClientCa } = flags;
+  const given = { '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa, '--tls-client-ca': tlsClientCa };
+  const tls = transport === 'nats' ? { '--tls-ca': isNatsOverTls(flags) ? tlsCa : undefined } : given;
   const all = { '--local-transport': localTransport, ...tls };
   return Object.entries(all).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
 }

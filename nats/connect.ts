@@ -24,6 +24,12 @@ export interface Nats {
   close(): Promise<void>;
 }
 
+/** The client would look for the name `localhost` in the certificate of a server that is called by its IP address: `host` says what to look for. */
+function tlsOf({ ca, hostPort }: NatsServer): { readonly host: string; readonly ca?: string } {
+  const host = hostPort.replace(/:\d+$/, '').replaceAll(/[[\]]/g, '');
+  return ca === null ? { host } : { host, ca };
+}
+
 /** Connects as `name`. Throws E_NATS_UNREACHABLE or E_NATS_REFUSED (credentials, limits). */
 export async function connectNats(server: NatsServer, name: string): Promise<Nats> {
   let connection: NatsConnection;
@@ -35,7 +41,7 @@ export async function connectNats(server: NatsServer, name: string): Promise<Nat
       timeout: CONNECT_TIMEOUT_MS,
       pingInterval: PING.everyMs,
       maxPingOut: PING.unanswered,
-      ...(server.tls && { tls: {} }),
+      ...(server.tls && { tls: tlsOf(server) }),
       ...(server.user !== null && { user: server.user, pass: server.password ?? '' }),
       ...(server.token !== null && { token: server.token }),
       ...(server.credentials !== null && {

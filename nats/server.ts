@@ -11,6 +11,8 @@ export interface NatsServer {
   readonly hostPort: string;
   /** Connect over TLS or not at all; else TLS is taken where the server has it. */
   readonly tls: boolean;
+  /** Certificates that are trusted in place of those that Node trusts, in PEM; null: Node's. */
+  readonly ca: string | null;
   readonly user: string | null;
   readonly password: string | null;
   readonly token: string | null;
@@ -32,6 +34,7 @@ export function parseNatsUrl(text: string): { readonly server: NatsServer; reado
       url: `${url.protocol}//${hostPort}`,
       hostPort,
       tls: url.protocol === 'tls:',
+      ca: null,
       user: user === '' || isToken ? null : (user ?? null),
       password: user === '' || isToken ? null : (password ?? null),
       token: isToken ? (user ?? null) : null,

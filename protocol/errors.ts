@@ -44,6 +44,16 @@ export type ErrorCode =
   | 'E_PROTOCOL' // a well-formed message at the wrong time
   | 'E_PROTOCOL_VERSION'
   | 'E_UNAUTHORIZED'
+  | 'E_TOKEN_EXPIRED'
+  | 'E_FORBIDDEN' // a token whose scope does not cover what is asked
+  | 'E_ORIGIN' // a web page of another origin
+  | 'E_HOST' // a request to loopback by a name that is none of this machine's
+  | 'E_HANDSHAKE' // a peer that shows nothing in time
+  | 'E_TOO_MANY' // more connections than there may be
+  | 'E_TOO_LARGE' // a head or message over its limit
+  | 'E_TOO_FAST' // more messages than a peer may send
+  | 'E_REPLAYED' // a handshake that has been seen before
+  | 'E_REQUEST' // what is no HTTP request
   | 'E_FINGERPRINT' // an engine that computes other bits
   | 'E_DIGEST' // replicas whose weights differ
   | 'E_PEER_LOST'
@@ -86,6 +96,7 @@ const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'E_RUN_IN_USE',
   'E_LISTEN',
   'E_TLS',
+  'E_TOKEN_EXPIRED',
   'E_TOOL_MISSING',
   'E_ENGINE_UNAVAILABLE',
   'E_TRACE',

@@ -27,6 +27,8 @@ const text = z.string().max(8192);
 const count = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
 const seconds = z.number().min(0);
 const digest = z.string().regex(/^[0-9a-f]{64}$/);
+/** By keys.ts. */
+const proof = z.string().regex(/^[\w-]{43}$/);
 
 export const engineInfoSchema = z.strictObject({
   name,
@@ -110,6 +112,9 @@ const hello = z.strictObject({
       step: count,
       /** The last of the run's coordinators that it has joined, by its term. */
       term: count,
+      /** What that coordinator, and the one that opened that generation, gave it to show: a run without a token has none. */
+      termProof: proof.optional(),
+      memberProof: proof.optional(),
     })
     .nullable(),
 });
@@ -253,6 +258,11 @@ const welcome = z.strictObject({
   step: count,
   /** Which of the run's coordinators this is, counted from 1: where two of them live, the one of the higher term has the run. */
   term: count,
+  /**
+   * What a worker is told of what follows from the run's key (keys.ts): who may read its metrics is known by `observe`, its peers by
+   * `peers`; `term` it shows to other coordinators. None in a run without a token.
+   */
+  secrets: z.strictObject({ observe: proof, peers: proof, term: proof }).optional(),
 });
 
 /** A new membership: its members link up. */
@@ -269,8 +279,12 @@ const generation = z.strictObject({
       rank: z.int().min(0),
       peerUrl: z.string().max(400),
       host: name,
+      /** By which the receiver and this member know each other; none of itself, and in a run without a token. */
+      key: proof.optional(),
     }),
   ),
+  /** That the receiver is a member, to be shown to other coordinators. */
+  proof: proof.optional(),
   because: text,
 });
 

@@ -52,6 +52,32 @@ export type RecordPart = (typeof RECORD_PARTS)[number];
 /** And what scrapes have shown, which only those need who scrape: no alarm. */
 export const WRITTEN_PARTS = [...RECORD_PARTS, 'counters'] as const;
 
+/** Codes of refusals that may stand as a label; others are counted as `other`, so that a peer cannot make labels without end. */
+const REFUSAL_CODES: ReadonlySet<string> = new Set([
+  'E_UNAUTHORIZED',
+  'E_TOKEN_EXPIRED',
+  'E_FORBIDDEN',
+  'E_ORIGIN',
+  'E_HOST',
+  'E_TLS',
+  'E_HANDSHAKE',
+  'E_TOO_MANY',
+  'E_TOO_LARGE',
+  'E_TOO_FAST',
+  'E_REPLAYED',
+  'E_REQUEST',
+  'E_FRAME',
+  'E_MESSAGE',
+  'E_PROTOCOL',
+  'E_PROTOCOL_VERSION',
+  'E_FINGERPRINT',
+  'E_DIGEST',
+]);
+
+export function isRefusalCode(code: string): boolean {
+  return REFUSAL_CODES.has(code);
+}
+
 export const METRICS = {
   lockstep_step: { kind: 'gauge', help: 'Optimizer steps done by the run.', labels: ['run'] },
   lockstep_steps: { kind: 'gauge', help: 'Optimizer steps that the run will do.', labels: ['run'] },
@@ -163,7 +189,7 @@ export const METRICS = {
   },
   lockstep_workers_refused_total: {
     kind: 'counter',
-    help: 'Connections and workers refused, by code.',
+    help: 'Connections, requests, messages and workers that the coordinator refused, by code.',
     labels: ['run', 'code'],
   },
   lockstep_steps_lost_total: {
@@ -293,6 +319,11 @@ export const WORKER_METRICS = {
     help: 'How late a timer of this process fired, in seconds: how long the engine or something else held its thread.',
     labels: ['run', 'worker'],
     buckets: LAG_SECONDS,
+  },
+  lockstep_worker_refused_total: {
+    kind: 'counter',
+    help: 'Peers and requests that this worker refused, by code.',
+    labels: ['run', 'worker', 'code'],
   },
   lockstep_worker_gpu_utilization_ratio: {
     kind: 'gauge',

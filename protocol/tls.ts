@@ -7,6 +7,8 @@ export interface Tls {
   readonly identity: { readonly cert: string; readonly key: string } | null;
   /** Certificates that are trusted in place of those that Node trusts, an authority's or a server's own; null: Node's. */
   readonly ca: string | null;
+  /** Who calls it must show a certificate of this authority, or this one; null: nobody must show any. */
+  readonly clientCa: string | null;
 }
 
 export interface TlsFault {

@@ -13,6 +13,8 @@ import type { StartHeart } from './heart/heart.ts';
 import { callerOptions, tlsError } from './tls.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
+/** In which a coordinator says by which code it refuses a handshake. */
+const REFUSED_HEADER = 'lockstep-refused';
 /** Bytes waiting in the socket above which `drained` makes the sender wait. */
 const HIGH_WATER_BYTES = 16 * 1024 * 1024;
 
@@ -33,9 +35,30 @@ export interface ControlLink {
 /** `::ffff:10.0.0.5` is 10.0.0.5. */
 const plainAddress = (address: string | undefined): string | null => address?.replace(/^::ffff:/i, '') ?? null;
 
+const REFUSALS = {
+  E_UNAUTHORIZED: {
+    what: "refused this worker's token",
+    remedy: "Give --token-file a copy of the file that the coordinator has: its own --token-file, or its run's.",
+  },
+  E_TOKEN_EXPIRED: {
+    what: "refused this worker's token: it has expired",
+    remedy: 'Make another where the key is: lockstep token --token-file KEY --scope work.',
+  },
+  E_FORBIDDEN: {
+    what: "refused this worker's token: it is not one for workers",
+    remedy: 'Give --token-file one of that scope: lockstep token --token-file KEY --scope work.',
+  },
+  E_TLS: {
+    what: 'asks for a certificate of an authority that it names, and this worker shows none',
+    remedy: 'Give --tls-cert and --tls-key, of a certificate that its --tls-client-ca has signed.',
+  },
+} as const;
+
+const isNamed = (code: string): code is keyof typeof REFUSALS => Object.hasOwn(REFUSALS, code);
+
 /**
  * Connects to `/control` of a coordinator. `url` is its address, http:// or https:// (over TLS). `startHeart` null: without a heart.
- * Throws E_TLS, E_UNAUTHORIZED or E_COORDINATOR_LOST.
+ * Throws E_TLS, E_UNAUTHORIZED, E_TOKEN_EXPIRED, E_FORBIDDEN or E_COORDINATOR_LOST.
  */
 export async function connectControl(
   url: string,
@@ -74,17 +97,22 @@ export async function connectControl(
   socket.once('upgrade', ({ socket: { localAddress: from } }) => {
     localAddress = plainAddress(from);
   });
+  let refusedBy = '';
+  socket.once('unexpected-response', (request, response) => {
+    refusedBy = String(response.headers[REFUSED_HEADER] ?? '');
+    request.destroy(new Error(`unexpected server response: ${response.statusCode}`));
+  });
   try {
     await once(socket, 'open');
   } catch (cause) {
     const fault = await tlsError('the coordinator', address, cause);
     if (fault !== null) throw fault;
     const why = cause instanceof Error ? cause.message : String(cause);
-    if (why.endsWith('response: 401')) {
-      throw new LockstepError('E_UNAUTHORIZED', `the coordinator at ${url} refused this worker's token`, {
-        remedy: "Give --token-file a copy of the file that the coordinator has: its own --token-file, or its run's.",
-        cause,
-      });
+    // What is no coordinator of ours may say 401, too.
+    const code = refusedBy === '' && why.endsWith('response: 401') ? 'E_UNAUTHORIZED' : refusedBy;
+    if (isNamed(code)) {
+      const { what, remedy } = REFUSALS[code];
+      throw new LockstepError(code, `the coordinator at ${url} ${what}`, { remedy, cause });
     }
     throw new LockstepError('E_COORDINATOR_LOST', `no coordinator can be joined at ${url}: ${why}`, {
       remedy: 'Check the address, that the coordinator runs (and not with --transport nats), and --token-file.',

@@ -210,19 +210,28 @@ async function work(
   const communicate = async (): Promise<Communication> =>
     around.communicate({
       ...address,
-      token: options.token,
+      token: welcome.secrets?.peers ?? null,
       run: config.run,
+      onRefused: (code) => exporter?.countRefusal(code),
       ways: options.localWays,
       tls: options.tls,
       threaded: nats !== null || hasCoresToSpare(options.workersHere),
       ...(nats !== null && { nats }),
     });
+  let exporter: Exporter | null = null;
   let communication = await communicate();
   options.log(`peers reach it at ${communication.url.split('?', 1)[0]}`);
   const { port: _peersOnly, ...metricsAddress } = address;
-  const exporter = await around.expose({
+  exporter = await around.expose({
     ...metricsAddress,
-    identity: options.tls?.identity ?? null,
+    tls: options.tls,
+    keys:
+      options.token === null
+        ? null
+        : {
+            whole: options.token,
+            scopeKey: (scope) => (scope === 'observe' ? (welcome.secrets?.observe ?? null) : null),
+          },
     run: config.run,
     worker: welcome.worker,
     engineBytes: () => engine.memory().bytes,
@@ -242,13 +251,14 @@ async function work(
   });
   try {
     control.send(ready());
-    const served = { generation: 0, worldSize: 0 };
+    const served: { generation: number; worldSize: number; memberProof?: string } = { generation: 0, worldSize: 0 };
     const launcher = options.localRank === null ? null : process.ppid;
     const joined = keepJoined({
       first: control,
       connect: () => around.connect(options),
       hello: helloOf(options, around.host),
       term: welcome.term,
+      termProof: welcome.secrets?.term,
       ready: async () => {
         if (communication.isLost) {
           await communication.close();
@@ -269,7 +279,8 @@ async function work(
       communication: { open: async (...args) => communication.open(...args) },
       replica,
       audit: auditOf(replica),
-      serving: ({ generation, worldSize }) => Object.assign(served, { generation, worldSize }),
+      serving: ({ generation, worldSize, proof: memberProof }) =>
+        Object.assign(served, { generation, worldSize, ...(memberProof !== undefined && { memberProof }) }),
       openLoader: async (generation) => openLoader(options, replica, generation),
       clock: () => performance.now() / 1000,
       rssBytes: () => process.memoryUsage.rss(),

@@ -23,6 +23,9 @@ const CALL_AGAIN_MS = { least: 50, most: 1000 };
 /** Without a coordinator for so long a worker ends: nobody would keep what it trains. */
 export const COORDINATOR_LIMIT_MS = 120_000;
 
+/** What another call would meet again. */
+const FINAL: ReadonlySet<string> = new Set(['E_PROTOCOL', 'E_UNAUTHORIZED', 'E_TOKEN_EXPIRED', 'E_FORBIDDEN', 'E_TLS']);
+
 type Hello = Extract<WorkerMessage, { kind: 'hello' }>;
 type Rejoin = NonNullable<Hello['rejoin']>;
 
@@ -30,13 +33,14 @@ export interface RejoinOptions {
   readonly first: ControlLink;
   readonly connect: () => Promise<ControlLink>;
   readonly hello: Omit<Hello, 'rejoin'>;
-  /** Of the first coordinator. */
+  /** Of the first coordinator, and what it gave to show that. */
   readonly term: number;
+  readonly termProof: string | undefined;
   /** That it is ready, and where peers reach it now. */
   readonly ready: () => Promise<WorkerMessage>;
   readonly config: RunConfig;
   /** What the worker stands at now. */
-  readonly standing: () => Omit<Rejoin, 'term'>;
+  readonly standing: () => Omit<Rejoin, 'term' | 'termProof'>;
   /** Told of the name that another coordinator gave this worker. */
   readonly renamed?: (worker: string) => void;
   /** True when nobody watches this process any more who should: then it does not call. */
@@ -94,7 +98,7 @@ export function keepJoined(options: RejoinOptions): MemberControl {
   let link: ControlLink | null = options.first;
   const life = { isClosing: false };
   /** The highest that was joined. */
-  let { term } = options;
+  let { term, termProof } = options;
   let handler: (message: CoordinatorMessage) => void = () => {};
   let giveUp: (error: LockstepError) => void = () => {};
   const closed = new Promise<LockstepError>((resolve) => {
@@ -109,7 +113,8 @@ export function keepJoined(options: RejoinOptions): MemberControl {
 
   /** Introduces this worker on a new link. Throws E_PROTOCOL when that coordinator won't have it back. */
   const introduce = async (to: ControlLink): Promise<void> => {
-    to.send({ ...options.hello, rejoin: { ...options.standing(), term } });
+    const shown = termProof !== undefined && { termProof };
+    to.send({ ...options.hello, rejoin: { ...options.standing(), term, ...shown } });
     const welcome = await to.next();
     if (welcome.kind !== 'welcome') {
       const because = 'because' in welcome ? welcome.because : `it sent "${welcome.kind}"`;
@@ -124,6 +129,7 @@ export function keepJoined(options: RejoinOptions): MemberControl {
       throw new LockstepError('E_COORDINATOR_LOST', older);
     }
     term = welcome.term;
+    termProof = welcome.secrets?.term;
     const ready = await options.ready();
     // From here to `link = to` nothing is reported in between.
     for (const message of history.after(welcome.step)) to.send(message);
@@ -149,8 +155,7 @@ export function keepJoined(options: RejoinOptions): MemberControl {
         return await introduce(to);
       } catch (error) {
         await to?.close();
-        const isFinal =
-          error instanceof LockstepError && ['E_PROTOCOL', 'E_UNAUTHORIZED', 'E_TLS'].includes(error.code);
+        const isFinal = error instanceof LockstepError && FINAL.has(error.code);
         if (isFinal) return giveUp(error);
       }
     }

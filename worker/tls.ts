@@ -13,7 +13,8 @@ const PROBE_TIMEOUT_MS = 5000;
 
 /** Of a side's TLS, what decides whom it trusts. */
 export interface Trust {
-  readonly identity: { readonly cert: string } | null;
+  /** With its key it is also shown, to who asks for a certificate. */
+  readonly identity: { readonly cert: string; readonly key?: string } | null;
   readonly ca: Tls['ca'];
 }
 
@@ -22,6 +23,7 @@ export function callerOptions(tls: Trust | null): ConnectionOptions {
   if (tls === null || (tls.ca === null && tls.identity === null)) return {};
   const own = tls.identity === null ? null : new X509Certificate(tls.identity.cert);
   return {
+    ...(tls.identity?.key !== undefined && { cert: tls.identity.cert, key: tls.identity.key }),
     ca: [...(tls.ca === null ? rootCertificates : [tls.ca]), ...(own === null ? [] : [own.toString()])],
     // A server's own certificate among those that are trusted is enough: its authority needn't be there, too.
     allowPartialTrustChain: true,

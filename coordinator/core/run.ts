@@ -357,6 +357,8 @@ export class Run {
     }
     // Who is lost has been told so; what it said before it heard that matters to nobody.
     if (worker.state === 'lost') return [];
+    const lie = this.lieOf(worker, message);
+    if (lie !== null) return this.accuse(worker, nowMs, lie);
     switch (message.kind) {
       case 'ready':
         return this.ready(worker, message, nowMs);
@@ -378,6 +380,15 @@ export class Run {
       case 'failed':
         return this.failed(worker, nowMs, message.code, message.message);
     }
+  }
+
+  /** What can't be true of the generation that it speaks of; null: nothing. That one which is over has no effect is each message's own. */
+  private lieOf({ lastRank, generation }: Worker, message: WorkerMessage): string | null {
+    if (!('generation' in message) || message.kind === 'standing') return null;
+    const what = `"${message.kind}" of generation ${message.generation}`;
+    const newest = Math.max(this.generation, generation);
+    if (message.generation > newest) return `${what}, and the newest is ${newest}`;
+    return lastRank === null && generation === 0 ? `${what}, and it was in none` : null;
   }
 
   // ---- joining
@@ -454,7 +465,7 @@ export class Run {
         { kind: 'send', worker: worker.id, message: { kind: 'refused', code, because } },
         { kind: 'tell', event: { kind: 'worker-refused', worker: worker.id, code, because } },
       ];
-      if (this.options.supervised) return [...refusal, ...this.failed(worker, nowMs, code, because)];
+      if (this.isOfLauncher(worker)) return [...refusal, ...this.failed(worker, nowMs, code, because)];
       this.workers.delete(worker.id);
       return [...refusal, { kind: 'disconnect', worker: worker.id, code, because }];
     }
@@ -1180,7 +1191,7 @@ export class Run {
     // Until all have finished, the others may still lack what it sent them last.
     if (worker.state === 'finished' && this.areThrough()) return [];
     if (worker.state === 'lost') return this.conclude(nowMs);
-    if (worker.rank === null && !this.options.supervised) {
+    if (worker.rank === null && !this.isOfLauncher(worker)) {
       // Not a loss to a run that goes on without it.
       this.workers.delete(id);
       this.explainGathering();
@@ -1229,12 +1240,17 @@ export class Run {
     return [{ kind: 'start-worker', localRank }];
   }
 
+  /** The launcher has its process, and would start it anew; others come as guests. */
+  private isOfLauncher({ localRank }: Worker): boolean {
+    return this.options.supervised && localRank !== null;
+  }
+
   /** A worker told its own error, or was refused for it. */
   private failed(worker: Worker, nowMs: number, code: string, message: string): Effect[] {
     this.losses.of(worker.id, nowMs).error(worker.id, worker, code, message);
     const isNeeded = worker.rank !== null || this.phase === 'gathering';
     const isOwn = !isConsequence(code);
-    if (isOwn) this.ownErrors++;
+    if (isOwn && isNeeded) this.ownErrors++;
     // The second in one step is no accident any more.
     if (isNeeded && isOwn && (isInherent(code) || this.ownErrors > 1)) {
       this.losses.condemn(worker.id);

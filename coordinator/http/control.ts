@@ -1,13 +1,14 @@
-// The WebSocket endpoint that workers speak to, at /control of the coordinator's port. Who may come in is decided here, before
-// the core hears of it: a token, no browser, no more than so many. What they then say passes control-connection.ts.
+// The WebSocket endpoint that workers speak to, at /control of the coordinator's port. Who may come in is decided before the core hears of
+// it: a token and no browser (protocol/access.ts), no handshake that has been here before, no more than so many. What they then say passes
+// control-connection.ts.
 //
 // A dead peer is known by its closed connection or, when it is stopped or the network swallows even that, by its silence under pings: those
 // of its heart, a connection of its own at /heart (protocol/heartbeat.ts), since the link itself is silent while the engine computes.
 
-import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebSocket, WebSocketServer } from 'ws';
+import type { Answer } from '../../protocol/access.ts';
 import {
   BEAT_EVERY_MS,
   HEARTLESS_SILENCE_MS,
@@ -18,6 +19,7 @@ import {
 } from '../../protocol/heartbeat.ts';
 import { MAX_MESSAGE_BYTES } from '../../protocol/messages.ts';
 import { fixedSilence, Silence, type SilenceLimits } from '../../protocol/silence.ts';
+import { CONTROL_PATH } from '../core/needs.ts';
 import {
   HELLO_MS,
   MAX_CONNECTIONS,
@@ -30,6 +32,12 @@ import {
 const CLOSE_POLICY_VIOLATION = 1008;
 /** Of what a heart may say: it only answers. */
 const MAX_BEAT_BYTES = 125;
+/** Keys of hearts that are remembered, so that no recorded handshake is taken again. */
+const MAX_KEYS_REMEMBERED = 65_536;
+/** The library's word for a message above `maxPayload`. */
+const TOO_LONG = 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH';
+/** Says to a worker, in the answer to its handshake, by which code it is refused. */
+const REFUSED_HEADER = 'lockstep-refused';
 /** Bytes of reason that fit a close frame (RFC 6455, 5.5). */
 const MAX_CLOSE_REASON_BYTES = 123;
 
@@ -64,7 +72,8 @@ interface Body {
 
 export interface ControlOptions extends ControlEvents {
   readonly server: Server;
-  readonly token: string | null;
+  /** Who may come in. */
+  readonly judge: (request: IncomingMessage) => Answer;
   /** The number in the name of the first worker that comes (default: 0). */
   readonly firstName?: number;
   readonly timing?: Partial<ControlTiming>;
@@ -73,9 +82,9 @@ export interface ControlOptions extends ControlEvents {
   readonly now?: () => number;
 }
 
-function refuseUpgrade(socket: Duplex, status: string): void {
+function refuseUpgrade(socket: Duplex, status: string, code: string): void {
   socket.once('finish', () => socket.destroy());
-  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+  socket.end(`HTTP/1.1 ${status}\r\n${REFUSED_HEADER}: ${code}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 
 /** At most `bytes` bytes of text, not cut within a character. */
@@ -85,13 +94,6 @@ function cut(text: string, bytes: number): Buffer {
   let end = bytes;
   while (end > 0 && ((whole[end] ?? 0) & 0xc0) === 0x80) end--;
   return whole.subarray(0, end);
-}
-
-/** Compared by hash: neither content nor length of the token shows in the time taken. */
-function isAuthorized(request: IncomingMessage, token: string | null): boolean {
-  if (token === null) return true;
-  const hash = (text: string): Buffer => createHash('sha256').update(text).digest();
-  return timingSafeEqual(hash(request.headers.authorization ?? ''), hash(`Bearer ${token}`));
 }
 
 /** The heart's key that a request shows; undefined: none, or no key. */
@@ -111,16 +113,24 @@ export function openControl(options: ControlOptions): { close(): Promise<void> }
 
   const refuse = (socket: Duplex, status: string, code: string): void => {
     options.onRefused(code);
-    refuseUpgrade(socket, status);
+    refuseUpgrade(socket, status, code);
+  };
+  /** Of all that came, the newest last. */
+  const keysSeen = new Set<string>();
+  const remember = (key: string): void => {
+    keysSeen.add(key);
+    const [oldest] = keysSeen;
+    if (keysSeen.size > MAX_KEYS_REMEMBERED && oldest !== undefined) keysSeen.delete(oldest);
   };
 
   const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
     socket.on('error', () => socket.destroy());
     const path = (request.url ?? '').split('?')[0];
-    if (path !== '/control' && path !== HEART_PATH) return refuse(socket, '404 Not Found', 'E_NOT_FOUND');
-    // Browsers send Origin; workers do not. No page of another site may speak for a worker.
-    if (request.headers.origin !== undefined) return refuse(socket, '403 Forbidden', 'E_ORIGIN');
-    if (!isAuthorized(request, options.token)) return refuse(socket, '401 Unauthorized', 'E_UNAUTHORIZED');
+    if (path !== CONTROL_PATH && path !== HEART_PATH) return refuse(socket, '404 Not Found', 'E_NOT_FOUND');
+    const answer = options.judge(request);
+    if (answer.kind === 'refused') {
+      return refuse(socket, answer.status === 401 ? '401 Unauthorized' : '403 Forbidden', answer.code);
+    }
     const key = keyOf(request);
     const body = key === undefined ? undefined : bodies.get(key);
     if (path === HEART_PATH) {
@@ -129,10 +139,12 @@ export function openControl(options: ControlOptions): { close(): Promise<void> }
       hearts.handleUpgrade(request, socket, head, (heart) => beat(heart, body));
       return undefined;
     }
-    if (body !== undefined) return refuse(socket, '409 Conflict', 'E_PROTOCOL');
+    // A worker draws one for each call.
+    if (key !== undefined && keysSeen.has(key)) return refuse(socket, '409 Conflict', 'E_REPLAYED');
     if (sockets.clients.size >= (options.connectionsMax ?? MAX_CONNECTIONS)) {
       return refuse(socket, '503 Service Unavailable', 'E_TOO_MANY');
     }
+    if (key !== undefined) remember(key);
     sockets.handleUpgrade(request, socket, head, (webSocket) => options.onConnect(connectionOf(webSocket, key)));
     return undefined;
   };
@@ -190,7 +202,11 @@ export function openControl(options: ControlOptions): { close(): Promise<void> }
       silence.heard(now());
       border.receive(data);
     });
-    socket.on('error', (error) => border.blame(error.message));
+    socket.on('error', (error) => {
+      const code = 'code' in error ? String(error.code) : '';
+      if (code.startsWith('WS_ERR_')) options.onRefused(code === TOO_LONG ? 'E_TOO_LARGE' : 'E_FRAME');
+      border.blame(error.message);
+    });
     socket.on('close', (code) => {
       clearTimeout(graceTimer);
       clearInterval(pingTimer);

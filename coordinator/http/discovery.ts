@@ -1,14 +1,13 @@
 // /sd: where Prometheus finds the workers' own metrics, in the form of its HTTP service discovery. Living workers only, and of those on
 // other machines none that listens on its loopback: Prometheus would ask its own machine.
 
+import { isLoopback } from '../../protocol/loopback.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 
 export interface TargetGroup {
   readonly targets: readonly string[];
   readonly labels: Readonly<Record<string, string>>;
 }
-
-const isLoopback = (hostname: string): boolean => /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname);
 
 export function targetsOf(view: Pick<RunView, 'run' | 'workers' | 'coordinator'>): TargetGroup[] {
   return view.workers.flatMap(({ id, host, metricsUrl }): TargetGroup[] => {

@@ -10,6 +10,7 @@ import { placeOfStep } from '../../protocol/batch-plan.ts';
 import { expositionOf, type Exposition } from '../../protocol/exposition.ts';
 import type { LinkTraffic, StepReport } from '../../protocol/messages.ts';
 import {
+  isRefusalCode,
   METRICS,
   PHASES,
   RECORD_PARTS,
@@ -79,19 +80,6 @@ export interface RunMetrics {
   /** What is shown, and what must be kept so that the next coordinator does not show less. */
   render(accept?: string): Promise<Exposition & { readonly shown: ShownCounters }>;
 }
-
-/** Codes that may stand as a label; others are counted as `other`, so that a peer cannot make labels without end. */
-const REFUSAL_CODES: ReadonlySet<string> = new Set([
-  'E_UNAUTHORIZED',
-  'E_ORIGIN',
-  'E_MESSAGE',
-  'E_PROTOCOL',
-  'E_PROTOCOL_VERSION',
-  'E_FINGERPRINT',
-  'E_DIGEST',
-  'E_HANDSHAKE',
-  'E_TOO_MANY',
-]);
 
 /** Workers that are gone and still shown: names are used once, so a run that loses many would show ever more. */
 export const PAST_WORKERS_MAX = 32;
@@ -283,8 +271,7 @@ export function createMetrics(options: MetricsOptions): RunMetrics {
       }
       lastTickAtMs = nowMs;
     },
-    countRefusal: (code) =>
-      add('lockstep_workers_refused_total', 1, { code: REFUSAL_CODES.has(code) ? code : 'other' }),
+    countRefusal: (code) => add('lockstep_workers_refused_total', 1, { code: isRefusalCode(code) ? code : 'other' }),
     countRecordFailure: (part) => add('lockstep_record_failures_total', 1, { part }),
     setView: (now) => {
       view = now;

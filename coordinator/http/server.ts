@@ -1,14 +1,22 @@
-// What the coordinator shows over HTTP, read-only: the page, metrics, health, the run as JSON. The control endpoint for workers
-// is attached to the same port by control.ts. No request changes anything, so none needs a token.
+// What the coordinator shows over HTTP: the page, metrics, health, the run as JSON; and one request that changes something, which asks the run to
+// stop. Who may ask what is protocol/access.ts's to say, before anything else of a request is looked at. The control endpoint for workers is attached to
+// the same port by control.ts.
 
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerOptions } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import fastify from 'fastify';
+import { HEALTH_PATH, judgeRequest, permitted, type AccessRules, type Answer } from '../../protocol/access.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import { wantsOpenMetrics, type Exposition } from '../../protocol/exposition.ts';
+import { isLoopback } from '../../protocol/loopback.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 import type { Tls } from '../../protocol/tls.ts';
+import type { Keys } from '../../protocol/token.ts';
+
+import { needOf, READY_PATH, STOP_PATH } from '../core/needs.ts';
+import { HANDSHAKE_MS, type DoorLimits } from '../core/doorkeeper.ts';
 import { targetsOf } from './discovery.ts';
+import { guardDoors } from './doors.ts';
 import { addPage, policyWith, type PageSources } from './page-routes.ts';
 import { paced } from './paced.ts';
 
@@ -18,6 +26,15 @@ export interface HttpOptions {
   readonly door?: unknown;
   /** Served over TLS with this; null or none: in plain HTTP. */
   readonly identity?: Tls['identity'];
+  /** Who calls must show a certificate of this authority; null or none: nobody must. */
+  readonly clientCa?: string | null;
+  /** What tells tokens of the run; null or none: nobody is asked for one. */
+  readonly keys?: Keys | null;
+  /** Told the code of whatever is refused, before and after a request is whole. */
+  readonly onRefused?: (code: string) => void;
+  readonly limits?: Partial<DoorLimits>;
+  /** Asks the run to stop in good order, with a checkpoint. */
+  readonly stop?: (because: string) => void;
   readonly view: () => RunView;
   /** @param accept the Accept header of who asks */
   readonly metrics: (accept?: string) => Promise<Exposition>;
@@ -33,6 +50,8 @@ export interface Http {
   readonly url: string;
   readonly port: number;
   readonly server: Server;
+  /** Whether an upgrade of a connection, a worker that comes, is let in; whoever asks counts those that are not. */
+  judge(request: IncomingMessage): Answer;
   /** The socket that it listens on, for another process to keep. */
   readonly door: unknown;
   /** Tells pages what is new, when it is time for that; `nowMs` on a monotonic clock. */
@@ -43,6 +62,10 @@ export interface Http {
 
 const MAX_BODY_BYTES = 1024;
 const REQUEST_TIMEOUT_MS = 30_000;
+/** Of a request's head: it is all that is read of who has shown nothing yet. */
+const MAX_HEAD_BYTES = 8 * 1024;
+/** How often a server looks whether a head takes too long. */
+const LATE_LOOK_MS = 1000;
 
 /** However many ask, these are made no oftener. */
 const METRICS_EVERY_MS = 150;
@@ -53,7 +76,21 @@ const HEADERS = {
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
   'cache-control': 'no-store',
+  // Not even as a picture or a script of another origin's page.
+  'cross-origin-resource-policy': 'same-origin',
 };
+
+/** What is wrong with a connection on which no request came to be; by the code that Node or OpenSSL gives it. */
+function clientFault(code: string): 'E_HANDSHAKE' | 'E_TOO_LARGE' | 'E_TLS' | 'E_REQUEST' | null {
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT' || code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return 'E_HANDSHAKE';
+  if (code === 'HPE_HEADER_OVERFLOW' || code === 'ERR_HTTP_BODY_TOO_LARGE') return 'E_TOO_LARGE';
+  if (code.startsWith('ERR_SSL') || code.startsWith('ERR_TLS')) return 'E_TLS';
+  return code.startsWith('HPE_') ? 'E_REQUEST' : null;
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
+}
 
 /** Listening on all addresses is not an address; loopback is one of them. */
 function reachable(host: string): string {
@@ -70,16 +107,55 @@ function handleOf(server: Server): unknown {
 
 /** Listens. Throws E_PORT_IN_USE or E_LISTEN. */
 export async function startHttp(options: HttpOptions): Promise<Http> {
-  const { identity = null } = options;
+  const { identity = null, clientCa = null, onRefused = () => {} } = options;
+  const rules: AccessRules = {
+    keys: options.keys ?? null,
+    isLoopback: isLoopback(options.listen.host),
+    needsCertificate: clientCa !== null,
+    needOf,
+  };
+  const http: ServerOptions = {
+    maxHeaderSize: MAX_HEAD_BYTES,
+    headersTimeout: HANDSHAKE_MS,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    connectionsCheckingInterval: LATE_LOOK_MS,
+  };
+  const tls = {
+    handshakeTimeout: HANDSHAKE_MS,
+    // Who shows none is told so by a code, and may ask for the health.
+    ...(clientCa !== null && { requestCert: true, rejectUnauthorized: false, ca: clientCa }),
+  };
+  const doors = guardDoors(onRefused, options.limits);
+  const judge = (request: IncomingMessage): Answer => {
+    const answer = judgeRequest(request, rules, Date.now());
+    if (answer.kind === 'allowed') doors.prove(request);
+    return answer;
+  };
   const app = fastify({
     logger: false,
-    serverFactory: (handler) =>
-      identity === null ? createServer(handler) : createSecureServer({ ...identity }, handler),
+    serverFactory: (handler) => {
+      const server =
+        identity === null ? createServer(http, handler) : createSecureServer({ ...http, ...tls, ...identity }, handler);
+      doors.watch(server);
+      return server;
+    },
     forceCloseConnections: true,
     bodyLimit: MAX_BODY_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    // Of TLS, too: Node passes on what went wrong there.
+    clientErrorHandler: (error, socket) => {
+      const fault = clientFault(codeOf(error));
+      if (fault !== null) onRefused(fault);
+      if (socket.writable && fault !== null) {
+        const status = fault === 'E_TOO_LARGE' ? '431 Request Header Fields Too Large' : '400 Bad Request';
+        const line = fault === 'E_HANDSHAKE' ? '408 Request Timeout' : status;
+        socket.write(`HTTP/1.1 ${line}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+      }
+      socket.destroy();
+    },
     // A path that can't be decoded comes to no handler.
     frameworkErrors: (error, _request, reply) => {
+      onRefused('E_REQUEST');
       reply.hijack();
       reply.raw.writeHead(400, { ...HEADERS, 'content-type': 'application/json; charset=utf-8' });
       reply.raw.end(JSON.stringify({ code: 'E_REQUEST', message: error.message }));
@@ -92,15 +168,29 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     done(null);
   });
   // Before anything else: a handler may be stricter or wider about its own.
-  app.addHook('onRequest', async (_request, reply) => {
+  app.addHook('onRequest', async (request, reply) => {
     void reply.headers(HEADERS);
+    const answer = judge(request.raw);
+    if (answer.kind === 'allowed') return undefined;
+    const { status, code, because, remedy } = answer;
+    onRefused(code);
+    if (status === 401) void reply.header('www-authenticate', 'Bearer realm="lockstep"');
+    return reply.code(status).send({ code, message: because, remedy });
   });
   const stream = options.page === undefined ? null : addPage(app, options.page, HEADERS);
-  app.get('/healthz', async () => ({ status: 'ok' }));
-  app.get('/readyz', async (_request, reply) => {
+  app.get(HEALTH_PATH, async () => ({ status: 'ok' }));
+  app.get(READY_PATH, async (request, reply) => {
     const { ok, because } = options.ready();
-    return reply.code(ok ? 200 : 503).send({ ready: ok, because });
+    const mayKnow = rules.isLoopback || permitted(request.raw, 'observe', rules, Date.now()).kind === 'allowed';
+    return reply.code(ok ? 200 : 503).send(mayKnow ? { ready: ok, because } : { ready: ok });
   });
+  const { stop } = options;
+  if (stop !== undefined) {
+    app.post(STOP_PATH, async (_request, reply) => {
+      stop('POST /api/stop');
+      return reply.code(202).send({ stopping: true });
+    });
+  }
   app.get('/api/run', paced(options.view, VIEW_EVERY_MS));
   // One for each form that can be asked for.
   const metrics = {
@@ -121,7 +211,7 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     return reply
       .code(405)
       .header('allow', 'GET, HEAD')
-      .send({ code: 'E_METHOD', message: `${request.method} is not allowed: nothing can be changed here` });
+      .send({ code: 'E_METHOD', message: `${request.method} is not allowed: nothing can be changed by it here` });
   });
   app.setErrorHandler(async (error, _request, reply) =>
     reply.code(500).send({ code: 'E_INTERNAL', message: error instanceof Error ? error.message : String(error) }),
@@ -157,10 +247,12 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     url: `${scheme}://${reachable(host)}:${bound}`,
     port: bound,
     server: app.server,
+    judge,
     door: handleOf(app.server),
     publish: (nowMs) => stream?.publish(nowMs),
     close: async () => {
       await stream?.close();
+      doors.close();
       await app.close();
     },
   };

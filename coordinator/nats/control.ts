@@ -10,6 +10,7 @@ import type { NatsStream, StreamTiming } from '../../nats/stream.ts';
 import { SMALL_WINDOW_BYTES } from '../../protocol/byte-stream.ts';
 import { BEAT_EVERY_MS, HEART_KEY, WORKER_SILENCE } from '../../protocol/heartbeat.ts';
 import { MessageReader, messageHead } from '../../protocol/message-stream.ts';
+import { keysOf, secretOfClaim } from '../../protocol/token.ts';
 import { MAX_CONNECTIONS, openBorder, type ControlEvents } from '../control-connection.ts';
 
 /** That a worker gets to take what was sent before its stream is left. */
@@ -20,6 +21,7 @@ const aboutSchema = z.strictObject({ heart: z.string().regex(HEART_KEY).optional
 
 export interface NatsControlOptions extends ControlEvents {
   readonly run: string;
+  /** The run's key; null: it has none. */
   readonly token: string | null;
   /** The number in the name of the first worker that comes (default: 0). */
   readonly firstName?: number;
@@ -71,8 +73,12 @@ export async function openNatsControl(nats: Nats, options: NatsControlOptions): 
   };
 
   const { token } = options;
+  const keys = token === null ? null : keysOf(token);
+  const ofWorkers =
+    keys === null ? {} : { secretOfClaim: (claim: string) => secretOfClaim(claim, 'work', keys, Date.now()) };
   const hearts = await listenOn(nats, heartSubject(options.run), {
     token,
+    ...ofWorkers,
     timing: heartTiming,
     onRefused: options.onRefused,
     onCall: (about, open) => {
@@ -88,6 +94,7 @@ export async function openNatsControl(nats: Nats, options: NatsControlOptions): 
   });
   const listening = await listenOn(nats, controlSubject(options.run), {
     token,
+    ...ofWorkers,
     // A worker that opens its engine does not read; the coordinator always does.
     windows: { windowOut: SMALL_WINDOW_BYTES },
     ...(timing === undefined ? {} : { timing }),

@@ -27,6 +27,8 @@ export interface RunDirectory {
     readonly pid: number;
     /** The certificate that the url is served with, in PEM; none without TLS. */
     readonly certificate?: string;
+    /** Where the run's token lies. */
+    readonly tokenFile: string;
   }): Promise<void>;
   /** Removes the endpoint and the lock. May be called again; then it does nothing. */
   release(): Promise<void>;

@@ -59,6 +59,7 @@ export interface TrainFlags {
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
+  readonly tlsClientCa: string | undefined;
   readonly localTransport: LocalTransport;
   readonly report: string | undefined;
   readonly tensorboard: string | undefined;
@@ -88,6 +89,8 @@ export const DEFAULT_PROGRESS_LIMIT_SECONDS = 60;
 export const DEFAULT_RESTART_LIMIT = 3;
 /** Fixed: without --seed, too, a run is reproducible. */
 export const DEFAULT_SEED = 1;
+/** Of a token that is made from a key. */
+export const DEFAULT_EXPIRY = '12h';
 export const DEFAULT_PORT = 29_400;
 export const DEFAULT_NATS_URL = `nats://127.0.0.1:${NATS_PORT}`;
 const MAX_BATCH = 1_048_576;
@@ -339,7 +342,7 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
   tokenFile: {
     syntax: '--token-file <file>',
     group: 'Network',
-    help: 'workers must show the token in this file; needed to listen beyond this machine (default: a new token a run)',
+    help: "the run's key, which workers show, or a token that `lockstep token` made from it; needed to listen beyond this machine (default: a new one a run)",
     parse: someText,
     fallback: undefined,
   },
@@ -375,6 +378,13 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     syntax: '--nats-creds <file>',
     group: 'Network',
     help: "a NATS credentials file (a JWT and its seed), where the server's accounts ask for one",
+    parse: someText,
+    fallback: undefined,
+  },
+  tlsClientCa: {
+    syntax: '--tls-client-ca <file>',
+    group: 'Network',
+    help: 'whoever calls, worker, page or scraper, must show a certificate of this authority (PEM), but for /healthz',
     parse: someText,
     fallback: undefined,
   },

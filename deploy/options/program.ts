@@ -2,7 +2,7 @@
 // and commands; values, environment and defaults are the table's (flags.ts), so that a refusal can name where a value came from.
 
 import { Command, Option } from 'commander';
-import { ENGINE_WORDS, FLAGS, type FlagSpec } from './flags.ts';
+import { DEFAULT_EXPIRY, ENGINE_WORDS, FLAGS, type FlagSpec } from './flags.ts';
 
 /** The words of one command, before any value is looked at. */
 export interface Words {
@@ -50,6 +50,18 @@ used twice, digests consistent, every checkpoint whole. Changes nothing; of a ru
 
 const REPORT = `Writes a run as one HTML file to hand to a colleague: curves, epochs, where the time went, who took part, the configuration
 and environment, the digest. It has no script, asks nothing of any host, and is printed well. Of a run that is under way it shows what there is.`;
+
+const TOKEN = `Makes a new key, whose holder may do everything with the run that is started with it; or, from a key, a token that may less and expires.
+
+observe: read the page, /metrics, /sd, /api/*, the model. work: join as a worker. control: stop the run (POST /api/stop).`;
+
+const TOKEN_EXAMPLES = `
+Examples:
+  npx lockstep token --out key                                           a new key, for --token-file key
+  npx lockstep token --token-file key --scope work --out worker-token    for the workers' --token-file, for ${DEFAULT_EXPIRY}
+  npx lockstep token --token-file key --scope observe --expires 30d --out scrape-token
+
+A token is never given on a command line, where others can list it: by a file, or LOCKSTEP_TOKEN_FILE=FILE.`;
 
 const VERIFY_EXAMPLES = `
 Examples:
@@ -118,11 +130,24 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
       'the certificate that it shows to peers on other machines; for an https:// coordinator',
     )
     .option('--tls-key <file>', 'the key of --tls-cert')
+    .option('--tls-client-ca <file>', 'peers and scrapers must show a certificate of this authority')
     .addHelpText('after', WORKER_EXAMPLES);
   add('status', 'What a run that is under way is doing.', 'what a run is doing')
     .argument('[url]', "the coordinator's address (default: that of the newest run in runs/)")
     .option('--watch', 'keep showing it, until the run ends')
-    .option('--tls-ca <file>', TLS_CA);
+    .option('--token-file <file>', "a token of the run, where it listens beyond this machine (default: the run's own)")
+    .option('--tls-ca <file>', TLS_CA)
+    .option('--tls-cert <file>', 'the certificate to show where one is asked for')
+    .option('--tls-key <file>', 'the key of --tls-cert');
+  add('token', TOKEN, 'make a token')
+    .option(
+      '--token-file <file>',
+      "the run's key, from which one of --scope is made (default: none, a new key is made)",
+    )
+    .option('--scope <scope>', 'observe, work or control: what the token is for; each includes those before it')
+    .option('--expires <time>', `e.g. 90m, 12h or 30d from now, or never (default: ${DEFAULT_EXPIRY})`)
+    .option('--out <file>', 'write it there, for this user alone (mode 600); there must be no such file yet')
+    .addHelpText('after', TOKEN_EXAMPLES);
   add('evaluate', "Test loss, accuracy and confusion matrix of a run's model.", "how well a run's model does")
     .argument('<run>', 'a run directory')
     .option('--predictions <file>', 'write a line of JSON for each test sample: its index, label and predicted class');

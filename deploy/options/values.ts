@@ -72,6 +72,17 @@ export const switchWord: Parser<boolean> = (text) => {
   throw new BadValue('it must be 1 or 0');
 };
 
+const UNIT_SECONDS = { s: 1, m: 60, h: 3600, d: 86_400 } as const;
+
+/** `90m`, `12h`, `30d`: seconds; `never`: null. */
+export const duration: Parser<number | null> = (text) => {
+  if (text === 'never') return null;
+  const found = /^(\d{1,9})([smhd])$/.exec(text);
+  const seconds = Number(found?.[1] ?? 0) * UNIT_SECONDS[(found?.[2] ?? 's') as keyof typeof UNIT_SECONDS];
+  if (!(seconds > 0)) throw new BadValue('it must be a time like 90m, 12h or 30d, or never');
+  return seconds;
+};
+
 export const someText: Parser<string> = (text) => {
   if (text.trim() === '') throw new BadValue('it must not be empty');
   return text;
@@ -120,10 +131,6 @@ export const address: Parser<Address> = (text) => {
   }
   return { host, port };
 };
-
-export function isLoopback(host: string): boolean {
-  return host.toLowerCase() === 'localhost' || host === '::1' || /^127(\.\d{1,3}){3}$/.test(host);
-}
 
 /** As it is written in a flag or a URL. */
 export function addressText({ host, port }: Address): string {

@@ -11,6 +11,7 @@ import {
   type StatePart,
   type WorkerMessage,
 } from '../../protocol/messages.ts';
+import { makeToken, type Scope } from '../../protocol/token.ts';
 import type { ControlLink } from '../../worker/control-link.ts';
 
 export const TOKEN = 'the token of the run';
@@ -263,6 +264,42 @@ export function controlContract(way: ControlWay): void {
     const door = await way.open();
     await expect(door.connect(token)).rejects.toThrow(/401|refused this worker's token/);
     expect(door.refused).toEqual(['E_UNAUTHORIZED']);
+  });
+
+  it('lets in a worker with a token that was made for workers from the run’s, and no other', async () => {
+    const door = await way.open();
+    const made = (scope: Scope, expiresAtSeconds: number | null): string =>
+      makeToken(TOKEN, { scope, expiresAtSeconds, id: 'x' });
+    const link = await door.connect(made('work', null));
+    const arrival = await door.arrival();
+    link.send(HELLO);
+    await arrival.until(1);
+    await door.connect(made('control', null));
+    await expect(door.connect(made('observe', null))).rejects.toMatchObject({ code: 'E_FORBIDDEN' });
+    await expect(door.connect(made('work', 1))).rejects.toMatchObject({ code: 'E_TOKEN_EXPIRED' });
+    const forged = makeToken('another', { scope: 'work', expiresAtSeconds: null, id: 'x' });
+    await expect(door.connect(forged)).rejects.toMatchObject({ code: 'E_UNAUTHORIZED' });
+    expect(door.refused).toEqual(['E_FORBIDDEN', 'E_TOKEN_EXPIRED', 'E_UNAUTHORIZED']);
+  });
+
+  it('refuses a first message that is longer than an introduction may be', async () => {
+    const door = await way.open();
+    const raw = await door.connectRaw();
+    await door.arrival();
+    raw.send(new Packr({ useRecords: false }).pack({ ...HELLO, host: 'h'.repeat(17_000) }));
+    expect(await raw.closed).toMatch(/E_TOO_LARGE: /);
+    expect(door.refused).toEqual(['E_TOO_LARGE']);
+  });
+
+  it('closes a worker that sends more messages than one may', async () => {
+    const door = await way.open();
+    const raw = await door.connectRaw();
+    const arrival = await door.arrival();
+    raw.send(encodeMessage(HELLO));
+    for (let i = 0; i < 4000; i++) raw.send(encodeMessage(linked(1)));
+    expect(await raw.closed).toMatch(/E_TOO_FAST: /);
+    await arrival.connection.closed;
+    expect(door.refused).toEqual(['E_TOO_FAST']);
   });
 
   it('lets in no more than the limit, and one that leaves makes room', async () => {

@@ -8,6 +8,7 @@ import { WebSocket, WebSocketServer } from 'ws';
 import { openControl } from '../../coordinator/http/control.ts';
 import { connectControl } from '../../worker/control-link.ts';
 import { arrivals, controlContract, TOKEN, type ControlWay, type RawEnd } from './contract.ts';
+import { judgeBy } from './judge.ts';
 
 function rawEnd(socket: WebSocket): RawEnd {
   socket.on('error', () => {});
@@ -30,7 +31,7 @@ const way: ControlWay = {
     const [refused, warnings, come]: [string[], string[], ReturnType<typeof arrivals>] = [[], [], arrivals()];
     const control = openControl({
       server,
-      token: TOKEN,
+      judge: judgeBy(TOKEN),
       onConnect: (connection) => come.add(connection),
       onRefused: (code) => refused.push(code),
       onWarning: (message) => warnings.push(message),

@@ -31,7 +31,7 @@ function refusal(line: string, env: Record<string, string> = {}): string {
   return 'no refusal';
 }
 
-const NO_SECRETS = { tls: false, user: null, password: null, token: null, credentials: null };
+const NO_SECRETS = { tls: false, ca: null, user: null, password: null, token: null, credentials: null };
 
 describe('values and where they come from', () => {
   test('without flags, each value is the default and says so', () => {
@@ -90,7 +90,7 @@ describe('values and where they come from', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
         '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --auto-resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 --audit 0.25 ' +
-        '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --local-transport unix --report r.json --log-level debug --log-format json ' +
+        '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --tls-client-ca b --local-transport unix --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0 --straggler-limit 0.5 --progress-limit 90',
     );
     expect(flags).toEqual({
@@ -127,6 +127,7 @@ describe('values and where they come from', () => {
       tlsCert: 'c',
       tlsKey: 'k',
       tlsCa: 'a',
+      tlsClientCa: 'b',
       localTransport: 'unix',
       report: 'r.json',
       logLevel: 'debug',
@@ -309,6 +310,38 @@ describe('refusals name the flag or the variable, and its value', () => {
       'E_USAGE --tls-ca a: there is no certificate for it to vouch for -> Give the coordinator its --tls-cert and --tls-key, too.',
     ],
     [
+      'train j --tls-client-ca b',
+      'E_USAGE --tls-client-ca b: without TLS nobody shows a certificate -> Give --tls-cert and --tls-key, too.',
+    ],
+    [
+      'train j --transport nats --tls-ca a',
+      'E_USAGE --tls-ca a: there is no certificate for it to vouch for -> Give the coordinator its --tls-cert and --tls-key, too.',
+    ],
+    [
+      'worker --coordinator nats://h:1/r --tls-ca a',
+      "E_USAGE --tls-ca a: over a NATS server no peer is reached directly -> Leave it out; TLS to the server is asked for by tls:// in the server's address, and takes --tls-ca.",
+    ],
+    [
+      'token --scope work',
+      "E_USAGE --scope work: a token that may less than everything, or expires, is made from a key -> Give the run's with --token-file KEY; one is made by `lockstep token --out KEY`.",
+    ],
+    [
+      'token --expires 5m',
+      "E_USAGE --expires 5m: a token that may less than everything, or expires, is made from a key -> Give the run's with --token-file KEY; one is made by `lockstep token --out KEY`.",
+    ],
+    [
+      'token --token-file k',
+      'E_USAGE --token-file k: what is the token that is made from it for? -> Give --scope observe, or --scope work, or --scope control.',
+    ],
+    [
+      'token --token-file k --scope admin',
+      'E_USAGE --scope admin: it must be one of observe, work, control -> Change --scope or leave it out.',
+    ],
+    [
+      'token --token-file k --scope work --expires 12',
+      'E_USAGE --expires 12: it must be a time like 90m, 12h or 30d, or never -> Change --expires or leave it out.',
+    ],
+    [
       'worker --coordinator h:29400 --tls-ca a',
       "E_USAGE --tls-ca a: the coordinator's address http://h:29400 is one without TLS -> Give https://h:29400, or leave it out.",
     ],
@@ -417,7 +450,7 @@ describe('--listen', () => {
     '%s can be reached from other machines: not without a token file',
     (text) => {
       expect(refusal(`train j --listen ${text}`)).toBe(
-        `E_LISTEN --listen ${text}: other machines can reach it, and no token is asked of them -> Give --token-file FILE with a secret in it (openssl rand -base64 24 > FILE), or listen on 127.0.0.1.`,
+        `E_LISTEN --listen ${text}: other machines can reach it, and no token is asked of them -> Give --token-file FILE with a key in it (npx lockstep token --out FILE), or listen on 127.0.0.1.`,
       );
       expect(refusal(`train j --listen ${text} --token-file t`)).toBe('no refusal');
     },
@@ -441,6 +474,7 @@ describe('the other commands', () => {
         tlsCert: undefined,
         tlsKey: undefined,
         tlsCa: undefined,
+        tlsClientCa: undefined,
       },
     });
     expect(
@@ -489,13 +523,16 @@ describe('the other commands', () => {
   });
 
   test('status, evaluate, report, verify, doctor, setup', () => {
-    expect(parse('status')).toEqual({ kind: 'status', url: undefined, watch: false, tlsCa: undefined });
+    const none = { tlsCert: undefined, tlsKey: undefined, tlsCa: undefined, tokenFile: undefined };
+    expect(parse('status')).toEqual({ kind: 'status', url: undefined, watch: false, ...none });
     expect(parse('status --watch')).toMatchObject({ kind: 'status', watch: true });
-    expect(parse('status https://127.0.0.1:29400 --tls-ca a')).toEqual({
+    expect(parse('status https://127.0.0.1:29400 --tls-ca a', { LOCKSTEP_TOKEN_FILE: 't' })).toEqual({
       kind: 'status',
       watch: false,
       url: 'https://127.0.0.1:29400',
+      ...none,
       tlsCa: 'a',
+      tokenFile: 't',
     });
     expect(parse('evaluate runs/x')).toEqual({ kind: 'evaluate', run: 'runs/x' });
     expect(parse('evaluate runs/x --predictions f')).toEqual({ kind: 'evaluate', run: 'runs/x', predictions: 'f' });
@@ -506,6 +543,22 @@ describe('the other commands', () => {
     expect(() => parse('verify runs/x --replay 0')).toThrow('--replay 0: it must be a whole number of at least 1');
     expect(parse('doctor')).toEqual({ kind: 'doctor', natsUrl: undefined });
     expect(parse('setup')).toEqual({ kind: 'setup', engine: 'auto', job: 'cifar10-cnn' });
+  });
+
+  test('token: a new key, or what is made from one, which expires unless told otherwise', () => {
+    // A key that is set for other commands is not meant.
+    expect(parse('token', { LOCKSTEP_TOKEN_FILE: 'k' })).toEqual({ kind: 'token', from: null, out: undefined });
+    expect(parse('token --out f')).toEqual({ kind: 'token', from: null, out: 'f' });
+    const made = (line: string): unknown =>
+      (parse(`token --token-file k --scope work ${line}`) as { from: { expiresInSeconds: unknown } }).from;
+    expect(made('')).toEqual({ keyFile: 'k', scope: 'work', expiresInSeconds: 43_200 });
+    const lives = ['45s', '90m', '2h', '30d', 'never'].map((time) => made(`--expires ${time}`));
+    expect(lives).toMatchObject([45, 5400, 7200, 2_592_000, null].map((expiresInSeconds) => ({ expiresInSeconds })));
+  });
+
+  test('--tls-ca is of the NATS server where that is called by tls://', () => {
+    expect(trained('--transport nats --nats-url tls://h:1 --tls-ca a').flags).toMatchObject({ tlsCa: 'a' });
+    expect(parse('worker --coordinator tls://h:1/r --tls-ca a')).toMatchObject({ flags: { tlsCa: 'a' } });
   });
 
   test('what follows test and bench is passed on as it is', () => {

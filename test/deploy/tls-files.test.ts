@@ -49,10 +49,19 @@ function refusal(flags: ReturnType<typeof flagsOf>, nowMs = NOW_MS): string {
 describe('readTls', () => {
   it('gives what the files hold: nothing, whom to trust, or what to show as well', () => {
     expect(readTls(flagsOf(), NOW_MS)).toBeNull();
-    expect(readTls(flagsOf(undefined, undefined, 'ca.pem'), NOW_MS)).toEqual({ identity: null, ca: authority.cert });
-    expect(readTls(flagsOf('chain.pem', 'key.pem', 'ca.pem'), NOW_MS)).toEqual({
+    expect(readTls(flagsOf(undefined, undefined, 'ca.pem'), NOW_MS)).toEqual({
+      identity: null,
+      ca: authority.cert,
+      clientCa: null,
+    });
+    const clients = {
+      ...flagsOf('chain.pem', 'key.pem', 'ca.pem'),
+      tlsClientCa: flagsOf(undefined, undefined, 'ca.pem').tlsCa,
+    };
+    expect(readTls(clients, NOW_MS)).toEqual({
       identity: { cert: server.cert + authority.cert, key: server.key },
       ca: authority.cert,
+      clientCa: authority.cert,
     });
   });
 

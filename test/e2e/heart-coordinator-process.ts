@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { openControl } from '../../coordinator/http/control.ts';
+import { judgeBy } from '../control/judge.ts';
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 const server = createServer((_request, response) => response.end());
@@ -12,7 +13,7 @@ server.listen(0, '127.0.0.1');
 await once(server, 'listening');
 openControl({
   server,
-  token: null,
+  judge: judgeBy(null),
   onRefused: say,
   onWarning: say,
   onConnect: (connection) => {

@@ -13,6 +13,7 @@ import { connectNats } from '../../nats/connect.ts';
 import { WORKER_SILENCE } from '../../protocol/heartbeat.ts';
 import { arrivals, type Arrival } from '../control/contract.ts';
 import { serverAt, startNatsServer } from './nats-server.ts';
+import { judgeBy } from '../control/judge.ts';
 
 const WORKER = fileURLToPath(new URL('heart-process.ts', import.meta.url));
 const COORDINATOR = fileURLToPath(new URL('heart-coordinator-process.ts', import.meta.url));
@@ -27,7 +28,13 @@ async function overWebSocket({ onTestFinished }: Finishing): Promise<{ url: stri
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   const come = arrivals();
-  const control = openControl({ server, token: null, onConnect: come.add, onRefused: () => {}, onWarning: () => {} });
+  const control = openControl({
+    server,
+    judge: judgeBy(null),
+    onConnect: come.add,
+    onRefused: () => {},
+    onWarning: () => {},
+  });
   onTestFinished(async () => {
     await control.close();
     server.close();

@@ -3,7 +3,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { join } from 'node:path';
@@ -21,6 +21,7 @@ import type { WorkerMessage } from '../../protocol/messages.ts';
 import { fixedSilence } from '../../protocol/silence.ts';
 import type { ControlLink } from '../../worker/control-link.ts';
 import { connectControlOverNats } from '../../worker/nats-control-link.ts';
+import { makeAuthority, makeCertificate } from '../certificates.ts';
 import { arrivals, controlContract, TOKEN, type ControlWay, type RawEnd } from '../control/contract.ts';
 import { writeAccounts } from './nats-accounts.ts';
 import { serverAt, startNatsServer, type RunningServer } from './nats-server.ts';
@@ -208,13 +209,45 @@ describe('on a NATS server', () => {
     const stranger = await connection();
     const ask = async (text: string): Promise<unknown> =>
       (await stranger.connection.request(SUBJECT, text, { timeout: 5000 })).json<{ answer: string }>().answer;
-    expect(await ask('')).toBe('400 malformed');
-    expect(await ask('{"call":"x"}')).toBe('400 malformed');
-    const call = { call: 'a'.repeat(32), about: '{}', proof: 'b'.repeat(64) };
-    expect(await ask(JSON.stringify(call))).toBe('401 unauthorized');
-    expect(door.refused).toEqual(['E_MESSAGE', 'E_MESSAGE', 'E_UNAUTHORIZED']);
+    expect(await ask('')).toBe('400 E_MESSAGE');
+    expect(await ask('{"call":"x"}')).toBe('400 E_MESSAGE');
+    const call = { call: 'a'.repeat(32), about: '{}', claim: '', proof: 'b'.repeat(64) };
+    expect(await ask(JSON.stringify(call))).toBe('401 E_UNAUTHORIZED');
+    expect(await ask(JSON.stringify({ ...call, claim: 'lockstep1.control.never.x' }))).toBe('401 E_UNAUTHORIZED');
+    expect(door.refused).toEqual(['E_MESSAGE', 'E_MESSAGE', 'E_UNAUTHORIZED', 'E_UNAUTHORIZED']);
     link.send(linked(1));
     await arrival.until(1);
+  });
+
+  it('a call that was recorded is refused when it comes again, and the link that it made goes on', async () => {
+    const door = await openDoor(RUN);
+    const ear = await connection();
+    const calls: string[] = [];
+    ear.connection.subscribe(SUBJECT, { callback: (_error, message) => void calls.push(message.string()) });
+    await ear.connection.flush();
+    const link = await door.connect(TOKEN);
+    const arrival = await door.arrival();
+    await expect.poll(() => calls.length).toBe(1);
+    const answer = await ear.connection.request(SUBJECT, calls[0] ?? '', { timeout: 5000 });
+    expect(answer.json<{ answer: string }>().answer).toBe('409 E_REPLAYED');
+    expect(door.refused).toEqual(['E_REPLAYED']);
+    link.send(linked(1));
+    await arrival.until(1);
+  });
+
+  it('over TLS is trusted by the authority that is given, and by no other', async () => {
+    const place = mkdtempSync(join(tmpdir(), 'lockstep-nats-tls-'));
+    onTestFinished(() => rmSync(place, { recursive: true, force: true }));
+    const authority = makeAuthority();
+    const { cert, key } = makeCertificate(['127.0.0.1'], authority);
+    for (const [name, text] of Object.entries({ cert, key })) writeFileSync(join(place, name), text);
+    const own = await ownServer('--tls', '--tlscert', join(place, 'cert'), '--tlskey', join(place, 'key'));
+    const at = serverAt(own.url.replace('nats:', 'tls:'));
+    const nats = keep(await connectNats({ ...at, ca: authority.cert }, 'test'));
+    await nats.connection.flush();
+    for (const ca of [null, makeAuthority('another').cert]) {
+      await expect(connectNats({ ...at, ca }, 'test')).rejects.toMatchObject({ code: 'E_NATS_UNREACHABLE' });
+    }
   });
 
   it('who answers in the coordinator’s place without its token is not believed', async () => {

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { Feed } from '../../coordinator/core/feed.ts';
 import { startHttp, type Http } from '../../coordinator/http/server.ts';
 import type { RunView } from '../../protocol/run-view.ts';
+import { keysOf, makeToken } from '../../protocol/token.ts';
 import { pageOf } from '../coordinator/http/page-of.ts';
 import { VIEW } from '../coordinator/http/view.ts';
 import { CHROMIUM_ARGUMENTS, chromiumPath } from './programs.ts';
@@ -25,6 +26,10 @@ beforeAll(async () => {
   browser = await chromium.launch({ executablePath: chromiumPath(), args: CHROMIUM_ARGUMENTS });
 });
 afterAll(() => browser.close());
+
+/** Of a run that listens for all, and shows itself to who has a token. */
+const KEY = 'the key of the run, which is long enough';
+const TOKEN = makeToken(KEY, { scope: 'observe', expiresAtSeconds: null, id: 'x' });
 
 async function open(view: () => RunView, { width = 1000, feed = new Feed() } = {}): Promise<Rig> {
   const http = await startHttp({
@@ -53,6 +58,47 @@ async function open(view: () => RunView, { width = 1000, feed = new Feed() } = {
 }
 
 const text = async (page: Page, id: string): Promise<string | null> => page.locator(`#${id}`).textContent();
+
+describe('a run that is shown to who has a token', () => {
+  const shut = async (path: string): Promise<{ page: Page; http: Http }> => {
+    const http = await startHttp({
+      listen: { host: '0.0.0.0', port: 0 },
+      keys: keysOf(KEY),
+      view: () => VIEW,
+      metrics: () => Promise.resolve({ contentType: 'text/plain', text: '' }),
+      ready: () => ({ ok: true, because: '' }),
+      page: pageOf(() => VIEW, new Feed()),
+    });
+    onTestFinished(() => http.close());
+    const page = await browser.newPage();
+    onTestFinished(() => page.close());
+    await page.goto(`${http.url}${path}`);
+    return { page, http };
+  };
+
+  it('asks for it, says when it is refused, and keeps it for the tab', async () => {
+    const { page } = await shut('/');
+    const form = page.locator('#tokenForm');
+    await form.waitFor();
+    expect(await text(page, 'job')).toBe('Lockstep');
+    await page.locator('#token').fill('a guess');
+    await page.keyboard.press('Enter');
+    await page.getByText('It was refused: the token is not one of this run (E_UNAUTHORIZED).').waitFor();
+    await page.locator('#token').fill(TOKEN);
+    await page.keyboard.press('Enter');
+    await page.getByRole('heading', { name: VIEW.job }).waitFor();
+    expect(await form.isVisible()).toBe(false);
+    await page.reload();
+    await page.getByRole('heading', { name: VIEW.job }).waitFor();
+    expect(await page.context().cookies()).toEqual([]);
+  });
+
+  it('takes it from the address, and leaves it in none', async () => {
+    const { page, http } = await shut(`/#token=${TOKEN}`);
+    await page.getByRole('heading', { name: VIEW.job }).waitFor();
+    expect(page.url()).toBe(`${http.url}/`);
+  });
+});
 
 describe('the page', () => {
   it('shows the run: state and reason, numbers, workers, epochs; and breaks no rule of its own policy', async () => {

@@ -64,7 +64,8 @@ it('promtool finds nothing to say about the metrics', async () => {
 it('nor about a worker’s', async () => {
   const exporter = await startExporter({
     host: '127.0.0.1',
-    identity: null,
+    tls: null,
+    keys: null,
     run: 'r "1"\n\\',
     worker: 'w0',
     engineBytes: () => 4096,

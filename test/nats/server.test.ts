@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { parseNatsUrl, secretUrlOf, subjectOf } from '../../nats/server.ts';
 
-const plain = { tls: false, user: null, password: null, token: null, credentials: null };
+const plain = { tls: false, ca: null, user: null, password: null, token: null, credentials: null };
 
 describe('the URL of a NATS server', () => {
   it.each([

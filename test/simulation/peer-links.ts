@@ -10,7 +10,7 @@ import {
   type FrameSink,
 } from '../../protocol/frame.ts';
 import type { Link, LinkEnd, Transport } from '../../protocol/link.ts';
-import type { PeerAddress } from '../../worker/collective/links/ws.ts';
+import type { PeerAddress } from '../../worker/collective/links/waiting-room.ts';
 import type { Meeting } from '../../worker/collective/shell/meeting.ts';
 import type { Chance } from './chance.ts';
 import { urlOf } from './checks.ts';

@@ -76,6 +76,7 @@ function joined(first: Far, ...next: (Far | LockstepError)[]): ReturnType<typeof
     },
     hello: HELLO,
     term: 3,
+    termProof: undefined,
     ready: async () => READY,
     config: CONFIG,
     standing: () => STANDING,

@@ -5,6 +5,7 @@ import { Counter, Gauge, Histogram, Registry, type Metric } from 'prom-client';
 import { expositionOf, type Exposition } from '../../protocol/exposition.ts';
 import type { StepReport } from '../../protocol/messages.ts';
 import {
+  isRefusalCode,
   PHASES,
   WORKER_METRICS,
   type CPU_MODES,
@@ -27,6 +28,7 @@ export interface OwnMetrics {
   rename(worker: string): void;
   observeStep(report: Pick<StepReport, 'step' | 'phases'>): void;
   observeLag(seconds: number): void;
+  countRefusal(code: string): void;
   /** @param accept the Accept header of who asks */
   render(readings: Readings, accept: string | undefined): Promise<Exposition>;
 }
@@ -64,6 +66,8 @@ export function ownMetrics(about: {
   const lag = made.get('lockstep_worker_event_loop_lag_seconds');
 
   set('lockstep_worker_start_timestamp_seconds', about.startedAtSeconds);
+  const refused = made.get('lockstep_worker_refused_total');
+  if (refused instanceof Counter) refused.inc({ code: 'E_UNAUTHORIZED' }, 0);
   const phaseSeconds = { data: 0, compute: 0, allreduce: 0, apply: 0, wait: 0 };
   let steps = 0;
   let step = 0;
@@ -77,6 +81,9 @@ export function ownMetrics(about: {
     },
     observeLag: (seconds) => {
       if (lag instanceof Histogram) lag.observe(seconds);
+    },
+    countRefusal: (code) => {
+      if (refused instanceof Counter) refused.inc({ code: isRefusalCode(code) ? code : 'other' });
     },
     render: async ({ cpuSeconds, memoryBytes, gpu }, accept) => {
       set('lockstep_worker_step', step);

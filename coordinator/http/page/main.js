@@ -160,7 +160,7 @@ function showAge() {
   document.body.dataset.state = state;
 }
 
-listen(show);
+void listen(show);
 setInterval(showAge, 500);
 document.addEventListener('visibilitychange', () => {
   if (!document.hidden && known.view !== null) showCurves();

@@ -3,6 +3,7 @@
 //
 // Nothing is loaded before somebody asks for it. While the panel is open it follows new checkpoints, FOLLOW_EVERY_MS apart.
 
+import { ask as fetchWell, credentials } from './access.js';
 import { at, make, say, sayOrHide } from './dom.js';
 import { percent, whole } from './format.js';
 import { pixelsOf, readSamples, valuesOfFile } from './samples.js';
@@ -264,7 +265,7 @@ async function loadNewest() {
   isLoading = true;
   loadedAt = performance.now();
   try {
-    loaded = await ask('load', { shape: samples.shape });
+    loaded = await ask('load', { headers: credentials(), shape: samples.shape });
     const { step, digest, backend } = loaded;
     const on = { wasm: 'WebAssembly', cpu: 'JavaScript, without WebAssembly' }[backend] ?? backend;
     say('modelAbout', `checkpoint of step ${whole(step)} · digest ${digest.slice(0, 12)} · TensorFlow.js, ${on}`);
@@ -353,7 +354,7 @@ async function askWhether() {
   if (isAsked) return;
   isAsked = true;
   try {
-    because = (await (await fetch('/api/samples')).json()).because ?? null;
+    because = (await (await fetchWell('/api/samples')).json()).because ?? null;
     invite();
   } catch {
     // The next news bring another try.

@@ -48,10 +48,11 @@ function firstFilters() {
   return tf.tidy(() => ({ shape: kernel.shape, layer: layer.name, values: kernel.transpose([3, 0, 1, 2]).dataSync() }));
 }
 
-async function load({ shape: given }) {
+async function load({ shape: given, headers }) {
   shape = given;
   if (self.tf === undefined) await openBackend();
-  const loaded = await tf.loadLayersModel('/model/model.json');
+  const open = () => tf.loadLayersModel('/model/model.json', { requestInit: { headers } });
+  const loaded = await open();
   model?.dispose();
   model = loaded;
   const length = shape.reduce((a, b) => a * b, 1);
@@ -62,7 +63,7 @@ async function load({ shape: given }) {
     // An operation without a kernel in WebAssembly.
     await useBackend('cpu');
     model.dispose();
-    model = await tf.loadLayersModel('/model/model.json');
+    model = await open();
     probabilities(new Float32Array(length), 1);
   }
   const { step, digest } = model.getUserDefinedMetadata();

@@ -1,13 +1,15 @@
 // Test samples and images of the user's own: from bytes to the float32 values that the model was trained on, and to pixels that a
 // canvas shows. The encodings are those of coordinator/core/samples.ts.
 
+import { ask } from './access.js';
+
 const clamp = (value) => Math.min(255, Math.max(0, Math.round(value)));
 
 /** Reads the samples; `{ because }` where the job has none to show. */
 export async function readSamples() {
-  const header = await (await fetch('/api/samples')).json();
+  const header = await (await ask('/api/samples')).json();
   if ('because' in header) return header;
-  const bytes = new Uint8Array(await (await fetch('/api/samples/values')).arrayBuffer());
+  const bytes = new Uint8Array(await (await ask('/api/samples/values')).arrayBuffer());
   const length = header.shape.reduce((a, b) => a * b, 1);
   const values = header.encoding === 'float32' ? new Float32Array(bytes.buffer) : Float32Array.from(bytes);
   if (header.encoding === 'byte/255') for (let i = 0; i < values.length; i++) values[i] = values[i] / 255;

@@ -1433,3 +1433,73 @@ describe('the view', () => {
     expect(viewOf(story.run, place)).toMatchObject({ imagesPerSecond: 8, secondsLeft: 2 });
   });
 });
+
+describe('workers that lie', () => {
+  /** A guest of a run that trains: no launcher has its process. */
+  const guest = (story: Story): void => {
+    story.steps(1, 2);
+    story.say('w2', { ...hello(200, 0), localRank: null } as WorkerMessage);
+  };
+  const others = (story: Story): unknown[] => story.run.members().map(({ id, rank, state: now }) => [id, rank, now]);
+  const UNHARMED = [
+    ['w0', 0, 'training'],
+    ['w1', 1, 'training'],
+  ];
+
+  it.each<[string, WorkerMessage, string]>([
+    ['reports a step of a generation that it is not in', report(3), '"report" of generation 1, and it was in none'],
+    ['reports a step of no generation', { ...report(3), generation: 0 } as WorkerMessage, 'and it was in none'],
+    ['tells an evaluation that was not asked of it', { ...evaluation(2, []), generation: 0 } as WorkerMessage, 'none'],
+    ['is linked in a generation that has not been', linked(9), '"linked" of generation 9, and the newest is 1'],
+    ['has finished', finished(6, DIGEST_A, 1), '"finished" of generation 1, and it was in none'],
+  ])('one that %s is sent away with E_PROTOCOL, and nobody else is disturbed', (_, lie, why) => {
+    const story = new Story().begun();
+    guest(story);
+    const effects = story.say('w2', lie);
+    const because = expect.stringContaining(why) as string;
+    expect(effects).toContainEqual({ kind: 'disconnect', worker: 'w2', code: 'E_PROTOCOL', because });
+    expect(kinds(effects).filter((kind) => kind.startsWith('send generation'))).toEqual([]);
+    expect(others(story)).toEqual(UNHARMED);
+    expect(story.run.step).toBe(2);
+  });
+
+  it('a member that speaks of a generation to come goes, and the others go on', () => {
+    const story = new Story().begun();
+    story.steps(1, 2);
+    const effects = story.say('w1', { ...report(3), generation: 2 } as WorkerMessage);
+    expect(effects).toContainEqual(expect.objectContaining({ kind: 'disconnect', worker: 'w1', code: 'E_PROTOCOL' }));
+    expect(story.run.members().map(({ id }) => id)).toEqual(['w0']);
+  });
+
+  it.each([
+    ['another engine', { fingerprint: DIGEST_B }, 'E_FINGERPRINT'],
+    ['other weights', { weightsDigest: DIGEST_A }, 'E_DIGEST'],
+  ])(
+    'a guest with %s is refused, before training begins as well; the launcher’s own would end the run',
+    (_, lie, code) => {
+      for (const isEarly of [true, false]) {
+        const story = new Story();
+        if (isEarly) {
+          story.say('w0', hello(100, 0));
+          story.say('w0', ready());
+          story.say('w2', { ...hello(200, 0), localRank: null } as WorkerMessage);
+        } else guest(story.begun());
+        const effects = story.say('w2', ready(lie));
+        expect(effects).toContainEqual(expect.objectContaining({ kind: 'disconnect', worker: 'w2', code }));
+        expect([story.run.workersLost, story.run.rootCause]).toEqual([0, null]);
+      }
+    },
+  );
+
+  it('guests that fail, one after the other, do not end the run of those who do not', () => {
+    const story = new Story().begun();
+    story.steps(1, 2);
+    for (const id of ['w2', 'w3', 'w4']) {
+      story.say(id, { ...hello(200, 0), localRank: null } as WorkerMessage);
+      story.say(id, { kind: 'failed', code: 'E_NOT_FINITE', message: 'NaN', stack: '' });
+    }
+    story.say('w1', { kind: 'failed', code: 'E_TRAINING', message: 'an accident', stack: '' });
+    expect(story.run.phase).toBe('training');
+    expect(story.run.members().map(({ id }) => id)).toEqual(['w0']);
+  });
+});

@@ -7,6 +7,7 @@ import { WebSocket, type ClientOptions } from 'ws';
 import type { ControlConnection } from '../../../coordinator/control-connection.ts';
 import { openControl, type ControlOptions } from '../../../coordinator/http/control.ts';
 import { PROTOCOL_VERSION, type WorkerMessage } from '../../../protocol/messages.ts';
+import { judgeBy } from '../../control/judge.ts';
 
 const HELLO: WorkerMessage = {
   kind: 'hello',
@@ -47,7 +48,7 @@ async function start(change: Partial<ControlOptions> = {}): Promise<Rig> {
   const rig = { refused: [] as string[], warnings: [] as string[], received: [] as [string, WorkerMessage][] };
   const control = openControl({
     server,
-    token: 'secret',
+    judge: judgeBy('secret'),
     onConnect: (connection) => {
       connection.onMessage((message) => rig.received.push([connection.id, message]));
       const wanted = waiting.shift();
@@ -142,6 +143,17 @@ describe('who is let in', () => {
     const rig = await start();
     expect(await statusOf(dial(rig.url, options))).toBe(401);
     expect(rig.refused).toEqual(['E_UNAUTHORIZED']);
+  });
+
+  it('a handshake that was recorded is not, neither while its worker is there nor after it has left', async () => {
+    const rig = await start();
+    const { socket } = await joinWithHeart(rig);
+    expect(await statusOf(dial(rig.url, withKey(KEY)))).toBe(409);
+    const left = once(socket, 'close');
+    socket.close();
+    await left;
+    expect(await statusOf(dial(rig.url, withKey(KEY)))).toBe(409);
+    expect(rig.refused).toEqual(['E_REPLAYED', 'E_REPLAYED']);
   });
 
   it('a browser is not, whatever it knows: 403 for any Origin', async () => {

@@ -115,7 +115,7 @@ describe('the events', () => {
     const sockets: Socket[] = [];
     for (let i = 0; i < CLIENTS_MAX; i++) {
       const socket = connect(http.port, '127.0.0.1');
-      socket.write('GET /api/events HTTP/1.1\r\nhost: x\r\n\r\n');
+      socket.write('GET /api/events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n');
       await once(socket, 'data');
       sockets.push(socket);
     }
@@ -150,7 +150,7 @@ describe('a page that does not read', () => {
     });
     stalled.on('error', () => undefined);
     stalled.pause();
-    stalled.write('GET /api/events HTTP/1.1\r\nhost: x\r\n\r\n');
+    stalled.write('GET /api/events HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n');
     await vi.waitFor(() => expect(asked).toBeGreaterThan(1));
     isLarge = false;
     const reader = await read(http);

@@ -1,13 +1,17 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
 import { connect, createServer, type AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { startHttp, type Http, type HttpOptions } from '../../../coordinator/http/server.ts';
 import type { PageSources } from '../../../coordinator/http/page-routes.ts';
 import { NO_PROGRESS } from '../../../coordinator/core/progress.ts';
 import { writeCheckpoint } from '../../../coordinator/record/checkpoint.ts';
 import { servedModel } from '../../../coordinator/record/latest-model.ts';
+import { keysOf, makeToken, type Scope } from '../../../protocol/token.ts';
+import { makeAuthority, makeCertificate } from '../../certificates.ts';
 import { CONFIG } from '../config.ts';
 import { temporaryDirectory } from '../record/temporary.ts';
 import { pageOf } from './page-of.ts';
@@ -327,5 +331,112 @@ describe('where it listens', () => {
     await http.close();
     await end;
     expect(http.server.listening).toBe(false);
+  });
+});
+
+describe('who may ask', () => {
+  const KEY = 'the key of the run, which is long enough';
+  const token = (scope: Scope): string => makeToken(KEY, { scope, expiresAtSeconds: null, id: 'x' });
+
+  async function guarded(
+    change: Partial<HttpOptions> = {},
+  ): Promise<{ http: Http; refused: string[]; stops: string[] }> {
+    const [refused, stops]: [string[], string[]] = [[], []];
+    const http = await start({
+      keys: keysOf(KEY),
+      onRefused: (code) => refused.push(code),
+      stop: (because) => stops.push(because),
+      ...change,
+    });
+    return { http, refused, stops };
+  }
+
+  /** Sends bytes as they are; what is answered until the connection ends. */
+  async function answerTo(http: Http, bytes: string): Promise<string> {
+    const socket = connect(http.port, '127.0.0.1');
+    socket.write(bytes);
+    return text(socket);
+  }
+
+  it('on loopback everybody reads; a page of another origin, or of a name that points here, does not', async () => {
+    const { http, refused } = await guarded();
+    expect((await fetch(`${http.url}/api/run`)).status).toBe(200);
+    const foreign = await fetch(`${http.url}/api/run`, { headers: { origin: 'https://evil.example' } });
+    expect([foreign.status, await foreign.json()]).toMatchObject([403, { code: 'E_ORIGIN' }]);
+    expect(foreign.headers.get('access-control-allow-origin')).toBeNull();
+    expect(foreign.headers.get('cross-origin-resource-policy')).toBe('same-origin');
+    expect(await answerTo(http, 'GET /api/run HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n')).toMatch(
+      /^HTTP\/1\.1 403 [^]*"code":"E_HOST"/,
+    );
+    expect(refused).toEqual(['E_ORIGIN', 'E_HOST']);
+  });
+
+  it('POST /api/stop takes `control`', async () => {
+    const { http, refused, stops } = await guarded();
+    const stop = async (shown: string | null): Promise<number> =>
+      (
+        await fetch(`${http.url}/api/stop`, {
+          method: 'POST',
+          ...(shown !== null && { headers: { authorization: `Bearer ${shown}` } }),
+        })
+      ).status;
+    expect([await stop(null), await stop('a guess'), await stop(token('work'))]).toEqual([401, 401, 403]);
+    expect(stops).toEqual([]);
+    expect([await stop(token('control')), await stop(KEY)]).toEqual([202, 202]);
+    expect(stops).toEqual(['POST /api/stop', 'POST /api/stop']);
+    expect(refused).toEqual(['E_UNAUTHORIZED', 'E_UNAUTHORIZED', 'E_FORBIDDEN']);
+  });
+
+  it('a head that is too long, or none, ends its connection, and is told apart by its code', async () => {
+    const { http, refused } = await guarded();
+    const long = `GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ${'x'.repeat(9000)}\r\n\r\n`;
+    expect(await answerTo(http, long)).toMatch(/^HTTP\/1\.1 431 /);
+    expect(await answerTo(http, 'NONSENSE\r\n\r\n')).toMatch(/^HTTP\/1\.1 400 /);
+    expect(refused).toEqual(['E_TOO_LARGE', 'E_REQUEST']);
+    expect((await fetch(`${http.url}/healthz`)).status).toBe(200);
+  });
+
+  it('a head that comes too slowly, or not at all, is cut when its time is over', async () => {
+    const { http, refused } = await guarded({ limits: { handshakeMs: 50 } });
+    const slow = answerTo(http, 'GET / HTTP/1.1\r\nHost: 127');
+    const silent = answerTo(http, '');
+    expect(await Promise.all([slow, silent])).toEqual(['', '']);
+    expect(refused).toEqual(['E_HANDSHAKE', 'E_HANDSHAKE']);
+  });
+
+  it('of connections that have shown nothing the oldest makes room, and who has been answered stays', async () => {
+    const { http, refused } = await guarded({ limits: { unprovenPerNetworkMax: 2 } });
+    const page = connect(http.port, '127.0.0.1');
+    page.write('GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n');
+    await once(page, 'data');
+    const silent = Array.from({ length: 5 }, () => connect(http.port, '127.0.0.1'));
+    const closed: number[] = [];
+    silent.forEach((socket, i) => socket.on('error', () => {}).once('close', () => closed.push(i)));
+    await expect.poll(() => closed.length).toBe(3);
+    expect(refused).toEqual(['E_TOO_MANY', 'E_TOO_MANY', 'E_TOO_MANY']);
+    page.write('GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n');
+    await once(page, 'data');
+    page.destroy();
+    for (const socket of silent) socket.destroy();
+  });
+
+  it('over TLS who speaks plainly is told apart; with an authority for callers so is who shows no certificate of it', async () => {
+    const authority = makeAuthority();
+    const identity = makeCertificate(['127.0.0.1'], authority);
+    const { http, refused } = await guarded({ identity, clientCa: authority.cert });
+    expect(await answerTo(http, 'GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n')).toBe('');
+    const statusOf = async (path: string, shown: object): Promise<number | undefined> => {
+      const asked = httpsRequest({ host: '127.0.0.1', port: http.port, path, ca: authority.cert, ...shown });
+      asked.end();
+      const [response] = (await once(asked, 'response')) as [{ statusCode?: number; resume(): void }];
+      response.resume();
+      return response.statusCode;
+    };
+    const other = makeCertificate(['127.0.0.1'], makeAuthority('another'));
+    expect(await statusOf('/api/run', {})).toBe(403);
+    expect(await statusOf('/api/run', other)).toBe(403);
+    expect(await statusOf('/healthz', {})).toBe(200);
+    expect(await statusOf('/api/run', makeCertificate(['worker.example'], authority))).toBe(200);
+    expect(refused).toEqual(['E_TLS', 'E_TLS', 'E_TLS']);
   });
 });

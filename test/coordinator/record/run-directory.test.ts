@@ -64,10 +64,11 @@ describe('who may open a run directory', () => {
     const directory = open(path);
     expect(directory.path).toBe(path);
     expect(directory.notices).toEqual([]);
-    await directory.writeEndpoint({ url: 'http://127.0.0.1:4242', pid: 77 });
+    await directory.writeEndpoint({ url: 'http://127.0.0.1:4242', pid: 77, tokenFile: '/t' });
     expect(JSON.parse(readFileSync(join(path, 'endpoint.json'), 'utf8'))).toEqual({
       url: 'http://127.0.0.1:4242',
       pid: 77,
+      tokenFile: '/t',
     });
     await directory.release();
     expect(readdirSync(path)).toEqual(['.term-1', 'logs']);
@@ -173,7 +174,7 @@ describe('who may open a run directory', () => {
     const first = openRunDirectory(path, false);
     await first.release();
     const second = open(path);
-    await second.writeEndpoint({ url: 'http://127.0.0.1:1', pid: 1 });
+    await second.writeEndpoint({ url: 'http://127.0.0.1:1', pid: 1, tokenFile: '/t' });
     await first.release();
     expect(existsSync(join(path, 'endpoint.json'))).toBe(true);
     expect(refusal(() => openRunDirectory(path, false)).code).toBe('E_RUN_DIR_IN_USE');

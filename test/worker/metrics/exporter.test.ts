@@ -11,7 +11,8 @@ const GPU = { name: 'GPU-1', utilization: 0.75, memoryBytes: 1024 };
 async function start(change: Partial<ExporterOptions> = {}): Promise<Exporter> {
   const exporter = await startExporter({
     host: '127.0.0.1',
-    identity: null,
+    tls: null,
+    keys: null,
     run: 'r "1"',
     worker: 'w0',
     engineBytes: () => 4096,
@@ -109,14 +110,17 @@ describe('their server', () => {
   });
 
   it('speaks TLS where the worker has a certificate', async () => {
-    const { url } = await start({ identity: makeCertificate(['localhost'], null) });
+    const { url } = await start({
+      tls: { identity: makeCertificate(['localhost'], null), ca: null, clientCa: null },
+    });
     expect(url).toMatch(/^https:/);
   });
 
   it('ends at once, whoever is connected', async () => {
     const exporter = await startExporter({
       host: '127.0.0.1',
-      identity: null,
+      tls: null,
+      keys: null,
       run: 'r',
       worker: 'w0',
       engineBytes: () => 0,

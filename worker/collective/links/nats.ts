@@ -7,15 +7,23 @@ import { callOn, listenOn } from '../../../nats/meet.ts';
 import { subjectOf } from '../../../nats/server.ts';
 import type { NatsStream, StreamTiming } from '../../../nats/stream.ts';
 import { encodeFrameHeader, FrameReader } from '../../../protocol/frame.ts';
+import { isSameSecret, proofBy } from '../../../protocol/keys.ts';
 import type { Link } from '../../../protocol/link.ts';
-import type { PeerAddress, PeerListener } from './ws.ts';
+import { WaitingRoom, type PairCheck, type PeerAddress } from './waiting-room.ts';
+import type { PeerListener } from './ws.ts';
 
-/** Links that wait to be claimed by the generation that they name. */
-const MAX_UNCLAIMED = 256;
+const aboutSchema = z.strictObject({
+  generation: z.int().min(0),
+  rank: z.int().min(0),
+  /** By the key of the two ranks: that it is the one that it says. That the call is no recorded one is nats/meet.ts's to see. */
+  pair: z.string().max(64).optional(),
+});
 
-const aboutSchema = z.strictObject({ generation: z.int().min(0), rank: z.int().min(0) });
+const pairProof = (key: string, subject: string, { generation, rank }: PeerAddress): string =>
+  proofBy(key, 'call', generation, rank, subject);
 
 export interface NatsLinkOptions {
+  /** The run's peer key. */
   readonly token: string | null;
   readonly run: string;
   readonly timing?: StreamTiming;
@@ -43,45 +51,37 @@ function linkOn(stream: NatsStream): Link {
 }
 
 /** Listens for the peers of a run on a subject of its own. Closing it leaves the connection open. */
-export async function listenOverNats(nats: Nats, options: NatsLinkOptions): Promise<PeerListener> {
-  const { token, run, timing } = options;
+export async function listenOverNats(
+  nats: Nats,
+  options: NatsLinkOptions & { readonly onRefused?: (code: string) => void },
+): Promise<PeerListener> {
+  const { token, run, timing, onRefused = () => {} } = options;
   const subject = `lockstep.${subjectOf(run)}.peer.${randomBytes(16).toString('hex')}`;
-  const unclaimed = new Map<string, Link>();
-  const claims = new Map<string, (link: Link) => void>();
-  const keyOf = (peer: PeerAddress): string => `${peer.generation}/${peer.rank}`;
+  const room = new WaitingRoom(onRefused);
   const listening = await listenOn(nats, subject, {
     token,
     ...(timing === undefined ? {} : { timing }),
-    onRefused: () => {},
+    onRefused,
     onCall: (about, open) => {
       const caller = aboutSchema.safeParse(about);
       if (!caller.success) return '400 malformed';
-      const key = keyOf(caller.data);
-      if (unclaimed.has(key)) return '409 there is one already';
-      const claim = claims.get(key);
-      if (claim === undefined && unclaimed.size >= MAX_UNCLAIMED) return '503 too many';
-      const link = linkOn(open());
-      if (claim === undefined) unclaimed.set(key, link);
-      else {
-        claims.delete(key);
-        claim(link);
+      const { pair, ...peer } = caller.data;
+      const check: PairCheck | null =
+        pair === undefined ? null : (pairKey) => isSameSecret(pair, pairProof(pairKey, subject, peer));
+      const place = room.placeOf(peer, check);
+      if (place.kind === 'refused') {
+        onRefused(place.code);
+        return `${place.status} ${place.code}`;
       }
+      place.take(linkOn(open()));
       return null;
     },
   });
   return {
     url: `nats:${subject}`,
-    accept: async (peer) => {
-      const key = keyOf(peer);
-      const link = unclaimed.get(key);
-      unclaimed.delete(key);
-      if (link !== undefined) return link;
-      return new Promise((resolve) => {
-        claims.set(key, resolve);
-      });
-    },
+    accept: (peer, pairKey) => room.accept(peer, pairKey ?? null),
     close: async () => {
-      for (const link of unclaimed.values()) link.close('the worker ends');
+      room.close('the worker ends');
       await listening.close();
     },
   };
@@ -91,12 +91,14 @@ export async function listenOverNats(nats: Nats, options: NatsLinkOptions): Prom
 export async function connectOverNats(
   nats: Nats,
   url: string,
-  options: NatsLinkOptions & { readonly self: PeerAddress },
+  options: NatsLinkOptions & { readonly self: PeerAddress; readonly pairKey?: string | undefined },
 ): Promise<Link> {
-  const { token, self, timing } = options;
-  const stream = await callOn(nats, url.slice('nats:'.length), {
+  const { token, self, pairKey, timing } = options;
+  const subject = url.slice('nats:'.length);
+  const { generation, rank } = self;
+  const stream = await callOn(nats, subject, {
     token,
-    about: { generation: self.generation, rank: self.rank },
+    about: { generation, rank, ...(pairKey !== undefined && { pair: pairProof(pairKey, subject, self) }) },
     whom: `the peer at ${url}`,
     lostCode: 'E_PEER_LOST',
     ...(timing === undefined ? {} : { timing }),

@@ -1,16 +1,19 @@
 // How two workers meet: a WebSocket handshake between the one that listens and the one that calls, over TCP or, on one machine,
 // over a unix socket; there they go on through shared memory when both can. A shell: what they say afterwards is the links' own.
 //
-// The handshake says which run, generation and rank calls, carries the run's token, and offers a shared-memory segment
-// (`x-lockstep-segment`), which the other side accepts by repeating it.
+// The handshake says which run, generation and rank calls, and offers a shared-memory segment (`x-lockstep-segment`), which the other side
+// accepts by repeating it. No secret travels: the caller proves by the run's peer key that it is a worker of the run, and by the key of the two
+// ranks that it is the one that it says; the listener proves in its answer that it knows the peer key, too. A proof is of this call (a number drawn for
+// it) at this door, so a recorded handshake is taken nowhere and by nobody again. What follows on a network without TLS can be read and changed.
 
-import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync, readlinkSync } from 'node:fs';
 import { createServer, request as httpRequest, type IncomingMessage, type Server } from 'node:http';
 import { createServer as createSecureServer, request as httpsRequest } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { LockstepError } from '../../../protocol/errors.ts';
+import { isSameSecret, proofBy } from '../../../protocol/keys.ts';
 import type { Link, Transport } from '../../../protocol/link.ts';
 import type { Tls } from '../../../protocol/tls.ts';
 import { callerOptions, tlsError } from '../../tls.ts';
@@ -18,11 +21,18 @@ import { system } from './mapping.ts';
 import { createSegment, openSegment, type Segment } from './segment.ts';
 import { SEGMENT_BYTES, shmLink } from './shm.ts';
 import { MAX_MESSAGE_BYTES, socketLink } from './socket-link.ts';
+import { WaitingRoom, type PairCheck, type PeerAddress } from './waiting-room.ts';
 import { descriptorOf, WebSocketChannel } from './websocket.ts';
 
 const HANDSHAKE_TIMEOUT_MS = 10_000;
-/** Connections that wait to be claimed by the generation that they name. */
-const MAX_UNCLAIMED = 256;
+/** Connections of peers, those included that have not said yet who they are. */
+const MAX_CONNECTIONS = 1024;
+/** Of a handshake's head. */
+const MAX_HEAD_BYTES = 8 * 1024;
+/** How often a listener looks whether a head takes too long. */
+const LATE_LOOK_MS = 1000;
+/** Calls that are remembered, so that no recorded one is taken again. */
+const MAX_CALLS_REMEMBERED = 16_384;
 /** RFC 6455, section 1.3. */
 const WEBSOCKET_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
 /**
@@ -31,19 +41,43 @@ const WEBSOCKET_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
  */
 const UNIX_BUFFER_BYTES = 2 * 1024 * 1024;
 const SEGMENT_HEADER = 'x-lockstep-segment';
-
-export interface PeerAddress {
-  readonly generation: number;
-  readonly rank: number;
-}
+/** A number drawn for each call; proofs are over it. */
+const CALL_HEADER = 'x-lockstep-call';
+const CALL = /^[0-9a-f]{32}$/;
+/** Of the caller by the two ranks' key, and of the listener by the peer key. */
+const PAIR_HEADER = 'x-lockstep-pair';
+const ANSWER_HEADER = 'x-lockstep-proof';
+const SCHEME = 'Lockstep';
 
 export interface PeerListener {
   /** Where peers reach this worker. */
   readonly url: string;
-  /** The link of rank `rank` in `generation`, now or when it comes. */
-  accept(peer: PeerAddress): Promise<Link>;
+  /** The link of rank `rank` in `generation`, now or when it comes; it has shown that it knows `pairKey`, where there is one. */
+  accept(peer: PeerAddress, pairKey?: string): Promise<Link>;
   close(): Promise<void>;
 }
+
+/** What a call proves that a key is known for: who calls whom, this once. */
+interface Call extends PeerAddress {
+  /** The listener's own: a number in its address. */
+  readonly door: string;
+  readonly call: string;
+}
+
+const callProof = (key: string, { generation, rank, door, call }: Call): string =>
+  proofBy(key, 'call', generation, rank, door, call);
+const answerProof = (key: string, { door, call }: Call): string => proofBy(key, 'answer', door, call);
+
+/** What a caller shows: the headers of its handshake. */
+export function callHeaders(keys: { peers: string; pair?: string | undefined }, call: Call): Record<string, string> {
+  return {
+    [CALL_HEADER]: call.call,
+    authorization: `${SCHEME} ${callProof(keys.peers, call)}`,
+    ...(keys.pair !== undefined && { [PAIR_HEADER]: callProof(keys.pair, call) }),
+  };
+}
+
+const textOf = (header: string | string[] | undefined): string => (typeof header === 'string' ? header : '');
 
 /** Which ways a worker may take to a peer of its own machine; over the network there is TCP alone. */
 export interface LocalWays {
@@ -65,13 +99,6 @@ function machineName(): string | null {
   } catch {
     return null;
   }
-}
-
-/** Compares a bearer token by hash: neither content nor length of it shows in the time taken. `expected` null: none is asked for. */
-function isAuthorized(request: IncomingMessage, expected: string | null): boolean {
-  if (expected === null) return true;
-  const hash = (text: string): Buffer => createHash('sha256').update(text).digest();
-  return timingSafeEqual(hash(request.headers.authorization ?? ''), hash(`Bearer ${expected}`));
 }
 
 function acceptKey(key: string): string {
@@ -103,35 +130,60 @@ export async function listenForPeers(options: {
   host: string;
   port?: number;
   announced?: string;
+  /** The run's peer key; null: nothing is asked of who calls. */
   token: string | null;
   run: string;
   ways?: LocalWays;
   tls?: Tls | null;
+  /** Told by which code a caller is refused. */
+  onRefused?: (code: string) => void;
 }): Promise<PeerListener> {
-  const { ways = ALL_WAYS } = options;
+  const { ways = ALL_WAYS, token, onRefused = () => {} } = options;
   const identity = options.tls?.identity ?? null;
-  const unclaimed = new Map<string, Link>();
-  const claims = new Map<string, (link: Link) => void>();
+  const clientCa = options.tls?.clientCa ?? null;
+  const door = randomBytes(8).toString('hex');
+  const room = new WaitingRoom(onRefused);
   const channels = new Set<WebSocketChannel>();
-  const keyOf = (peer: PeerAddress): string => `${peer.generation}/${peer.rank}`;
+  const calls = new Set<string>();
+  const refuse = (socket: Duplex, status: string, code: string): void => {
+    onRefused(code);
+    refuseUpgrade(socket, status);
+  };
+  const remember = (call: string): void => {
+    calls.add(call);
+    const [oldest] = calls;
+    if (calls.size > MAX_CALLS_REMEMBERED && oldest !== undefined) calls.delete(oldest);
+  };
 
   const upgrade = (transport: Transport, request: IncomingMessage, socket: Duplex, head: Buffer): void => {
     const url = new URL(request.url ?? '/', 'ws://peer');
     const generation = Number(url.searchParams.get('generation') ?? Number.NaN);
     const rank = Number(url.searchParams.get('rank') ?? Number.NaN);
     socket.on('error', () => {});
-    if (request.headers.origin !== undefined) return refuseUpgrade(socket, '403 Forbidden');
-    if (!isAuthorized(request, options.token)) return refuseUpgrade(socket, '401 Unauthorized');
-    const key = keyOf({ generation, rank });
+    const { headers } = request;
+    const isOverNetwork = transport === 'tcp';
+    if (headers.origin !== undefined) return refuse(socket, '403 Forbidden', 'E_ORIGIN');
+    const hasCertificate = 'authorized' in request.socket && request.socket.authorized === true;
+    if (isOverNetwork && clientCa !== null && !hasCertificate) return refuse(socket, '403 Forbidden', 'E_TLS');
+    const call = { generation, rank, door, call: textOf(headers[CALL_HEADER]) };
+    if (token !== null) {
+      const isProven = isSameSecret(headers.authorization ?? '', `${SCHEME} ${callProof(token, call)}`);
+      if (!isProven || !CALL.test(call.call)) return refuse(socket, '401 Unauthorized', 'E_UNAUTHORIZED');
+    }
     const isWanted = url.pathname === '/peer' && url.searchParams.get('run') === options.run;
     if (!isWanted || !Number.isSafeInteger(generation) || !Number.isSafeInteger(rank)) {
-      return refuseUpgrade(socket, '404 Not Found');
+      return refuse(socket, '404 Not Found', 'E_PROTOCOL');
     }
-    const webSocketKey = request.headers['sec-websocket-key'];
-    if (typeof webSocketKey !== 'string' || request.headers['sec-websocket-version'] !== '13') {
-      return refuseUpgrade(socket, '400 Bad Request');
+    const webSocketKey = headers['sec-websocket-key'];
+    if (typeof webSocketKey !== 'string' || headers['sec-websocket-version'] !== '13') {
+      return refuse(socket, '400 Bad Request', 'E_REQUEST');
     }
-    if (unclaimed.has(key) || unclaimed.size >= MAX_UNCLAIMED) return refuseUpgrade(socket, '409 Conflict');
+    if (token !== null && calls.has(call.call)) return refuse(socket, '409 Conflict', 'E_REPLAYED');
+    const shown = textOf(headers[PAIR_HEADER]);
+    const check: PairCheck | null = shown === '' ? null : (pairKey) => isSameSecret(shown, callProof(pairKey, call));
+    const place = room.placeOf({ generation, rank }, check);
+    if (place.kind === 'refused') return refuse(socket, place.status, place.code);
+    if (token !== null) remember(call.call);
     const segment = transport === 'unix' && ways.shm ? offeredSegment(request) : null;
     socket.write(
       [
@@ -139,6 +191,7 @@ export async function listenForPeers(options: {
         'Upgrade: websocket',
         'Connection: Upgrade',
         `Sec-WebSocket-Accept: ${acceptKey(webSocketKey)}`,
+        ...(token === null ? [] : [`${ANSWER_HEADER}: ${answerProof(token, call)}`]),
         ...(segment === null ? [] : [`${SEGMENT_HEADER}: ${segment.name}`]),
         '\r\n',
       ].join('\r\n'),
@@ -152,25 +205,30 @@ export async function listenForPeers(options: {
         : transport === 'unix'
           ? unixLink(socket, channel)
           : socketLink(channel, transport);
-    const claim = claims.get(key);
-    if (claim === undefined) {
-      unclaimed.set(key, link);
-      // Who called in vain has given up: a generation that never began.
-      void link.closed.then(() => {
-        if (unclaimed.get(key) === link) unclaimed.delete(key);
-      });
-    } else {
-      claims.delete(key);
-      claim(link);
-    }
+    place.take(link);
     return undefined;
   };
-  const serve = (server: Server, transport: Transport): Server =>
-    server
+  const limits = {
+    maxHeaderSize: MAX_HEAD_BYTES,
+    headersTimeout: HANDSHAKE_TIMEOUT_MS,
+    connectionsCheckingInterval: LATE_LOOK_MS,
+  };
+  const serve = (server: Server, transport: Transport): Server => {
+    server.maxConnections = MAX_CONNECTIONS;
+    return server
       .on('upgrade', (request, socket, head) => upgrade(transport, request, socket, head))
+      .on('drop', () => onRefused('E_TOO_MANY'))
+      .on('tlsClientError', () => onRefused('E_TLS'))
       .on('request', (_request, response) => response.writeHead(404).end());
+  };
+  const secure = {
+    ...limits,
+    ...identity,
+    handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+    ...(clientCa !== null && { requestCert: true, rejectUnauthorized: false, ca: clientCa }),
+  };
 
-  const tcp = serve(identity === null ? createServer() : createSecureServer(identity), 'tcp');
+  const tcp = serve(identity === null ? createServer(limits) : createSecureServer(secure), 'tcp');
   await listenOn(tcp, options.host, options.port ?? 0);
   const servers = [tcp];
   const address = tcp.address();
@@ -179,11 +237,12 @@ export async function listenForPeers(options: {
   const host = announced.includes(':') ? `[${announced}]` : announced;
   const url = new URL(`${identity === null ? 'ws' : 'wss'}://${host}:${address.port}/peer`);
 
+  url.searchParams.set('door', door);
   const machine = ways.unix ? machineName() : null;
   if (machine !== null) {
     // A name in the kernel, not in a directory: nothing is left of it when the process ends.
     const name = `lockstep-${randomBytes(16).toString('hex')}`;
-    const unix = serve(createServer(), 'unix');
+    const unix = serve(createServer(limits), 'unix');
     unix.listen(`\0${name}`);
     await once(unix, 'listening');
     servers.push(unix);
@@ -192,17 +251,9 @@ export async function listenForPeers(options: {
   }
   return {
     url: url.href,
-    accept: (peer) => {
-      const key = keyOf(peer);
-      const link = unclaimed.get(key);
-      unclaimed.delete(key);
-      if (link !== undefined) return Promise.resolve(link);
-      return new Promise((resolve) => {
-        claims.set(key, resolve);
-      });
-    },
+    accept: (peer, pairKey) => room.accept(peer, pairKey ?? null),
     close: async () => {
-      for (const link of unclaimed.values()) link.close('the worker ends');
+      room.close('the worker ends');
       for (const channel of channels) channel.destroy();
       await Promise.all(
         servers.map(async (server) => {
@@ -238,13 +289,24 @@ interface Upgraded {
   readonly head: Buffer;
 }
 
+/** Who calls, and what it proves that by. */
+interface Calling {
+  /** The run's peer key; null: nothing is shown, and nothing asked of who answers. */
+  readonly token: string | null;
+  readonly run: string;
+  readonly self: PeerAddress;
+  /** Of this rank and the one that is called; none: nothing is shown of that. */
+  readonly pairKey?: string | undefined;
+}
+
 /** One WebSocket handshake. Throws E_UNAUTHORIZED, E_PEER_LOST, or the system's error when nobody is there. */
 async function upgradeTo(
   url: URL,
-  options: { token: string | null; self: PeerAddress; run: string; unix?: string; segment?: string; tls?: Tls | null },
+  options: Calling & { unix?: string; segment?: string; tls?: Tls | null },
 ): Promise<Upgraded> {
-  const { self, run, token, unix, segment, tls } = options;
+  const { self, run, token, pairKey, unix, segment, tls } = options;
   const key = randomBytes(16).toString('base64');
+  const call = { ...self, door: url.searchParams.get('door') ?? '', call: randomBytes(16).toString('hex') };
   const query = new URLSearchParams({ run, generation: String(self.generation), rank: String(self.rank) });
   const common = {
     path: `${url.pathname}?${query.toString()}`,
@@ -254,7 +316,7 @@ async function upgradeTo(
       upgrade: 'websocket',
       'sec-websocket-version': '13',
       'sec-websocket-key': key,
-      ...(token === null ? {} : { authorization: `Bearer ${token}` }),
+      ...(token !== null && callHeaders({ peers: token, pair: pairKey }, call)),
       ...(segment === undefined ? {} : { [SEGMENT_HEADER]: segment }),
     },
   };
@@ -270,6 +332,11 @@ async function upgradeTo(
       if (response.headers['sec-websocket-accept'] !== acceptKey(key)) {
         socket.destroy();
         reject(new LockstepError('E_PEER_LOST', 'what answers there is no WebSocket'));
+        return;
+      }
+      if (token !== null && !isSameSecret(textOf(response.headers[ANSWER_HEADER]), answerProof(token, call))) {
+        socket.destroy();
+        reject(new LockstepError('E_UNAUTHORIZED', "who answered does not know the run's token"));
         return;
       }
       socket.setTimeout(0);
@@ -295,10 +362,7 @@ const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/i;
  */
 export async function connectToPeer(
   url: string,
-  options: {
-    token: string | null;
-    run: string;
-    self: PeerAddress;
+  options: Calling & {
     /** How the peer is called in errors. */
     who?: string;
     ways?: LocalWays;
@@ -342,12 +406,7 @@ function hasNoTls(): LockstepError {
 }
 
 /** A link on this machine; null when the unix socket can't be reached after all (another user's sandbox). */
-async function connectNearby(
-  address: URL,
-  unix: string,
-  options: { token: string | null; run: string; self: PeerAddress },
-  wantsShm: boolean,
-): Promise<Link | null> {
+async function connectNearby(address: URL, unix: string, options: Calling, wantsShm: boolean): Promise<Link | null> {
   const segment = wantsShm ? offer() : null;
   try {
     const offered = segment === null ? {} : { segment: segment.name };

@@ -14,12 +14,15 @@ export function hasCoresToSpare(workers: number): boolean {
   return 2 * workers <= availableParallelism();
 }
 
-/** @param options.threaded on a thread of its own, or in place */
+/**
+ * @param options.threaded on a thread of its own, or in place
+ * @param options.onRefused told by which code a peer is not taken
+ */
 export async function startCommunication(
-  options: LinkOptions & { readonly threaded: boolean },
+  options: LinkOptions & { readonly threaded: boolean; readonly onRefused?: (code: string) => void },
 ): Promise<Communication> {
-  const { threaded, ...links } = options;
-  return threaded ? startThread(links) : communicateOver(await openMeeting(links), links);
+  const { threaded, onRefused = () => {}, ...links } = options;
+  return threaded ? startThread(links, onRefused) : communicateOver(await openMeeting(links, onRefused), links);
 }
 
 /** In place, with the peers that `meeting` meets. */

@@ -15,6 +15,8 @@ export interface Member {
   readonly rank: number;
   readonly peerUrl: string;
   readonly host: string;
+  /** By which it and this rank know each other in this generation; none: by nothing. */
+  readonly key?: string | undefined;
 }
 
 /** The links of a generation's rank, by peer. Throws E_PEER_LOST, E_UNAUTHORIZED or E_TLS. */
@@ -28,8 +30,9 @@ export async function openLinks(
   return linkUp({
     rank,
     members,
-    connect: (member) => meeting.connect(member.peerUrl, { generation, rank }, nameOf(members, member.rank)),
-    accept: (member) => meeting.accept({ generation, rank: member.rank }),
+    connect: (member) =>
+      meeting.connect(member.peerUrl, { generation, rank }, nameOf(members, member.rank), member.key),
+    accept: (member) => meeting.accept({ generation, rank: member.rank }, member.key),
     ...(signal !== undefined && { signal }),
   });
 }

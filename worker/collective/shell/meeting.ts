@@ -6,7 +6,8 @@ import { BEAT_EVERY_MS, BUSY_SILENCE } from '../../../protocol/heartbeat.ts';
 import type { Link } from '../../../protocol/link.ts';
 import type { Tls } from '../../../protocol/tls.ts';
 import { connectOverNats, listenOverNats } from '../links/nats.ts';
-import { connectToPeer, listenForPeers, type LocalWays, type PeerAddress, type PeerListener } from '../links/ws.ts';
+import type { PeerAddress } from '../links/waiting-room.ts';
+import { connectToPeer, listenForPeers, type LocalWays, type PeerListener } from '../links/ws.ts';
 
 /** How this worker's links are made. */
 export interface LinkOptions {
@@ -15,7 +16,7 @@ export interface LinkOptions {
   readonly port?: number;
   /** The address that peers reach this worker at, where that is another. */
   readonly announced?: string;
-  /** What peers must show; null: nothing. */
+  /** The run's peer key, which peers must prove that they know; null: nothing is asked. */
   readonly token: string | null;
   readonly run: string;
   readonly ways?: LocalWays;
@@ -26,20 +27,23 @@ export interface LinkOptions {
 }
 
 export interface Meeting extends PeerListener {
-  /** Calls a peer, saying who `self` is; `who` is what the peer is called in errors. Throws E_PEER_LOST, E_UNAUTHORIZED or E_TLS. */
-  connect(url: string, self: PeerAddress, who: string): Promise<Link>;
+  /**
+   * Calls a peer, saying who `self` is and proving that by `pairKey`; `who` is what the peer is called in errors. Throws E_PEER_LOST,
+   * E_UNAUTHORIZED or E_TLS.
+   */
+  connect(url: string, self: PeerAddress, who: string, pairKey?: string): Promise<Link>;
   /** Resolves when nobody can be met here any more: the connection to the NATS server has ended. Sockets have no such end. */
   readonly lost: Promise<void>;
 }
 
-/** Listens for peers. Throws E_NATS_UNREACHABLE or E_NATS_REFUSED. */
-export async function openMeeting(options: LinkOptions): Promise<Meeting> {
+/** Listens for peers; `onRefused` is told by which code one is not taken. Throws E_NATS_UNREACHABLE or E_NATS_REFUSED. */
+export async function openMeeting(options: LinkOptions, onRefused: (code: string) => void): Promise<Meeting> {
   if (options.nats === undefined) {
-    const listener = await listenForPeers(options);
+    const listener = await listenForPeers({ ...options, onRefused });
     return {
       url: listener.url,
-      accept: (peer) => listener.accept(peer),
-      connect: (url, self, who) => connectToPeer(url, { ...options, who, self }),
+      accept: (peer, pairKey) => listener.accept(peer, pairKey),
+      connect: (url, self, who, pairKey) => connectToPeer(url, { ...options, who, self, pairKey }),
       lost: new Promise(() => {}),
       close: () => listener.close(),
     };
@@ -48,11 +52,11 @@ export async function openMeeting(options: LinkOptions): Promise<Meeting> {
   // This thread is never held by an engine (startCommunication sees to that).
   const timing = { beatMs: BEAT_EVERY_MS, silence: BUSY_SILENCE };
   const nats = await connectNats(options.nats, `lockstep ${run}: gradients`);
-  const listener = await listenOverNats(nats, { token, run, timing });
+  const listener = await listenOverNats(nats, { token, run, timing, onRefused });
   return {
     url: listener.url,
-    accept: (peer) => listener.accept(peer),
-    connect: (url, self) => connectOverNats(nats, url, { token, run, self, timing }),
+    accept: (peer, pairKey) => listener.accept(peer, pairKey),
+    connect: (url, self, _who, pairKey) => connectOverNats(nats, url, { token, run, self, pairKey, timing }),
     lost: nats.lost.then(() => undefined),
     close: async () => {
       await listener.close();

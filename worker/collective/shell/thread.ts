@@ -35,6 +35,8 @@ export interface PlainError {
 
 export type FromThread =
   | { readonly kind: 'listening'; readonly url: string }
+  /** A peer was not taken. */
+  | { readonly kind: 'refused'; readonly code: string }
   | { readonly kind: 'opened' | 'closed' | 'ended' | 'lost' }
   | { readonly kind: 'failed'; readonly error: PlainError };
 
@@ -56,7 +58,7 @@ const sayFailed = (error: unknown): void => {
   say({ kind: 'failed', error: { code, message, remedy, peer } });
 };
 
-const meeting = await openMeeting(data).catch((error: unknown) => {
+const meeting = await openMeeting(data, (code) => say({ kind: 'refused', code })).catch((error: unknown) => {
   sayFailed(error);
   throw error;
 });

@@ -19,12 +19,12 @@ import { TrafficMeter } from './traffic.ts';
 /** How long the engine's thread waits at a time before it looks after its other business: messages of the coordinator. */
 const WAIT_SLICE_MS = 5;
 
-/** Starts the thread; resolves when it listens. */
-export async function startThread(options: LinkOptions): Promise<Communication> {
+/** Starts the thread; resolves when it listens. `onRefused` is told by which code a peer is not taken. */
+export async function startThread(options: LinkOptions, onRefused: (code: string) => void): Promise<Communication> {
   const thread = new Worker(new URL('thread.mjs', import.meta.url), { workerData: options, execArgv: [] });
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
   const post = (message: ToThread): void => thread.postMessage(message);
-  const mail = mailOf(thread);
+  const mail = mailOf(thread, onRefused);
   const { url } = await mail.next('listening');
   thread.unref();
   return {
@@ -86,7 +86,7 @@ interface Mail {
   onEnd(handler: () => void): void;
 }
 
-function mailOf(thread: Worker): Mail {
+function mailOf(thread: Worker, onRefused: (code: string) => void): Mail {
   const messages: FromThread[] = [];
   let broken: Error | null = null;
   let stir: () => void = () => {};
@@ -99,6 +99,7 @@ function mailOf(thread: Worker): Mail {
   let isLost = false;
   thread.on('message', (message: FromThread) => {
     if (message.kind === 'lost') isLost = true;
+    else if (message.kind === 'refused') onRefused(message.code);
     else messages.push(message);
     stir();
   });

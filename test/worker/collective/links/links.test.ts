@@ -1,15 +1,18 @@
 // The links between two workers that meet over sockets: TCP, a unix socket, shared memory, TLS.
 
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { readdirSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
-import { WebSocket } from 'ws';
+import { WebSocket, type ClientOptions } from 'ws';
 import { FRAME_HEADER_BYTES, encodeFrameHeader } from '../../../../protocol/frame.ts';
 import type { LockstepError } from '../../../../protocol/errors.ts';
+import { pairKeyOf } from '../../../../protocol/keys.ts';
 import type { Link } from '../../../../protocol/link.ts';
 import type { Tls } from '../../../../protocol/tls.ts';
 import {
+  callHeaders,
   connectToPeer,
   listenForPeers,
   type LocalWays,
@@ -38,6 +41,14 @@ async function listener(options: Partial<Parameters<typeof listenForPeers>[0]> =
   const made = await listenForPeers({ host: '127.0.0.1', token: TOKEN, run: RUN, ...options });
   opened.push(made);
   return made;
+}
+
+/** A peer of another make, which says that it is rank 1 of generation 1 and proves that it knows the run's key. */
+function stockPeer(made: PeerListener, options: ClientOptions = {}, call = randomBytes(16).toString('hex')): WebSocket {
+  const url = new URL(made.url);
+  const door = url.searchParams.get('door') ?? '';
+  url.search = `?run=${RUN}&generation=1&rank=1`;
+  return new WebSocket(url, { headers: callHeaders({ peers: TOKEN }, { ...self, door, call }), ...options });
 }
 
 /** A link through a proxy that can be cut; the segment of shared memory, if there is one, is beside it. */
@@ -71,8 +82,10 @@ it('a link over unix holds more than the 208 KiB of a usual socket while nobody 
 
 describe('a link over TLS', () => {
   const authority = makeAuthority();
-  const trusting = { identity: null, ca: authority.cert };
-  const withTls = (identity: NonNullable<Tls['identity']>): { tls: Tls } => ({ tls: { identity, ca: authority.cert } });
+  const trusting = { identity: null, ca: authority.cert, clientCa: null };
+  const withTls = (identity: NonNullable<Tls['identity']>): { tls: Tls } => ({
+    tls: { identity, ca: authority.cert, clientCa: null },
+  });
   /** What `caller` gets of a listener: the link's transport, or the code and text of the refusal. */
   const met = async (listening: object, caller: object): Promise<string> => {
     const made = await listener(listening);
@@ -98,7 +111,9 @@ describe('a link over TLS', () => {
     const good = withTls(makeCertificate(['127.0.0.1'], authority));
     const untrusted = /^E_TLS the peer at 127\.0\.0\.1:\d+: no authority that is trusted here signed its certificate/;
     expect(await met(good, { tls: trusting })).toBe('tcp');
-    expect(await met(good, { tls: { identity: null, ca: makeAuthority('another').cert } })).toMatch(untrusted);
+    expect(await met(good, { tls: { identity: null, ca: makeAuthority('another').cert, clientCa: null } })).toMatch(
+      untrusted,
+    );
     expect(await met(good, {})).toMatch(untrusted);
     expect(await met(withTls(makeCertificate(['10.0.0.9', 'a.example'], authority)), { tls: trusting })).toMatch(
       /^E_TLS .*: its certificate is for other names: .*127\.0\.0\.1/,
@@ -110,14 +125,14 @@ describe('a link over TLS', () => {
   });
 
   it('is made with who shows the caller’s own certificate, whatever it names; not when that has expired', async () => {
-    const shared = { tls: { identity: makeCertificate(['cluster.example'], null), ca: null } };
+    const shared = { tls: { identity: makeCertificate(['cluster.example'], null), ca: null, clientCa: null } };
     expect(await met(shared, shared)).toBe('tcp');
-    const signed = { tls: { identity: makeCertificate(['cluster.example'], authority), ca: null } };
+    const signed = { tls: { identity: makeCertificate(['cluster.example'], authority), ca: null, clientCa: null } };
     expect(await met(signed, signed)).toBe('tcp');
-    const other = { tls: { identity: makeCertificate(['cluster.example'], null), ca: null } };
+    const other = { tls: { identity: makeCertificate(['cluster.example'], null), ca: null, clientCa: null } };
     expect(await met(shared, other)).toMatch(/^E_TLS .*no authority that is trusted/);
     const old = makeCertificate(['cluster.example'], null, { from: -2, to: -1 });
-    const expired = { tls: { identity: old, ca: null } };
+    const expired = { tls: { identity: old, ca: null, clientCa: null } };
     expect(await met(expired, expired)).toMatch(/^E_TLS .*has expired/);
   });
 
@@ -188,9 +203,7 @@ describe('a stock WebSocket peer', () => {
 
   it('is understood as a client, fragmented and masked, pings and all, and understands', async () => {
     const made = await listener();
-    const url = new URL(made.url);
-    url.search = `?run=${RUN}&generation=1&rank=1`;
-    const client = new WebSocket(url, { headers: { authorization: `Bearer ${TOKEN}` } });
+    const client = stockPeer(made);
     const link = await made.accept(self);
     const got = collector();
     link.receive(got);
@@ -222,9 +235,7 @@ describe('a stock WebSocket peer', () => {
   it('that sends text, or a message that is no frame, is refused by a code that it understands', async () => {
     for (const wrong of ['text', Buffer.alloc(10), Buffer.concat([frame(1, 1), Buffer.alloc(1)])]) {
       const made = await listener();
-      const url = new URL(made.url);
-      url.search = `?run=${RUN}&generation=1&rank=1`;
-      const client = new WebSocket(url, { headers: { authorization: `Bearer ${TOKEN}` } });
+      const client = stockPeer(made);
       const link = await made.accept(self);
       link.receive(collector());
       const closed = once(client, 'close');
@@ -252,11 +263,111 @@ describe('the handshake', () => {
     expect(await attempt(made, {})).toMatchObject({ message: expect.stringContaining('409') as string });
   });
 
+  it('sends no secret, and what was recorded of it is taken neither here nor elsewhere', async () => {
+    const refused: string[] = [];
+    const made = await listener({ ways: WAYS.tcp, onRefused: (code) => refused.push(code) });
+    const other = await listener({ ways: WAYS.tcp, onRefused: (code) => refused.push(code) });
+    const { port } = new URL(made.url);
+    const recorded: Buffer[] = [];
+    const between = createServer((socket) => {
+      const through = connect(Number(port), '127.0.0.1');
+      socket.on('data', (bytes: Buffer) => {
+        recorded.push(bytes);
+        through.write(bytes);
+      });
+      through.pipe(socket);
+      socket.on('error', () => through.destroy());
+      through.on('error', () => socket.destroy());
+    });
+    between.listen(0, '127.0.0.1');
+    await once(between, 'listening');
+    const url = new URL(made.url);
+    url.port = String((between.address() as AddressInfo).port);
+    const [link] = await Promise.all([connectToPeer(url.href, { ...common, ways: WAYS.tcp }), made.accept(self)]);
+    link.close('enough');
+    const handshake = Buffer.concat(recorded).toString('latin1').split('\r\n\r\n')[0] ?? '';
+    expect(handshake).not.toContain(TOKEN);
+    const again = async (at: string): Promise<string> => {
+      const socket = connect(Number(new URL(at).port), '127.0.0.1');
+      socket.write(`${handshake}\r\n\r\n`);
+      const [answer] = (await once(socket, 'data')) as [Buffer];
+      socket.destroy();
+      return answer.toString('latin1').split('\r\n')[0] ?? '';
+    };
+    expect(await again(made.url)).toBe('HTTP/1.1 409 Conflict');
+    expect(await again(other.url)).toBe('HTTP/1.1 401 Unauthorized');
+    expect(refused).toEqual(['E_REPLAYED', 'E_UNAUTHORIZED']);
+    between.close();
+  });
+
+  it('a worker of the run that says it is another rank is no rank at all, whether it comes first or last', async () => {
+    const refused: string[] = [];
+    const made = await listener({ ways: WAYS.tcp, onRefused: (code) => refused.push(code) });
+    const pairKey = pairKeyOf('key', RUN, 1, 0, 1);
+    const lie = { ...common, ways: WAYS.tcp, pairKey: pairKeyOf('key', RUN, 1, 0, 2) };
+    // Before this worker has heard of the generation, when nobody can tell; then, when it waits for the rank.
+    const early = await connectToPeer(made.url, lie);
+    early.receive(collector());
+    const accepted = made.accept(self, pairKey);
+    expect((await early.closed).because).not.toBe('');
+    await expect(connectToPeer(made.url, lie)).rejects.toMatchObject({ code: 'E_UNAUTHORIZED' });
+    await expect(connectToPeer(made.url, { ...lie, pairKey: undefined })).rejects.toMatchObject({
+      code: 'E_UNAUTHORIZED',
+    });
+    const [honest, link] = await Promise.all([connectToPeer(made.url, { ...lie, pairKey }), accepted]);
+    expect(refused).toEqual(['E_UNAUTHORIZED', 'E_UNAUTHORIZED', 'E_UNAUTHORIZED']);
+    expect(await attempt(made, { ways: WAYS.tcp, pairKey })).toMatchObject({
+      message: expect.stringContaining('409') as string,
+    });
+    link.receive(collector());
+    honest.receive(collector());
+    honest.close('enough');
+    await link.closed;
+  });
+
+  it('a liar that waits in the place of a rank keeps nobody out', async () => {
+    const made = await listener({ ways: WAYS.tcp });
+    const pairKey = pairKeyOf('key', RUN, 1, 0, 1);
+    const liar = await connectToPeer(made.url, { ...common, ways: WAYS.tcp, pairKey: 'guess' });
+    liar.receive(collector());
+    const honest = await connectToPeer(made.url, { ...common, ways: WAYS.tcp, pairKey });
+    const link = await made.accept(self, pairKey);
+    honest.send(headerOf(1, 1), payloadOf(1, 1));
+    const got = collector();
+    link.receive(got);
+    await got.until(1);
+    expect((await liar.closed).because).not.toBe('');
+  });
+
+  it('whoever answers shows that it knows the run, too', async () => {
+    const made = await listener({ ways: WAYS.tcp, token: null });
+    expect(await attempt(made, { ways: WAYS.tcp })).toMatchObject({
+      code: 'E_UNAUTHORIZED',
+      message: expect.stringContaining("does not know the run's token") as string,
+    });
+  });
+
+  it('with an authority for callers, only who shows a certificate of it is heard over a network', async () => {
+    const authority = makeAuthority();
+    const identity = makeCertificate(['127.0.0.1'], authority);
+    const refused: string[] = [];
+    const tls = { identity, ca: authority.cert, clientCa: authority.cert };
+    const made = await listener({ ways: WAYS.tcp, tls, onRefused: (code) => refused.push(code) });
+    const bare = { identity: null, ca: authority.cert, clientCa: null };
+    expect(await attempt(made, { ways: WAYS.tcp, tls: bare })).toMatchObject({
+      message: expect.stringContaining('403') as string,
+    });
+    const other = makeCertificate(['127.0.0.1'], makeAuthority('another'));
+    expect(await attempt(made, { ways: WAYS.tcp, tls: { ...bare, identity: other } })).toMatchObject({
+      message: expect.stringContaining('403') as string,
+    });
+    expect(await attempt(made, { ways: WAYS.tcp, tls })).toBe('linked');
+    expect(refused).toEqual(['E_TLS', 'E_TLS']);
+  });
+
   it('refuses a web page: a request with an origin', async () => {
     const made = await listener();
-    const url = new URL(made.url);
-    url.search = `?run=${RUN}&generation=1&rank=1`;
-    const client = new WebSocket(url, { origin: 'http://elsewhere', headers: { authorization: `Bearer ${TOKEN}` } });
+    const client = stockPeer(made, { origin: 'http://elsewhere' });
     const [refused] = (await once(client, 'error')) as [Error];
     expect(refused.message).toContain('403');
   });
