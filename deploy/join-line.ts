@@ -17,6 +17,8 @@ export interface Joining {
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
+  /** So many on each machine; undefined: one. */
+  readonly nprocPerNode?: number | 'auto' | undefined;
 }
 
 /** Where other machines reach the coordinator: where it listens at all of this machine's addresses, at the likeliest. */
@@ -33,7 +35,14 @@ export function joinLine(joining: Joining): string {
   // Over NATS the certificate is the page's alone.
   const tls =
     joining.natsAddress === undefined ? { '--tls-ca': tlsCa, '--tls-cert': tlsCert, '--tls-key': tlsKey } : {};
-  const flags = { '--coordinator': urlForOthers(joining), '--token-file': tokenFile, ...tls, '--job': job };
+  const each = joining.nprocPerNode === undefined ? undefined : String(joining.nprocPerNode);
+  const flags = {
+    '--coordinator': urlForOthers(joining),
+    '--token-file': tokenFile,
+    ...tls,
+    '--job': job,
+    '--nproc-per-node': each,
+  };
   return [
     'npx lockstep worker',
     ...Object.entries(flags).flatMap(([flag, value]) => (value === undefined ? [] : [flag, quoted(value)])),

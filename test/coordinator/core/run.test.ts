@@ -496,7 +496,7 @@ describe('a member whose engine hangs', () => {
       'journal',
       'send generation to w0',
     ]);
-    expect(effects).toContainEqual({ kind: 'end-worker', localRank: 1, pid: 101 });
+    expect(effects).toContainEqual({ kind: 'end-worker', host: 'h', localRank: 1, pid: 101 });
     expect(effects[0]).toMatchObject({
       event: { code: 'E_STALLED', because: 'no step for 70 s, where 60 s is the limit: the others wait for w1' },
     });
