@@ -39,6 +39,7 @@ export async function launch(options: TrainOptions, wish: LaunchFlags, args: rea
   if (flags.tokenFile !== undefined) readToken(flags.tokenFile);
   const hosts = hostsOf(wish);
   checkNodes(flags, hosts);
+  checkListen(options, hosts);
   const ssh: SshOptions = {
     port: wish.sshPort,
     identityFile: wish.sshIdentityFile,
@@ -188,23 +189,26 @@ class Routes {
   }
 }
 
+function isElsewhere(hosts: readonly Host[] | null): boolean {
+  return hosts === null || hosts.some((host) => !isHere(host));
+}
+
+function checkListen({ flags, origins }: TrainOptions, hosts: readonly Host[] | null): void {
+  const isReachable = !isLoopback(flags.listen.host) || flags.transport === 'nats' || !isElsewhere(hosts);
+  if (isReachable || origins.get('listen') === 'default') return;
+  throw new LockstepError('E_LISTEN', `--listen ${addressText(flags.listen)}: no other host reaches it`, {
+    remedy: 'Give an address of this machine that the hosts reach, or leave it out.',
+  });
+}
+
 /** Where the coordinator listens: as --listen says; else at the address that the hosts reach, or everywhere where there are several. */
 async function listenFor(
   { flags, origins }: TrainOptions,
   hosts: readonly Host[] | null,
   routes: Routes,
 ): Promise<Address> {
-  const isRemote = hosts === null || hosts.some((host) => !isHere(host));
-  if (origins.get('listen') !== 'default') {
-    if (isRemote && isLoopback(flags.listen.host) && flags.transport !== 'nats') {
-      throw new LockstepError('E_LISTEN', `--listen ${addressText(flags.listen)}: no other host reaches it`, {
-        remedy: 'Give an address of this machine that the hosts reach, or leave it out.',
-      });
-    }
-    return flags.listen;
-  }
   // Over NATS no host reaches it.
-  if (!isRemote || flags.transport === 'nats') return flags.listen;
+  if (origins.get('listen') !== 'default' || !isElsewhere(hosts) || flags.transport === 'nats') return flags.listen;
   const addresses = await routes.all();
   const [only = '0.0.0.0'] = addresses;
   const everywhere = addresses.some((address) => address.includes(':')) ? '::' : '0.0.0.0';

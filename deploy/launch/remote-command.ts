@@ -95,7 +95,7 @@ export function unreachableBecause(
   { directory, node }: RemotePlace,
 ): Unreachable {
   const said = lastLines.join('\n');
-  const line = lastLines.at(-1) ?? '';
+  const line = (lastLines.at(-1) ?? '').replace(/\.$/, '');
   if (code === NO_DIRECTORY_EXIT) {
     return {
       because: `there is no directory ${directory}`,

@@ -94,7 +94,9 @@ class Launcher {
       restartLimit: 3,
       pin: 'off',
     });
-    await vi.waitFor(() => expect(this.workers).toHaveLength(1), WAIT);
+    await vi.waitFor(() => {
+      if (this.workers.length !== 1) throw new Error(`${this.workers.length} workers, and not one`);
+    }, WAIT);
     return this;
   }
 }
