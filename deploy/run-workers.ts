@@ -88,7 +88,7 @@ export async function runWorkers(flags: WorkerFlags, each: number | 'auto'): Pro
     void workers.end();
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt);
-  const code = await workers.ended;
+  const { code } = await workers.ended;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, interrupt);
   return isInterrupted ? 130 : code;
 }

@@ -1,5 +1,5 @@
 // Workers of one host that are kept alive without the coordinator's word: one that fails is started anew after a wait that doubles, one
-// that fails too often in a row, or by bad input, is given up. One that ends well was dismissed: the run is over for it. (Where the
+// that fails too often in a row, or by bad input, is given up. One that was dismissed has ended well, whatever the run came to. (Where the
 // launcher and the coordinator are on one machine, the coordinator decides: core/run.ts.)
 
 import { FailuresInARow, waitAfter } from './backoff.ts';
@@ -8,6 +8,8 @@ import { WorkerProcesses, type WorkerEnd, type WorkerLaunch } from './worker-pro
 
 /** Exit code for what another attempt would meet again. */
 const BAD_INPUT = 2;
+/** What a worker writes last whose coordinator has sent it home. */
+const DISMISSED = 'dismissed: ';
 
 export interface WatchedOptions {
   readonly launch: WorkerLaunch;
@@ -19,9 +21,16 @@ export interface WatchedOptions {
   readonly onFewer: (left: number) => void;
 }
 
+export interface WatchedEnd {
+  /** What the last of them ended with; 1 where one was given up. */
+  readonly code: number;
+  /** Each was dismissed. */
+  readonly isThrough: boolean;
+}
+
 export interface WatchedWorkers {
-  /** All have ended: 0 when each was dismissed, 1 when one was given up. */
-  readonly ended: Promise<0 | 1>;
+  /** All have ended. */
+  readonly ended: Promise<WatchedEnd>;
   /** Lets them end by themselves for a moment, then ends them; nobody is started any more. */
   end(): Promise<void>;
   signal(signal: NodeJS.Signals): void;
@@ -36,8 +45,9 @@ export function watchWorkers({ launch, count, restartLimit, say, onFewer }: Watc
   let left = count;
   let kept = count;
   let isEnding = false;
-  let resolveEnded: (code: 0 | 1) => void = () => {};
-  const ended = new Promise<0 | 1>((resolve) => {
+  let lastCode = 0;
+  let resolveEnded: (end: WatchedEnd) => void = () => {};
+  const ended = new Promise<WatchedEnd>((resolve) => {
     resolveEnded = resolve;
   });
 
@@ -47,7 +57,9 @@ export function watchWorkers({ launch, count, restartLimit, say, onFewer }: Watc
   };
   const onEnd = (end: WorkerEnd, livedMs: number): void => {
     const { localRank, exitCode } = end;
-    const often = exitCode === 0 || isEnding ? 0 : failures.failed(localRank, livedMs);
+    const isDismissed = exitCode === 0 || end.lastLines.some((line) => line.startsWith(DISMISSED));
+    if (isDismissed) lastCode = exitCode ?? 0;
+    const often = isDismissed || isEnding ? 0 : failures.failed(localRank, livedMs);
     if (often > 0 && often <= restartLimit && exitCode !== BAD_INPUT) {
       const waitMs = waitAfter(often, WORKER_BACKOFF);
       say(`worker ${localRank} ${howOf(end)}; it is started anew${waitMs === 0 ? '' : ` in ${waitMs / 1000} s`}`);
@@ -60,7 +72,7 @@ export function watchWorkers({ launch, count, restartLimit, say, onFewer }: Watc
       say(`worker ${localRank} ${howOf(end)}; it is given up`);
       if (left > 0) onFewer(kept);
     }
-    if (left === 0) resolveEnded(kept === count ? 0 : 1);
+    if (left === 0) resolveEnded({ code: kept === count ? lastCode : 1, isThrough: kept === count });
   };
   for (let localRank = 0; localRank < count; localRank++) start(localRank, 0);
 

@@ -192,8 +192,8 @@ class Supervisor {
       onFewer: (slots) => tell({ kind: 'fewer', slots }),
     });
     this.workers = workers;
-    void workers.ended.then((code) => {
-      if (code === 0) tell({ kind: 'through' });
+    void workers.ended.then(({ code, isThrough }) => {
+      if (isThrough) tell({ kind: 'through' });
       if (!this.isEnding) this.finish(code);
     });
   }

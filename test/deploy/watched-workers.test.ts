@@ -13,7 +13,8 @@ console.log(\`worker \${LOCAL_RANK} of \${LOCAL_WORLD_SIZE}\`);
 const what = PLAN.split(',')[Number(LOCAL_RANK)];
 if (what === 'wait') setInterval(() => {}, 1000);
 else {
-  if (what !== '0') console.error('lockstep: E_TRAINING: no luck');
+  if (what === '130') console.log('dismissed: Ctrl-C');
+  else if (what !== '0') console.error('lockstep: E_TRAINING: no luck');
   process.exitCode = Number(what);
 }
 `;
@@ -58,14 +59,20 @@ function watch(plan: string, restartLimit: number): Told & { readonly workers: W
 describe('workers that are watched', () => {
   it('have ended well when each was dismissed', async () => {
     const { workers, lines, said } = watch('0,0', 3);
-    expect(await workers.ended).toBe(0);
+    expect(await workers.ended).toEqual({ code: 0, isThrough: true });
     expect(lines.toSorted()).toEqual(['0: worker 0 of 2', '1: worker 1 of 2']);
+    expect(said).toEqual([]);
+  });
+
+  it('that were dismissed have ended well, whatever the run came to', async () => {
+    const { workers, said } = watch('130,130', 3);
+    expect(await workers.ended).toEqual({ code: 130, isThrough: true });
     expect(said).toEqual([]);
   });
 
   it('are started anew when they fail, and given up beyond the limit; the others stay', async () => {
     const { workers, lines, said, fewer } = watch('1,0', 1);
-    expect(await workers.ended).toBe(1);
+    expect(await workers.ended).toEqual({ code: 1, isThrough: false });
     expect(lines.filter((line) => line === '0: worker 0 of 2')).toHaveLength(2);
     const how = 'worker 0 ended with code 1: lockstep: E_TRAINING: no luck';
     expect(said).toEqual([`${how}; it is started anew`, `${how}; it is given up`]);
@@ -74,7 +81,7 @@ describe('workers that are watched', () => {
 
   it('that meet bad input are not tried again: they would meet it again', async () => {
     const { workers, said } = watch('2', 3);
-    expect(await workers.ended).toBe(1);
+    expect(await workers.ended).toEqual({ code: 1, isThrough: false });
     expect(said).toEqual(['worker 0 ended with code 2: lockstep: E_TRAINING: no luck; it is given up']);
   });
 
@@ -82,7 +89,7 @@ describe('workers that are watched', () => {
     const { workers, said } = watch('wait,wait', 3);
     workers.signal('SIGTERM');
     await workers.end();
-    expect(await workers.ended).toBe(0);
+    expect(await workers.ended).toEqual({ code: 0, isThrough: true });
     expect(said).toEqual([]);
   });
 });
