@@ -247,7 +247,11 @@ export class Fleet implements Crew {
   async end(): Promise<void> {
     this.isEnding = true;
     for (const timer of this.timers.splice(1)) clearInterval(timer);
-    for (const { remote } of this.connections.values()) remote.send({ kind: 'end', isUrgent: false });
+    for (const { remote, prepared } of this.connections.values()) {
+      // One that does not answer yet has no workers.
+      if (prepared === null) remote.kill();
+      else remote.send({ kind: 'end', isUrgent: false });
+    }
     const until = performance.now() + END_LIMIT_MS;
     while (this.connections.size > 0 && performance.now() < until) {
       await new Promise<void>((resolve) => {

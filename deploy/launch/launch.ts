@@ -11,6 +11,7 @@ import { dirname, join, relative, sep } from 'node:path';
 import { LockstepError } from '../../protocol/errors.ts';
 import { ENTRY } from '../crew.ts';
 import { loadJob, type LoadedJob } from '../job-file.ts';
+import type { NatsServer } from '../../nats/server.ts';
 import { WORKERS_ELSEWHERE, type Listening } from '../launch-messages.ts';
 import { natsEnvironment, natsServerOf, tryNats } from '../nats.ts';
 import { resolveBatch, type LaunchFlags, type TrainFlags, type TrainOptions } from '../options.ts';
@@ -34,12 +35,12 @@ export async function launch(options: TrainOptions, wish: LaunchFlags, args: rea
   const job = await loadJob(options.job);
   const microbatches = flags.resume ? null : resolveBatch(flags, job.definition).microbatches;
   const nats = natsServerOf(flags);
-  if (nats !== null) await tryNats(nats);
   readTls(flags, Date.now());
   if (flags.tokenFile !== undefined) readToken(flags.tokenFile);
   const hosts = hostsOf(wish);
   checkNodes(flags, hosts);
-  checkListen(options, hosts);
+  checkListen(options, hosts, nats);
+  if (nats !== null) await tryNats(nats);
   const ssh: SshOptions = {
     port: wish.sshPort,
     identityFile: wish.sshIdentityFile,
@@ -193,7 +194,13 @@ function isElsewhere(hosts: readonly Host[] | null): boolean {
   return hosts === null || hosts.some((host) => !isHere(host));
 }
 
-function checkListen({ flags, origins }: TrainOptions, hosts: readonly Host[] | null): void {
+/** Throws E_LISTEN or E_USAGE where hosts would call this machine's loopback, which is their own. */
+function checkListen({ flags, origins }: TrainOptions, hosts: readonly Host[] | null, nats: NatsServer | null): void {
+  if (nats !== null && isElsewhere(hosts) && isLoopback(new URL(`nats://${nats.hostPort}`).hostname)) {
+    throw new LockstepError('E_USAGE', `--nats-url ${nats.url}: no other host reaches it`, {
+      remedy: 'Give the address that the hosts have for the NATS server.',
+    });
+  }
   const isReachable = !isLoopback(flags.listen.host) || flags.transport === 'nats' || !isElsewhere(hosts);
   if (isReachable || origins.get('listen') === 'default') return;
   throw new LockstepError('E_LISTEN', `--listen ${addressText(flags.listen)}: no other host reaches it`, {

@@ -130,7 +130,7 @@ export function unreachableBecause(
       isFinal: false,
     };
   }
-  const how = code === null ? 'ssh was killed' : `it ended with code ${code}`;
+  const how = code === null ? 'its connection was killed' : `it ended with code ${code}`;
   return {
     because: line === '' ? how : `${how}: ${line}`,
     remedy: `Look at the log of ${host} in the run's logs/.`,
