@@ -29,12 +29,14 @@ it.each(['bf16', 'fp16'] as const)(
   'gradients in %s give the same bits for any number of workers, at half the traffic, and are named',
   async (form) => {
     const compressed = [...SMALL, '--gradient-compression', form, ...whole];
-    const one = await trainWell(`${form}-1`, ...compressed, '--workers', '1');
+    const [one, two] = await Promise.all([
+      trainWell(`${form}-1`, ...compressed, '--workers', '1'),
+      trainWell(`${form}-2`, ...compressed, '--workers', '2'),
+    ]);
     expect(one).toMatchObject({ gradientCompression: form, digest: expect.stringMatching(/^[0-9a-f]{64}$/) as string });
     const [run = ''] = readFileSync(join(scratch.dir(`${form}-1`), 'journal.jsonl'), 'utf8').split('\n');
     expect(JSON.parse(run)).toMatchObject({ kind: 'run', config: { gradientCompression: form } });
 
-    const two = await trainWell(`${form}-2`, ...compressed, '--workers', '2');
     expect([two.digest, two.testLoss]).toEqual([one.digest, one.testLoss]);
     // 122,570 parameters; in float32 it would be twice that.
     expect((two.traffic[0]?.bytes ?? 0) / (STEPS * 2 * 2 * 122_570)).toBeCloseTo(1, 1);

@@ -1,4 +1,4 @@
-// Who is stopped is found, who computes for long is not: real processes, real signals, over both carriers.
+// Who is stopped is found, who computes for long is not: real processes, real signals, over both carriers. They mostly wait, so all at once.
 
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, type TestContext } from 'vitest';
 import { openControl } from '../../coordinator/http/control.ts';
 import { openNatsControl } from '../../coordinator/nats/control.ts';
 import { connectNats } from '../../nats/connect.ts';
@@ -20,8 +20,9 @@ const COORDINATOR = fileURLToPath(new URL('heart-coordinator-process.ts', import
 const BEATEN_MS = 8000;
 
 type Arrivals = ReturnType<typeof arrivals>;
+type Finishing = Pick<TestContext, 'onTestFinished'>;
 
-async function overWebSocket(): Promise<{ url: string; come: Arrivals }> {
+async function overWebSocket({ onTestFinished }: Finishing): Promise<{ url: string; come: Arrivals }> {
   const server = createServer((_request, response) => response.end());
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -34,7 +35,7 @@ async function overWebSocket(): Promise<{ url: string; come: Arrivals }> {
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, come };
 }
 
-async function overNats(): Promise<{ url: string; come: Arrivals }> {
+async function overNats({ onTestFinished }: Finishing): Promise<{ url: string; come: Arrivals }> {
   const running = await startNatsServer();
   const nats = await connectNats(serverAt(running.url), 'test');
   const come = arrivals();
@@ -56,7 +57,10 @@ interface Joined {
   ended: string | null;
 }
 
-function start(...command: readonly string[]): Pick<Joined, 'line'> & { readonly process: ChildProcess } {
+function start(
+  { onTestFinished }: Finishing,
+  ...command: readonly string[]
+): Pick<Joined, 'line'> & { readonly process: ChildProcess } {
   const child = spawn(process.execPath, ['--import', 'tsx', ...command], { stdio: ['ignore', 'pipe', 'inherit'] });
   onTestFinished(() => {
     child.kill('SIGKILL');
@@ -66,8 +70,12 @@ function start(...command: readonly string[]): Pick<Joined, 'line'> & { readonly
 }
 
 /** A worker that has joined, and whose engine now holds its thread for so long. */
-async function join({ url, come }: { url: string; come: Arrivals }, holdMs: number): Promise<Joined> {
-  const { process: worker, line } = start(WORKER, url, String(holdMs));
+async function join(
+  context: Finishing,
+  { url, come }: { url: string; come: Arrivals },
+  holdMs: number,
+): Promise<Joined> {
+  const { process: worker, line } = start(context, WORKER, url, String(holdMs));
   const arrival = await come.next();
   const joined: Joined = { arrival, worker, line, ended: null };
   void arrival.connection.closed.then(({ because }) => (joined.ended = because));
@@ -77,18 +85,18 @@ async function join({ url, come }: { url: string; come: Arrivals }, holdMs: numb
   return joined;
 }
 
-describe.each([
+describe.concurrent.each([
   ['WebSocket', overWebSocket],
   ['NATS', overNats],
 ])('over %s', (_, open) => {
-  it('a worker whose engine holds its thread for three times the limit lives, and is heard afterwards', async () => {
-    const joined = await join(await open(), 3 * WORKER_SILENCE.floorMs);
+  it('a worker whose engine holds its thread for three times the limit lives, and is heard afterwards', async (context) => {
+    const joined = await join(context, await open(context), 3 * WORKER_SILENCE.floorMs);
     await joined.arrival.until(2);
     expect(joined.ended).toBeNull();
   });
 
-  it('a worker that is stopped is found by its silence, and knows when it goes on', async () => {
-    const joined = await join(await open(), BEATEN_MS);
+  it('a worker that is stopped is found by its silence, and knows when it goes on', async (context) => {
+    const joined = await join(context, await open(context), BEATEN_MS);
     await joined.arrival.until(2);
     joined.worker.kill('SIGSTOP');
     expect((await joined.arrival.connection.closed).because).toMatch(
@@ -100,11 +108,11 @@ describe.each([
   });
 });
 
-describe('a coordinator that is stopped', () => {
-  it('is lost to its worker, and when it goes on it does not take its own absence for the worker’s silence', async () => {
-    const coordinator = start(COORDINATOR);
+describe.concurrent('a coordinator that is stopped', () => {
+  it('is lost to its worker, and when it goes on it does not take its own absence for the worker’s silence', async (context) => {
+    const coordinator = start(context, COORDINATOR);
     const url = await coordinator.line();
-    const worker = start(WORKER, url, String(BEATEN_MS));
+    const worker = start(context, WORKER, url, String(BEATEN_MS));
     expect(await worker.line()).toBe('holding');
     expect([await coordinator.line(), await coordinator.line()]).toEqual(['linked 1', 'linked 2']);
     coordinator.process.kill('SIGSTOP');

@@ -47,8 +47,10 @@ const inOneLine = (text: string): string => text.replaceAll(/[\s│]+/g, ' ');
 describe('the same bits', () => {
   it('come over NATS as over WebSocket and from one worker: on servers with and without JetStream, and with messages of 1 KiB', async () => {
     const steps = ['--max-steps', '12'];
-    const alone = await trained('w1', '--workers', '1', ...steps);
-    const overWs = await trained('ws', '--workers', '2', ...steps);
+    const [alone, overWs] = await Promise.all([
+      trained('w1', '--workers', '1', ...steps),
+      trained('ws', '--workers', '2', ...steps),
+    ]);
     expect(overWs.digest).toBe(alone.digest);
     const withStore = await startServer('--jetstream');
     const small = await startServer('--config', new URL('nats-small.conf', import.meta.url).pathname);

@@ -2,9 +2,9 @@
 
 import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterAll, describe, expect, it } from 'vitest';
-import { lockstep, reportIn, Scratch } from './lockstep.ts';
+import { lockstep, processesNaming, reportIn, Scratch, twoAtATime } from './lockstep.ts';
 
 const scratch = new Scratch();
 afterAll(() => {
@@ -12,21 +12,24 @@ afterAll(() => {
 });
 
 const JOB = fileURLToPath(new URL('jobs/two-moons.ts', import.meta.url));
+let digestOfTwoMoons: string | null = null;
 const PORT = ['--listen', '127.0.0.1:0'];
 
 describe("a user's own job", () => {
   it('learns, to the same bits with 1, 2, 4 and 8 workers and in two runs, dropout and batch normalisation included, data prepared ahead or not', async () => {
-    const digests = [];
     const threads = ['--data-threads', '2'];
-    for (const [run, flags] of [['1'], ['2'], ['2', ...threads], ['4'], ['8']].entries()) {
+    const runs = [['1'], ['2'], ['2', ...threads], ['4'], ['8']];
+    const digests = await twoAtATime([...runs.entries()], async ([run, flags]) => {
       const directory = scratch.dir(`moons-${run}`);
       const ended = await lockstep(['train', JOB, ...PORT, '--run-dir', directory, '--workers', ...flags]).ended;
       expect([ended.stderr, ended.code]).toEqual(['', 0]);
       const report = reportIn(directory);
       expect(report).toMatchObject({ job: 'two-moons', microbatches: 8, steps: 96, augment: 'jitter' });
       expect(report.testAccuracy).toBeGreaterThan(0.8);
-      digests.push(report.digest);
-    }
+      return report.digest;
+    });
+    expect(digests.length).toBe(5);
+    digestOfTwoMoons = digests[0] ?? null;
     expect(new Set(digests).size).toBe(1);
   });
 
@@ -38,12 +41,31 @@ describe("a user's own job", () => {
       expect([ended.stderr, ended.code]).toEqual(['', 0]);
       return reportIn(directory).digest;
     };
-    const digests = [];
-    for (const workers of ['1', '2', '4']) {
-      digests.push(await digestOf(`mixed-${workers}`, '--workers', workers, '--precision', 'mixed_bfloat16'));
-    }
-    expect(new Set(digests).size).toBe(1);
-    expect(await digestOf('float32', '--workers', '1')).not.toBe(digests[0]);
+    const mixed = ['--precision', 'mixed_bfloat16'];
+    const runs = [
+      ['1', ...mixed],
+      ['2', ...mixed],
+      ['4', ...mixed],
+      ['1', '--precision', 'float32'],
+    ];
+    const digests = await twoAtATime(runs, (flags) => digestOf(flags.join('-'), '--workers', ...flags));
+    const [float32, ...others] = digests.toReversed();
+    expect([new Set(others).size, others.length]).toEqual([1, 3]);
+    expect(float32).not.toBe(others[0]);
+  });
+
+  it('whose update never comes back on one worker: that one is found, named and replaced, and the bits are those of the others', async () => {
+    const job = fileURLToPath(new URL('jobs/two-moons-hanging.ts', import.meta.url));
+    const directory = scratch.dir('hanging');
+    const train = ['train', job, ...PORT, '--workers', '2', '--progress-limit', '2', '--run-dir', directory];
+    const ended = await lockstep(train, { env: { LOCKSTEP_TEST_MARKS: scratch.path } }).ended;
+    expect(ended.code).toBe(0);
+    expect(ended.stdout).toMatch(
+      /refused +w\d: no step for \d+ s, where \d+ s is the limit: the others wait for w\d \(E_STALLED\)/,
+    );
+    expect(reportIn(directory)).toMatchObject({ steps: 96, workersLost: 1, stepsLost: 0, digest: digestOfTwoMoons });
+    expect(existsSync(scratch.dir('hung'))).toBe(true);
+    expect(processesNaming(directory)).toEqual([]);
   });
 
   it('on a slower worker shows in the time that the others wait for it, not in its own', async () => {
