@@ -101,11 +101,21 @@ class Launcher {
   }
 }
 
+/** What a test that failed may have left. */
+function end(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended by itself.
+  }
+}
+
 const started: Launcher[] = [];
 afterEach(async () => {
-  for (const { child, ended } of started.splice(0)) {
-    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
-    await ended;
+  for (const one of started.splice(0)) {
+    if (one.child.exitCode === null && one.child.signalCode === null) one.child.kill('SIGKILL');
+    await one.ended;
+    for (const pid of one.workers) end(pid);
   }
 });
 
