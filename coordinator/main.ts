@@ -114,9 +114,9 @@ export interface CoordinatorOptions {
   /** Test samples for the page; called once, when the first page asks. */
   readonly samples: () => Samples | NoSamples;
   /** Starts the worker process of this local rank anew; called in a supervised run only. */
-  readonly startWorker: (localRank: number) => void;
-  /** Kills one; likewise. */
-  readonly endWorker: (worker: { readonly localRank: number; readonly pid: number }) => void;
+  readonly startWorker: (localRank: number, attempt: number) => void;
+  /** Kills one that some launcher has started. */
+  readonly endWorker: (worker: { readonly host: string; readonly localRank: number; readonly pid: number }) => void;
   readonly onEvent: (event: RunEvent) => void;
   readonly onView: (view: RunView) => void;
 }
@@ -133,6 +133,8 @@ export interface Coordinator {
   readonly door: unknown;
   /** Asks for an orderly stop: the step in flight is finished and a checkpoint left. */
   stop(because: string): void;
+  /** So many workers are to be waited for before training starts. */
+  expect(workers: number): void;
   /** The launcher saw a worker process end. */
   processEnded(input: Extract<Input, { kind: 'process-ended' }>): void;
   /** `cause`: what made it fail. */
@@ -379,7 +381,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         sendState(effect.worker, effect.state, effect.vectors);
         return;
       case 'start-worker':
-        options.startWorker(effect.localRank);
+        options.startWorker(effect.localRank, effect.attempt);
         return;
       case 'end-worker':
         options.endWorker(effect);
@@ -643,6 +645,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     url: http.url,
     door: http.door,
     stop: askToStop,
+    expect: (workers) => feed({ kind: 'workers-expected', workers }),
     processEnded: feed,
     ended,
   };

@@ -69,7 +69,14 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
       return (await import('./train.ts')).train(command.options, argv.slice(1));
     case 'coordinator':
       return (await import('./run-coordinator.ts')).runCoordinatorCommand(command.options);
+    case 'launch':
+      announce(command.options);
+      return (await import('./launch/launch.ts')).launch(command.options, command.launch, command.args);
+    case 'host':
+      return (await import('./launch/supervisor.ts')).superviseHost();
     case 'worker': {
+      const { nprocPerNode } = command.flags;
+      if (nprocPerNode !== undefined) return (await import('./run-workers.ts')).runWorkers(command.flags, nprocPerNode);
       const { coordinator, natsCreds, job, tokenFile, engine, adapter, peerListen, localTransport, termGrace } =
         command.flags;
       const { runWorkerCommand } = await import('./run-worker.ts');

@@ -18,6 +18,8 @@ export interface Joining {
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
   readonly tlsClientCa?: string | undefined;
+  /** So many on each machine; undefined: one. */
+  readonly nprocPerNode?: number | 'auto' | undefined;
 }
 
 /** Where other machines reach the coordinator: where it listens at all of this machine's addresses, at the likeliest. */
@@ -37,7 +39,14 @@ export function joinLine(joining: Joining): string {
     natsAddress === undefined
       ? { '--tls-ca': tlsCa, '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-client-ca': tlsClientCa }
       : { '--tls-ca': natsAddress.startsWith('tls:') ? tlsCa : undefined };
-  const flags = { '--coordinator': urlForOthers(joining), '--token-file': tokenFile, ...tls, '--job': job };
+  const each = joining.nprocPerNode === undefined ? undefined : String(joining.nprocPerNode);
+  const flags = {
+    '--coordinator': urlForOthers(joining),
+    '--token-file': tokenFile,
+    ...tls,
+    '--job': job,
+    '--nproc-per-node': each,
+  };
   return [
     'npx lockstep worker',
     ...Object.entries(flags).flatMap(([flag, value]) => (value === undefined ? [] : [flag, quoted(value)])),

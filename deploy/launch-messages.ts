@@ -33,11 +33,14 @@ export interface Listening {
 export interface StartWorker {
   readonly kind: 'start-worker';
   readonly localRank: number;
+  /** Which one since its last step, from 1: the launcher waits the longer. */
+  readonly attempt: number;
 }
 
 /** A worker process is to be killed: it does not hear any more. */
 export interface EndWorker {
   readonly kind: 'end-worker';
+  readonly host: string;
   readonly localRank: number;
   readonly pid: number;
 }
@@ -54,9 +57,21 @@ export interface Door {
   readonly kind: 'door';
 }
 
+/**
+ * Set for a coordinator whose launcher does not watch each worker process: others do, on other hosts. It waits for as many as it is told
+ * to expect, and takes whoever comes.
+ */
+export const WORKERS_ELSEWHERE = 'LOCKSTEP_WORKERS_ELSEWHERE';
+
 export type ToCoordinator =
   | { readonly kind: 'stop'; readonly because: string }
-  | { readonly kind: 'worker-ended'; readonly end: WorkerEnd };
+  | { readonly kind: 'worker-ended'; readonly end: WorkerEnd }
+  /** So many workers are to be waited for before training starts. */
+  | { readonly kind: 'expect'; readonly workers: number }
+  /** To be shown: of the launch itself. */
+  | { readonly kind: 'notice'; readonly level: 'info' | 'warn'; readonly label: string; readonly message: string }
+  /** To be shown: what a worker wrote; `worker`: its local rank, after its host's name where there are several. */
+  | { readonly kind: 'worker-line'; readonly worker: string; readonly text: string };
 
 function kindOf(raw: unknown): unknown {
   return typeof raw === 'object' && raw !== null && 'kind' in raw ? raw.kind : undefined;
@@ -74,9 +89,17 @@ export function fromCoordinator(raw: unknown): FromCoordinator | null {
   return typeof kind === 'string' && FROM_COORDINATOR.has(kind) ? (raw as FromCoordinator) : null;
 }
 
+const FROM_LAUNCHER: ReadonlySet<string> = new Set<ToCoordinator['kind']>([
+  'stop',
+  'worker-ended',
+  'expect',
+  'notice',
+  'worker-line',
+]);
+
 export function fromLauncher(raw: unknown): ToCoordinator | null {
   const kind = kindOf(raw);
-  return kind === 'stop' || kind === 'worker-ended' ? (raw as ToCoordinator) : null;
+  return typeof kind === 'string' && FROM_LAUNCHER.has(kind) ? (raw as ToCoordinator) : null;
 }
 
 /**

@@ -18,7 +18,16 @@ import {
   type LocalTransport,
   type TrainFlags,
 } from './options/flags.ts';
+import {
+  DEFAULT_HOST_GRACE_SECONDS,
+  DEFAULT_HOST_RETRY_LIMIT,
+  sshOptionList,
+  type LaunchFlags,
+} from './options/launch-flags.ts';
+import { nodesOfCoordinator, nodesOfLaunch, nodesOfOneMachine } from './options/nodes.ts';
 import { buildProgram, type Words } from './options/program.ts';
+import { parseHostList } from './launch/hosts.ts';
+import type { Pin } from './pinning.ts';
 import {
   address,
   addressText,
@@ -36,6 +45,7 @@ import {
   type Parser,
 } from './options/values.ts';
 
+export type { LaunchFlags } from './options/launch-flags.ts';
 export type { TrainFlags } from './options/flags.ts';
 export type { CoordinatorAddress } from './options/values.ts';
 export { resolveBatch, resolveRun } from './options/resolve.ts';
@@ -63,11 +73,24 @@ export interface WorkerFlags {
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
   readonly tlsClientCa: string | undefined;
+  /** Undefined: this process is the worker. */
+  readonly nprocPerNode: number | 'auto' | undefined;
+  readonly restartLimit: number;
+  readonly pin: Pin;
 }
 
 export type ParsedCommand =
   | { readonly kind: 'train' | 'coordinator'; readonly options: TrainOptions }
+  | {
+      readonly kind: 'launch';
+      readonly options: TrainOptions;
+      readonly launch: LaunchFlags;
+      /** Those of its flags that are the coordinator's, too, as they were written. */
+      readonly args: readonly string[];
+    }
   | { readonly kind: 'worker'; readonly flags: WorkerFlags }
+  /** The supervisor of a host, started by a launcher that says all else over its standard input. */
+  | { readonly kind: 'host' }
   | {
       readonly kind: 'status';
       readonly url: string | undefined;
@@ -171,8 +194,16 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
   switch (command) {
     case 'train':
     case 'coordinator':
-      return { kind: command, options: trainOptions(first, given, env) };
+      return { kind: command, options: trainOptions(command, first, given, env) };
+    case 'launch':
+      return {
+        kind: command,
+        options: trainOptions(command, first, given, env),
+        launch: launchFlags(given, env),
+        args: [first, ...coordinatorArgs(given)],
+      };
     case 'worker': {
+      if (given['launched'] === true) return { kind: 'host' };
       const url = valueOf('--coordinator <url>', given, env);
       if (url === null) {
         throw new LockstepError('E_USAGE', 'a worker needs --coordinator URL', {
@@ -194,6 +225,9 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
         tlsKey: text('--tls-key <file>'),
         tlsCa: text('--tls-ca <file>'),
         tlsClientCa: text('--tls-client-ca <file>'),
+        nprocPerNode: trainFlag('nprocPerNode', given, env),
+        restartLimit: trainFlag('restartLimit', given, env),
+        pin: trainFlag('pin', given, env),
       };
       checkPair(flags);
       refuseTlsFor(flags.coordinator, flags);
@@ -351,24 +385,87 @@ function engineOf(given: Words['given'], env: Environment): string {
   return value === null ? 'auto' : read(value, capability(CAPABILITIES.engine));
 }
 
-function trainOptions(job: string, given: Words['given'], env: Environment): TrainOptions {
+/** One flag's value; `found` is told where it came from. */
+function trainFlag<K extends keyof TrainFlags>(
+  key: K,
+  given: Words['given'],
+  env: Environment,
+  found: (origin: Origin) => void = () => {},
+): TrainFlags[K] {
+  const spec: FlagSpec<TrainFlags[K]> = FLAGS[key];
+  const value = valueOf(spec.syntax, given, env);
+  found(value?.origin ?? 'default');
+  if (value === null) return spec.fallback;
+  // A switch's type is boolean: the table says so.
+  return read(value, spec.parse ?? (switchWord as Parser<TrainFlags[K]>));
+}
+
+function trainOptions(
+  command: 'train' | 'coordinator' | 'launch',
+  job: string,
+  given: Words['given'],
+  env: Environment,
+): TrainOptions {
   const origins = new Map<keyof TrainFlags, Origin>();
-  const flag = <K extends keyof TrainFlags>(key: K): TrainFlags[K] => {
-    const spec: FlagSpec<TrainFlags[K]> = FLAGS[key];
-    const value = valueOf(spec.syntax, given, env);
-    origins.set(key, value?.origin ?? 'default');
-    if (value === null) return spec.fallback;
-    // A switch's type is boolean: the table says so.
-    return read(value, spec.parse ?? (switchWord as Parser<TrainFlags[K]>));
-  };
   const keys = Object.keys(FLAGS) as (keyof TrainFlags)[];
-  const flags = Object.fromEntries(keys.map((key) => [key, flag(key)])) as unknown as TrainFlags;
-  checkTogether(flags, origins);
+  const values = keys.map((key) => [key, trainFlag(key, given, env, (origin) => origins.set(key, origin))]);
+  const written = Object.fromEntries(values) as unknown as TrainFlags;
+  const isGiven = (key: keyof TrainFlags): boolean => origins.get(key) !== 'default';
+  const flags = NODES[command](written, isGiven);
+  checkTogether(flags, origins, command);
   return { job, flags, origins };
 }
 
+const NODES = { train: nodesOfOneMachine, coordinator: nodesOfCoordinator, launch: nodesOfLaunch } as const;
+
+/** Of the flags that `launch` was given, those that its coordinator is given, too. */
+function coordinatorArgs(given: Words['given']): string[] {
+  const own: ReadonlySet<keyof TrainFlags> = new Set(['nnodes', 'nprocPerNode']);
+  return (Object.keys(FLAGS) as (keyof TrainFlags)[]).flatMap((key) => {
+    const value = own.has(key) ? undefined : given[key];
+    if (value === undefined) return [];
+    return value === true ? [flagName(FLAGS[key].syntax)] : [flagName(FLAGS[key].syntax), value];
+  });
+}
+
+function launchFlags(given: Words['given'], env: Environment): LaunchFlags {
+  const value = (syntax: string): Given | null => valueOf(syntax, given, env);
+  const sources = {
+    hosts: value('--hosts <list>'),
+    hostfile: value('--hostfile <file>'),
+    hostDiscoveryScript: value('--host-discovery-script <file>'),
+  };
+  const named = Object.values(sources).flatMap((source) => (source === null ? [] : [`${source.name}${source.text}`]));
+  if (named.length !== 1) {
+    throw new LockstepError(
+      'E_USAGE',
+      named.length === 0 ? 'a launch needs hosts' : `${named.join(' and ')} each name the hosts`,
+      { remedy: 'Give one of -H HOST:SLOTS,HOST:SLOTS, --hostfile FILE and --host-discovery-script FILE.' },
+    );
+  }
+  const { hosts, hostfile, hostDiscoveryScript } = sources;
+  const optionLines = value('--ssh-option <option>');
+  return {
+    hosts: hosts === null ? null : parseHostList(hosts.text, hosts.origin === 'flag' ? '-H' : 'LOCKSTEP_HOSTS'),
+    hostfile: hostfile?.text,
+    discoveryScript: hostDiscoveryScript?.text,
+    discoveryIntervalSeconds: optional(value('--host-discovery-interval <seconds>'), wholeNumber(1)) ?? 5,
+    sshPort: optional(value('--ssh-port <port>'), wholeNumber(1, 65_535)) ?? null,
+    sshIdentityFile: value('--ssh-identity-file <file>')?.text ?? null,
+    sshOptions: optionLines === null ? [] : read(optionLines, sshOptionList),
+    remoteDir: value('--remote-dir <dir>')?.text ?? null,
+    remoteNode: value('--remote-node <path>')?.text ?? 'node',
+    graceSeconds: optional(value('--host-grace <seconds>'), wholeNumber(3, 3600)) ?? DEFAULT_HOST_GRACE_SECONDS,
+    retryLimit: optional(value('--host-retry-limit <n>'), wholeNumber(0)) ?? DEFAULT_HOST_RETRY_LIMIT,
+  };
+}
+
 /** What is wrong with flags only when they meet. */
-function checkTogether(flags: TrainFlags, origins: ReadonlyMap<keyof TrainFlags, Origin>): void {
+function checkTogether(
+  flags: TrainFlags,
+  origins: ReadonlyMap<keyof TrainFlags, Origin>,
+  command: 'train' | 'coordinator' | 'launch',
+): void {
   checkPair(flags);
   const isForNats = flags.transport === 'nats' && flags.natsUrl?.tls === true;
   if (flags.tlsCa !== undefined && flags.tlsCert === undefined && !isForNats) {
@@ -389,7 +486,8 @@ function checkTogether(flags: TrainFlags, origins: ReadonlyMap<keyof TrainFlags,
       remedy: 'Give --run-dir DIR, the same each time; or --resume, for the newest run of the job.',
     });
   }
-  if (!isLoopback(flags.listen.host) && flags.tokenFile === undefined) {
+  // A launch makes a token of its own.
+  if (!isLoopback(flags.listen.host) && flags.tokenFile === undefined && command !== 'launch') {
     throw new LockstepError(
       'E_LISTEN',
       `--listen ${addressText(flags.listen)}: other machines can reach it, and no token is asked of them`,

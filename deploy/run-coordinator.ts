@@ -5,7 +5,7 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import type { SendHandle } from 'node:child_process';
 import { once } from 'node:events';
-import { availableParallelism, hostname, networkInterfaces } from 'node:os';
+import { hostname, networkInterfaces } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import {
   holdsRun,
@@ -27,6 +27,7 @@ import { LockstepError } from '../protocol/errors.ts';
 import { BEAT_EVERY_MS } from '../protocol/heartbeat.ts';
 import { isLoopback } from '../protocol/loopback.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
+import { workersHere } from './crew.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
@@ -37,6 +38,7 @@ import {
   fromLauncher,
   NATS_LOST_EXIT,
   TAKEOVER,
+  WORKERS_ELSEWHERE,
   type Alive,
   type EndWorker,
   type Listening,
@@ -45,7 +47,6 @@ import {
 import { joinUrl, natsServerOf } from './nats.ts';
 import { resolveRun, type Origin, type TrainFlags, type TrainOptions } from './options.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
-import { findGpus } from './setup/nvidia.ts';
 import { compressionText, type Setting } from './terminal/account.ts';
 import { createDisplay } from './terminal/display.ts';
 import { startTelemetry } from './telemetry.ts';
@@ -185,7 +186,7 @@ async function coordinate(
   data.test.close?.();
   const config = resolveRun(withCheckpoint(flags, resume?.config ?? null), definition, place);
   if (resume !== null) checkResume(config, resume, runDirectory.path, flags);
-  const workers = flags.workers ?? (await workersHere(config.engine, flags.adapter));
+  const workers = flags.workers ?? (await workersHere(config.engine, flags.adapter ?? null));
   const tls = readTls(flags, Date.now());
   const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
   // A run keeps its token: workers that have lost a coordinator show it to the next.
@@ -229,7 +230,8 @@ async function coordinate(
           warn: (message) => display.event({ kind: 'warning', message }),
         });
   const telemetry = startTelemetry(config, LOCKSTEP_VERSION, Date.now);
-  const supervised = process.send !== undefined;
+  const launched = process.send !== undefined;
+  const supervised = launched && process.env[WORKERS_ELSEWHERE] === undefined;
   const nats = natsServerOf(flags);
   const door = process.env[TAKEOVER] === undefined ? null : await doorFromLauncher();
   const coordinator = await startCoordinator({
@@ -266,8 +268,10 @@ async function coordinate(
         opened.test.close?.();
       }
     },
-    startWorker: (localRank) => process.send?.({ kind: 'start-worker', localRank } satisfies StartWorker),
-    endWorker: ({ localRank, pid }) => process.send?.({ kind: 'end-worker', localRank, pid } satisfies EndWorker),
+    startWorker: (localRank, attempt) =>
+      process.send?.({ kind: 'start-worker', localRank, attempt } satisfies StartWorker),
+    endWorker: ({ host, localRank, pid }) =>
+      process.send?.({ kind: 'end-worker', host, localRank, pid } satisfies EndWorker),
     onEvent: (event) => {
       display.event(event);
       board?.event(event);
@@ -275,7 +279,7 @@ async function coordinate(
     },
     onView: (view) => display.view(view),
   });
-  if (!supervised && flags.logFormat === 'pretty') {
+  if (!launched && flags.logFormat === 'pretty') {
     // The exact line to paste on a worker's terminal: whole, however narrow this one is.
     const joining = { url: coordinator.url, addresses: addressesHere(), job: options.job };
     const over = nats === null ? {} : { natsAddress: joinUrl(nats, config.run) };
@@ -285,7 +289,7 @@ async function coordinate(
   const stop = (signal: NodeJS.Signals): void => coordinator.stop(signal === 'SIGINT' ? 'Ctrl-C' : signal);
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
-  if (supervised) {
+  if (launched) {
     process.on('message', (raw) => {
       const message = fromLauncher(raw);
       if (message?.kind === 'stop') coordinator.stop(message.because);
@@ -293,6 +297,9 @@ async function coordinate(
         const { pid, localRank, ...end } = message.end;
         coordinator.processEnded({ kind: 'process-ended', pid, localRank, end });
       }
+      if (message?.kind === 'expect') coordinator.expect(message.workers);
+      if (message?.kind === 'notice') display.notice(message);
+      if (message?.kind === 'worker-line') display.workerLine(message.worker, message.text);
     });
     // The launcher is gone: nobody would watch the workers or see the end.
     process.on('disconnect', () => coordinator.stop('the launcher is gone'));
@@ -308,14 +315,14 @@ async function coordinate(
     process.send?.(listening, coordinator.door as SendHandle);
   }
   const beats = setInterval(() => {
-    if (supervised && process.connected) process.send?.({ kind: 'alive' } satisfies Alive);
+    if (launched && process.connected) process.send?.({ kind: 'alive' } satisfies Alive);
   }, BEAT_EVERY_MS);
   try {
     const { outcome, cause } = await coordinator.ended;
-    if (cause?.code === 'E_FENCED' && !supervised) {
+    if (cause?.code === 'E_FENCED' && !launched) {
       throw new LockstepError('E_FENCED', cause.message, { remedy: 'Nothing is to be done: the run goes on there.' });
     }
-    const forLauncher = supervised ? LAUNCHER_EXITS.get(cause?.code ?? '') : undefined;
+    const forLauncher = launched ? LAUNCHER_EXITS.get(cause?.code ?? '') : undefined;
     return forLauncher ?? EXIT_CODES[outcome];
   } finally {
     await board?.close();
@@ -326,13 +333,6 @@ async function coordinate(
     process.off('SIGTERM', stop);
     if (process.connected) process.disconnect();
   }
-}
-
-/** One worker a GPU; on the CPU, where a worker takes one thread, one a core. */
-async function workersHere(engine: string, adapters: string | undefined): Promise<number> {
-  if (engine === 'webgpu') return adapters === undefined ? 1 : adapters.split(',').length;
-  const list = engine === 'tensorflow-gpu' ? await findGpus() : null;
-  return list?.found === true ? list.gpus.length : availableParallelism();
 }
 
 /** The launcher's choice, or our own; a run that is resumed keeps its engine unless another is asked for by name. */

@@ -14,6 +14,10 @@ import type { Address } from './options/values.ts';
 import { dataSetDirectory } from './setup/dataset.ts';
 import { readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
+import { SHARERS, SUPERVISOR } from './worker-processes.ts';
+
+/** Between two looks whether the supervisor is still there. */
+const LOOK_EVERY_MS = 1000;
 
 export interface WorkerCommand {
   readonly coordinator: CoordinatorAddress;
@@ -33,6 +37,14 @@ export interface WorkerCommand {
   readonly tlsCa: string | undefined;
 }
 
+/** A host that is started anew has no workers of before: they end with the supervisor that started them, however that ended. */
+function endWith(supervisor: string | undefined): void {
+  if (supervisor === undefined) return;
+  setInterval(() => {
+    if (process.ppid !== Number(supervisor)) process.exit(1);
+  }, LOOK_EVERY_MS).unref();
+}
+
 /** By how the run ended: the same as its coordinator's. */
 const EXIT_CODES = { done: 0, failed: 1, stopped: 130 } as const;
 
@@ -42,7 +54,8 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<number> 
   // Read by the native library when it is loaded, below; set here for workers that were started by hand.
   for (const [name, value] of Object.entries(engineEnvironment(1))) process.env[name] ??= value;
   if (command.adapter !== null) process.env['LOCKSTEP_ADAPTER'] = command.adapter;
-  const workersHere = Number(process.env['LOCAL_WORLD_SIZE'] ?? 1);
+  const workersHere = Number(process.env[SHARERS] ?? process.env['LOCAL_WORLD_SIZE'] ?? 1);
+  endWith(process.env[SUPERVISOR]);
   const localRank = Number.parseInt(process.env['LOCAL_RANK'] ?? '', 10);
   const outcome = await runWorker({
     coordinator:
@@ -79,6 +92,8 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<number> 
       module: new URL('training-data.ts', import.meta.url).href,
       argument: command.job ?? resolveReference(reference),
     }),
+    // For a job's code, as other launchers have it; here both change with the generation.
+    placed: ({ rank, worldSize }) => Object.assign(process.env, { RANK: String(rank), WORLD_SIZE: String(worldSize) }),
     log: (line) => process.stdout.write(`${line}\n`),
   });
   return EXIT_CODES[outcome];

@@ -60,6 +60,11 @@ export function makeKey(): string {
   return randomBytes(KEY_BYTES).toString('base64url');
 }
 
+/** From a key: for one run's workers, for as long as the key is. */
+export function workToken(key: string): string {
+  return makeToken(key, { scope: 'work', expiresAtSeconds: null, id: randomBytes(ID_BYTES).toString('hex') });
+}
+
 /** True for a key that may be found by trying. */
 export function isWeak(key: string): boolean {
   return key.length < KEY_LENGTH_MIN;

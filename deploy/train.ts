@@ -3,12 +3,11 @@
 // training: it tells the coordinator when a worker process ends or somebody wants to stop, and sees that no process is left.
 
 import { spawn, type ChildProcess, type SendHandle } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
-import { engineEnvironment } from '../worker/engine/environment.ts';
 import type { NatsServer } from '../nats/server.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { BEAT_EVERY_MS, BUSY_SILENCE } from '../protocol/heartbeat.ts';
 import { Silence } from '../protocol/silence.ts';
+import { ENTRY, gpusFor, localCrew, type Crew } from './crew.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
@@ -24,13 +23,9 @@ import {
 } from './launch-messages.ts';
 import { natsEnvironment, natsServerOf, tryNats } from './nats.ts';
 import { resolveBatch, type TrainOptions } from './options.ts';
-import { findGpus, type Gpu, gpuOf } from './setup/nvidia.ts';
 import { setUp } from './setup/steps.ts';
 import { readTls } from './tls-files.ts';
 import { readKey } from './token.ts';
-import { WorkerProcesses, type WorkerLaunch } from './worker-processes.ts';
-
-const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
 
 /**
  * A signal this long after the first gives up on an orderly stop. One Ctrl-C may come twice at once: from the terminal to the
@@ -54,25 +49,25 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   if (options.flags.tokenFile !== undefined) readKey(options.flags.tokenFile);
   const choice = await chooseEngineHere(engine, adapter ?? null);
   await setUp({ dataSet: definition.data, engine: choice.engine, json: logFormat === 'json' });
-  const list = choice.engine === 'tensorflow-gpu' ? await findGpus() : null;
-  const gpus = list?.found === true ? list.gpus : [];
+  const gpus = await gpusFor(choice.engine);
   // Over NATS the certificate is the page's alone: nor is a worker to find it in the environment.
   const noTls = { LOCKSTEP_TLS_CERT: '', LOCKSTEP_TLS_KEY: '', LOCKSTEP_TLS_CA: '', LOCKSTEP_TLS_CLIENT_CA: '' };
   const secrets = nats === null ? {} : { ...natsEnvironment(options.flags), ...noTls };
-  const { job } = options;
-  const { restartLimit, waitLimit } = options.flags;
-  const server = nats === null ? null : { isBack: async (isOver: () => boolean) => isBack(nats, waitLimit, isOver) };
-  return supervise({
-    args,
-    job,
-    restartLimit,
-    nats: server,
+  const { restartLimit, waitLimit, pin, workerOutput } = options.flags;
+  const crew = localCrew({
+    job: options.job,
     flags: workerFlags(options),
-    choice,
-    adapter: adapter ?? null,
-    gpus,
-    secrets,
+    environment: { gpus, adapter: adapter ?? null, pin, secrets },
+    isShown: workerOutput === 'both',
   });
+  return supervise({ args, environment: {}, restartLimit, nats: natsBack(nats, waitLimit), choice, crew });
+}
+
+type NatsBack = { isBack(isInterrupted: () => boolean): Promise<boolean> } | null;
+
+/** Over NATS: waits for a server that was lost. */
+export function natsBack(nats: NatsServer | null, waitLimit: number): NatsBack {
+  return nats === null ? null : { isBack: async (isOver) => isBack(nats, waitLimit, isOver) };
 }
 
 /** Tries the server until it answers, for `seconds` at most. */
@@ -108,24 +103,19 @@ function workerFlags({ flags }: TrainOptions): string[] {
 }
 
 /** Starts and supervises the processes of a run; resolves to the exit code of the contract: 0, 1, 2 or 130. */
-async function supervise(launch: {
+export async function supervise(launch: {
   /** Arguments of `lockstep coordinator`: the same as those of `lockstep train`. */
   readonly args: readonly string[];
-  readonly job: string;
-  /** Further flags of `lockstep worker`. */
-  readonly flags: readonly string[];
+  /** The coordinator's, besides this process's own. */
+  readonly environment: Readonly<Record<string, string>>;
   readonly choice: EngineChoice;
-  readonly adapter: string | null;
-  /** For the engine on NVIDIA's GPUs: one a worker, in turn. */
-  readonly gpus: readonly Gpu[];
   /** Over NATS: waits for a server that was lost; false when it does not come back in time, or nobody wants it to. */
-  readonly nats: { isBack(isInterrupted: () => boolean): Promise<boolean> } | null;
+  readonly nats: NatsBack;
   /** How often in a row a coordinator is replaced that did not live for long. */
   readonly restartLimit: number;
-  /** For the workers' environment. */
-  readonly secrets: Readonly<Record<string, string>>;
+  readonly crew: Crew;
 }): Promise<number> {
-  const workers = new WorkerProcesses();
+  const { crew } = launch;
   /** The first one's, which later ones take over. */
   let listening: Listening | null = null;
   /** The socket that the first one listens on: it stays open, so that others have the same address, whatever became of it. */
@@ -152,6 +142,7 @@ async function supervise(launch: {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       env: {
         ...process.env,
+        ...launch.environment,
         [ENGINE_CHOICE]: JSON.stringify(choice),
         ...(before !== null && { [TAKEOVER]: String(before.pid) }),
       },
@@ -162,8 +153,6 @@ async function supervise(launch: {
   let coordinator = startCoordinator(null);
   /** What no coordinator has been told of yet, because none listened. */
   const untold: ToCoordinator[] = [];
-  /** By local rank, those that have ended and were not started anew: a coordinator may die before it acts on what it is told. */
-  const ended = new Map<number, ToCoordinator>();
   let isHeard = false;
   const tell = (message: ToCoordinator): void => {
     if (isHeard) tellCoordinator(coordinator, message);
@@ -176,7 +165,7 @@ async function supervise(launch: {
     firstSignalMs ??= now;
     tell({ kind: 'stop', because: signal === 'SIGINT' ? 'Ctrl-C' : signal });
     if (now - firstSignalMs > IMPATIENT_AFTER_MS) {
-      workers.signal('SIGKILL');
+      crew.kill();
       coordinator.kill('SIGKILL');
     }
   };
@@ -184,25 +173,15 @@ async function supervise(launch: {
   process.on('SIGTERM', onSignal);
   process.on('SIGHUP', onSignal);
 
-  let workerLaunch: WorkerLaunch | null = null;
-  const startWorker = (localRank: number): void => {
-    if (workerLaunch === null) return;
-    ended.delete(localRank);
-    workers.start(workerLaunch, localRank, (end) => {
-      const message: ToCoordinator = { kind: 'worker-ended', end };
-      ended.set(localRank, message);
-      tell(message);
-    });
-  };
   const onMessage = (raw: unknown, handle?: SendHandle): void => {
     const message = fromCoordinator(raw);
     if (message === null || message.kind === 'alive') return;
     if (message.kind === 'start-worker') {
-      startWorker(message.localRank);
+      crew.startWorker(message.localRank, message.attempt);
       return;
     }
     if (message.kind === 'end-worker') {
-      workers.kill(message.pid);
+      crew.endWorker(message);
       return;
     }
     isHeard = true;
@@ -214,25 +193,7 @@ async function supervise(launch: {
     }
     listening = message;
     door = handle ?? null;
-    workerLaunch = {
-      entry: ENTRY,
-      coordinatorUrl: message.url,
-      tokenFile: message.tokenFile,
-      job: launch.job,
-      flags: launch.flags,
-      logDirectory: message.logDirectory,
-      localWorldSize: message.workers,
-      environment: (rank) => {
-        const gpu = gpuOf(launch.gpus, rank);
-        return {
-          ...engineEnvironment(1),
-          ...launch.secrets,
-          ...(gpu !== null && { CUDA_VISIBLE_DEVICES: gpu.uuid }),
-          ...(launch.adapter !== null && { LOCKSTEP_ADAPTER: launch.adapter }),
-        };
-      },
-    };
-    for (let localRank = 0; localRank < message.workers; localRank++) startWorker(localRank);
+    crew.begin(message, tell);
   };
 
   try {
@@ -243,7 +204,7 @@ async function supervise(launch: {
       coordinator.off('message', onMessage);
       if (endedByOlder !== null) return endedByOlder;
       isHeard = false;
-      untold.splice(0, untold.length, ...ended.values());
+      untold.splice(0, untold.length, ...crew.untold());
       if (code === NATS_LOST_EXIT && launch.nats !== null && firstSignalMs === null) {
         if (!(await launch.nats.isBack(() => firstSignalMs !== null))) return firstSignalMs === null ? 1 : 130;
         coordinator = startCoordinator(coordinator);
@@ -267,7 +228,7 @@ async function supervise(launch: {
   } finally {
     for (const process of older) process.kill('SIGKILL');
     closeDoor(door);
-    await workers.end();
+    await crew.end();
     process.off('SIGINT', onSignal);
     process.off('SIGTERM', onSignal);
     process.off('SIGHUP', onSignal);

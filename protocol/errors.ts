@@ -17,6 +17,7 @@ export type ErrorCode =
   | 'E_NATS_UNREACHABLE'
   | 'E_NATS_REFUSED' // a NATS server that refuses credentials or is too small
   | 'E_RUN_IN_USE' // another coordinator has the run's name on the NATS server
+  | 'E_HOSTS' // a list of hosts that can't be used, or a host in it
   | 'E_LISTEN' // an address that can't be listened on, or not without a token
   | 'E_TLS' // a certificate or key that can't be used, or one that isn't trusted
   | 'E_TOOL_MISSING' // pip, a compiler
@@ -62,6 +63,7 @@ export type ErrorCode =
   | 'E_FENCED' // a coordinator that another one has replaced
   | 'E_NATS_LOST' // the connection to the NATS server ended
   // in running
+  | 'E_HOST_LOST' // a host that can't be reached, or whose workers can't be kept alive
   | 'E_TOO_FEW_WORKERS' // fewer than --min-workers for longer than --wait-limit
   | 'E_WORKER_FAILED'
   | 'E_NOT_FINITE' // a loss or gradient that is not finite
@@ -94,6 +96,7 @@ const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'E_NATS_UNREACHABLE',
   'E_NATS_REFUSED',
   'E_RUN_IN_USE',
+  'E_HOSTS',
   'E_LISTEN',
   'E_TLS',
   'E_TOKEN_EXPIRED',

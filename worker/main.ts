@@ -61,6 +61,8 @@ export interface WorkerOptions {
   readonly openData: (job: JobDefinition) => Promise<DataSet>;
   /** How a thread of its own opens the same data. */
   readonly dataSource: (reference: JobReference) => DataSource;
+  /** Told of each generation's place, when it begins for this worker. */
+  readonly placed?: (place: { readonly rank: number; readonly worldSize: number }) => void;
   /** Plain lines for the worker's own log. */
   readonly log: (line: string) => void;
 }
@@ -279,8 +281,10 @@ async function work(
       communication: { open: async (...args) => communication.open(...args) },
       replica,
       audit: auditOf(replica),
-      serving: ({ generation, worldSize, proof: memberProof }) =>
-        Object.assign(served, { generation, worldSize, ...(memberProof !== undefined && { memberProof }) }),
+      serving: ({ generation, rank, worldSize, proof: memberProof }) => {
+        Object.assign(served, { generation, worldSize, ...(memberProof !== undefined && { memberProof }) });
+        options.placed?.({ rank, worldSize });
+      },
       openLoader: async (generation) => openLoader(options, replica, generation),
       clock: () => performance.now() / 1000,
       rssBytes: () => process.memoryUsage.rss(),

@@ -35,6 +35,8 @@ export type Input =
   /** The launcher saw a worker process end. */
   | { readonly kind: 'process-ended'; readonly pid: number; readonly localRank: number; readonly end: ProcessEnd }
   | { readonly kind: 'stop-requested'; readonly because: string }
+  /** Who starts workers on other hosts knows by now how many there will be. */
+  | { readonly kind: 'workers-expected'; readonly workers: number }
   /** The coordinator itself can't go on: what it reaches its workers by is gone. */
   | {
       readonly kind: 'coordinator-failed';
@@ -68,10 +70,10 @@ export type Effect =
       readonly state: ReplicaState;
       readonly vectors: readonly string[];
     }
-  /** Start a worker process anew in the place of the one that ended. */
-  | { readonly kind: 'start-worker'; readonly localRank: number }
+  /** Start a worker process anew in the place of the one that ended; `attempt`: which one since its last step, from 1. */
+  | { readonly kind: 'start-worker'; readonly localRank: number; readonly attempt: number }
   /** End a worker process that does not hear any more. */
-  | { readonly kind: 'end-worker'; readonly localRank: number; readonly pid: number }
+  | { readonly kind: 'end-worker'; readonly host: string; readonly localRank: number; readonly pid: number }
   | { readonly kind: 'disconnect'; readonly worker: string; readonly code: string; readonly because: string }
   | { readonly kind: 'tell'; readonly event: RunEvent }
   /** Put on record; `afterwards` is to be done once it is on disk. */
@@ -251,6 +253,8 @@ export class Run {
   private ownErrors = 0;
   /** Worker processes that the launcher has running. */
   private processes: number;
+  /** To be waited for before training starts. */
+  private workersExpected: number;
   /** Those that died before this coordinator had met them. */
   private lostUnmet = 0;
   /** By local rank: starts anew since its last step. */
@@ -293,6 +297,7 @@ export class Run {
     this.losses = new Losses(options.supervised);
     this.stall = new Stall(options.progressLimitMs);
     this.processes = options.supervised ? options.workers : 0;
+    this.workersExpected = options.workers;
     this.generation = options.lastGeneration;
     this.progress = new Progress(options.progress);
   }
@@ -310,6 +315,10 @@ export class Run {
         return this.processEnded(input, nowMs);
       case 'stop-requested':
         return this.stop(input.because);
+      case 'workers-expected':
+        this.workersExpected = input.workers;
+        this.explainGathering();
+        return this.phase === 'gathering' ? this.takeIn(nowMs) : [];
       case 'coordinator-failed':
         return this.failBy(ownFailure(input));
       case 'fenced':
@@ -449,7 +458,7 @@ export class Run {
   private explainGathering(): void {
     if (this.phase !== 'gathering') return;
     const readyCount = [...this.workers.values()].filter((w) => w.ready !== null && w.isConnected).length;
-    this.because = `${readyCount} of ${this.options.workers} workers ready`;
+    this.because = `${readyCount} of ${this.workersExpected} workers ready`;
   }
 
   private ready(worker: Worker, message: ReadyMessage, nowMs: number): Effect[] {
@@ -503,9 +512,9 @@ export class Run {
       const back = ready.flatMap((w) => w.rejoined ?? []).filter(({ generation }) => generation > 0);
       const newest = Math.max(...back.map(({ generation }) => generation));
       const wereTogether = back.find(({ generation }) => generation === newest)?.worldSize ?? 0;
-      const isSomebodyMissing = ready.length < this.options.workers || back.length + this.lostUnmet < wereTogether;
+      const isSomebodyMissing = ready.length < this.workersExpected || back.length + this.lostUnmet < wereTogether;
       if (isSomebodyMissing && !(isLate && ready.length >= this.options.minWorkers)) return [];
-      const because = `${ready.length} of ${this.options.workers} workers ready`;
+      const because = `${ready.length} of ${this.workersExpected} workers ready`;
       // The launcher's order where there is one, so that rank r is the launcher's process r.
       return this.regroup(because, nowMs, { graceful: true, newcomers: ready.toSorted(byLocalRank) });
     }
@@ -832,8 +841,8 @@ export class Run {
         const expelled = hung.flatMap((worker) => [
           ...this.expel(worker, nowMs, 'E_STALLED', look.because),
           // It may not hear that it is sent away.
-          ...(this.options.supervised && worker.localRank !== null
-            ? [{ kind: 'end-worker' as const, localRank: worker.localRank, pid: worker.pid }]
+          ...(worker.localRank !== null
+            ? [{ kind: 'end-worker' as const, host: worker.host, localRank: worker.localRank, pid: worker.pid }]
             : []),
         ]);
         return [...expelled, ...this.regroup(look.because, nowMs, { graceful: false })];
@@ -1237,7 +1246,7 @@ export class Run {
     if (!isNeeded || this.losses.isFatal(key) || restarts >= this.options.restartLimit) return [];
     this.restarts.set(localRank, restarts + 1);
     this.processes++;
-    return [{ kind: 'start-worker', localRank }];
+    return [{ kind: 'start-worker', localRank, attempt: restarts + 1 }];
   }
 
   /** The launcher has its process, and would start it anew; others come as guests. */

@@ -2,11 +2,14 @@
 // its line of help. Environment forms, parsing, the echo of the configuration and the help texts all read this table.
 
 import { NATS_PORT, type NatsServer } from '../../nats/server.ts';
+import { PIN, type Pin } from '../pinning.ts';
 import { DEFAULT_DIGEST_EVERY_STEPS, gradientCompressionSchema } from '../../protocol/run-config.ts';
 import {
   address,
   capability,
   natsUrl,
+  nodeRange,
+  numberOrAuto,
   onOrOff,
   oneOf,
   positiveNumber,
@@ -15,6 +18,7 @@ import {
   someText,
   wholeNumber,
   type Address,
+  type NodeRange,
   type Parser,
 } from './values.ts';
 
@@ -25,6 +29,10 @@ export interface TrainFlags {
   readonly maxWorkers: number | undefined;
   readonly waitLimit: number;
   readonly restartLimit: number;
+  readonly nnodes: NodeRange | undefined;
+  readonly nprocPerNode: number | 'auto' | undefined;
+  readonly pin: Pin;
+  readonly workerOutput: 'file' | 'both';
   readonly stragglerLimit: number;
   readonly progressLimit: number;
   readonly epochs: number | undefined;
@@ -212,6 +220,34 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     help: `how often in a row a worker that died is started anew without having done a step (default: ${DEFAULT_RESTART_LIMIT})`,
     parse: wholeNumber(0),
     fallback: DEFAULT_RESTART_LIMIT,
+  },
+  nnodes: {
+    syntax: '--nnodes <min:max>',
+    group: 'Workers',
+    help: 'machines, as torchrun counts them: with --nproc-per-node, --min-workers and --max-workers in other words. N: N:N',
+    parse: nodeRange,
+    fallback: undefined,
+  },
+  nprocPerNode: {
+    syntax: '--nproc-per-node <n|auto>',
+    group: 'Workers',
+    help: 'workers on each machine; auto: one a GPU, or else one a CPU core',
+    parse: numberOrAuto(MAX_WORKERS),
+    fallback: undefined,
+  },
+  pin: {
+    syntax: '--pin <how>',
+    group: 'Workers',
+    help: "bind workers on the CPU to processors: on, cores of their own; auto, a memory node's where there are several; off. No part of the result (default: auto)",
+    parse: oneOf(PIN),
+    fallback: 'auto',
+  },
+  workerOutput: {
+    syntax: '--worker-output <where>',
+    group: 'Output',
+    help: "what workers write: file, each to its own in the run's logs/, or both, to the terminal, too, after the worker's name (default: file)",
+    parse: oneOf(['file', 'both']),
+    fallback: 'file',
   },
   stragglerLimit: {
     syntax: '--straggler-limit <rate>',

@@ -3,6 +3,7 @@
 
 import { Command, Option } from 'commander';
 import { DEFAULT_EXPIRY, ENGINE_WORDS, FLAGS, type FlagSpec } from './flags.ts';
+import { LAUNCH_FLAGS } from './launch-flags.ts';
 
 /** The words of one command, before any value is looked at. */
 export interface Words {
@@ -32,9 +33,23 @@ const COORDINATOR = `The coordinator alone. It waits for --workers N of them, pr
 Start each worker, on this machine or another, with \`lockstep worker --coordinator URL\`, where URL is the
 coordinator's address, or with --transport nats the NATS server's with the run's name: nats://HOST:PORT/RUN.`;
 
+const LAUNCH = `Trains JOB on several machines: the coordinator here, workers on the hosts, started over ssh and supervised.
+
+Each host has Lockstep (--remote-dir) and the job's file, and lets you in by ssh without a password. What it lacks of
+engine and data it fetches itself. A token is made for the run and goes over ssh's standard input. A host that fails is
+started again, and the others train on; Ctrl-C ends everything everywhere.`;
+
+const LAUNCH_EXAMPLES = `
+Examples:
+  npx lockstep launch -H gpu1:4,gpu2:4 cifar10-cnn --epochs 10
+  npx lockstep launch --hostfile hosts.txt --nnodes 2:4 ./my-job.ts       from two hosts up to four of those in the file
+  npx lockstep launch --host-discovery-script ./hosts.sh cifar10-cnn      hosts come and go while it trains`;
+
 const WORKER = `One worker: joins the coordinator at URL, computes and ends with the run.
 
-The job's code does not travel: its file must lie on this machine, too, with the same content.`;
+The job's code does not travel: its file must lie on this machine, too, with the same content.
+
+With --nproc-per-node it starts and watches so many of them, each with its GPU or its share of the cores.`;
 
 const TLS_CA =
   "certificates that it trusts: an authority's, or the coordinator's own (default: those that Node trusts)";
@@ -104,6 +119,19 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
   withTrainFlags(
     add('coordinator', COORDINATOR, 'the coordinator alone').argument('<job>', 'a built-in job or a .ts or .js file'),
   );
+  const launch = add('launch', LAUNCH, 'train on several machines, over ssh').argument(
+    '<job>',
+    'a built-in job or a .ts or .js file',
+  );
+  for (const [syntax, help] of LAUNCH_FLAGS) {
+    const option = new Option(syntax, help).helpGroup('Hosts:');
+    // One text of all of them, a line each.
+    if (syntax.startsWith('--ssh-option')) {
+      option.argParser<string>((value, before?: string) => (before === undefined ? value : `${before}\n${value}`));
+    }
+    launch.addOption(option);
+  }
+  withTrainFlags(launch.addHelpText('after', LAUNCH_EXAMPLES));
   add('worker', WORKER, 'one worker, that joins a coordinator')
     .option('--coordinator <url>', 'the address that the coordinator printed')
     .option('--job <job>', "this machine's copy of the job (default: the name or path that the coordinator says)")
@@ -131,6 +159,10 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
     )
     .option('--tls-key <file>', 'the key of --tls-cert')
     .option('--tls-client-ca <file>', 'peers and scrapers must show a certificate of this authority')
+    .option(FLAGS.nprocPerNode.syntax, 'start and watch so many workers; auto: one a GPU, or else one a CPU core')
+    .option(FLAGS.restartLimit.syntax, 'with --nproc-per-node: how often in a row one that died is started anew')
+    .option(FLAGS.pin.syntax, 'with --nproc-per-node: see `lockstep train --help`')
+    .addOption(new Option('--launched').hideHelp())
     .addHelpText('after', WORKER_EXAMPLES);
   add('status', 'What a run that is under way is doing.', 'what a run is doing')
     .argument('[url]', "the coordinator's address (default: that of the newest run in runs/)")

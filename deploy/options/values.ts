@@ -36,6 +36,41 @@ export function wholeNumber(least: number, most: number = LARGEST): Parser<numbe
   };
 }
 
+/** A whole number of at least 1, or `auto`. */
+export function numberOrAuto(most: number): Parser<number | 'auto'> {
+  const number = wholeNumber(1, most);
+  return (text) => {
+    if (text === 'auto') return text;
+    try {
+      return number(text);
+    } catch (error) {
+      if (!(error instanceof BadValue)) throw error;
+      throw new BadValue(`${error.message}, or auto`);
+    }
+  };
+}
+
+/** Machines: at least and at most. */
+export interface NodeRange {
+  readonly min: number;
+  readonly max: number;
+}
+
+/** Machines of one run at most. */
+const MAX_NODES = 256;
+
+/** `MIN:MAX`, or `N` for `N:N`. */
+export const nodeRange: Parser<NodeRange> = (text) => {
+  const [, least, most = least] = /^(\d{1,4})(?::(\d{1,4}))?$/.exec(text) ?? [];
+  const [min, max] = [Number(least), Number(most)];
+  if (!(min >= 1 && max >= min && max <= MAX_NODES)) {
+    throw new BadValue(`it must be N or MIN:MAX, from 1 to ${MAX_NODES}`, {
+      remedy: 'E.g. --nnodes 2, or --nnodes 1:4.',
+    });
+  }
+  return { min, max };
+};
+
 export const positiveNumber: Parser<number> = (text) => {
   const value = /^(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN;
   if (!Number.isFinite(value) || value <= 0) throw new BadValue('it must be a number above 0, e.g. 0.001');

@@ -19,6 +19,7 @@ import { jsonDisplay } from './json-log.ts';
 import { liveLine, PlainPace, plainLine } from './live.ts';
 import { LossCurve } from './loss-curve.ts';
 import { summaryText } from './summary.ts';
+import { workerLineText } from './worker-line.ts';
 import {
   counted,
   duration,
@@ -34,8 +35,18 @@ import {
 export interface Display {
   configuration(title: string, settings: readonly Setting[]): void;
   event(event: RunEvent): void;
+  /** Of the launch itself: `label` is the word that begins the line. */
+  notice(notice: Notice): void;
+  /** What a worker wrote. */
+  workerLine(worker: string, text: string): void;
   view(view: RunView): void;
   close(): void;
+}
+
+export interface Notice {
+  readonly level: 'info' | 'warn';
+  readonly label: string;
+  readonly message: string;
 }
 
 export interface DisplayOptions {
@@ -168,6 +179,8 @@ function prettyDisplay(options: DisplayOptions): Display {
   return {
     configuration: (title, settings) => say('info', `${configurationText(title, settings, style())}\n`),
     event: tell,
+    notice: ({ level, label, message }) => labelled(level, label, message),
+    workerLine: (worker, text) => say('info', workerLineText(worker, text, style())),
     view: (view) => {
       if (LEVELS.indexOf('info') < least) return;
       const isOver = view.phase === 'done' || view.phase === 'stopped' || view.phase === 'failed';

@@ -6,6 +6,7 @@ import type { RunEvent } from '../../protocol/run-event.ts';
 import type { Display } from './display.ts';
 import { engineText } from './account.ts';
 import { PlainPace, plainLine } from './live.ts';
+import { plain } from './text.ts';
 
 const WARNINGS: ReadonlySet<RunEvent['kind']> = new Set([
   'warning',
@@ -74,6 +75,8 @@ export function jsonDisplay(level: string, stdout: { write(text: string): unknow
     configuration: (title, settings) =>
       log.info({ kind: 'configuration', settings: Object.fromEntries(settings.map((s) => [s.name, s.value])) }, title),
     event: (event) => log[levelOf(event)](event, sentenceOf(event)),
+    notice: ({ label, message, ...notice }) => log[notice.level]({ kind: 'launch', label }, message),
+    workerLine: (worker, text) => log.info({ kind: 'worker-line', worker }, plain(text)),
     view: (view) => {
       if (!pace.isDue(view, performance.now())) return;
       const { phase, epoch, step, steps, epochLoss, accuracy, imagesPerSecond, secondsLeft } = view;

@@ -36,6 +36,7 @@ it('has what the worker must be told, and quotes what a shell would take apart',
   expect(joinLine(JOINING)).toBe(
     'npx lockstep worker --coordinator http://127.0.0.1:29400 --token-file runs/a/token --job cifar10-cnn',
   );
+  expect(joinLine({ ...JOINING, nprocPerNode: 8 })).toMatch(/ --job cifar10-cnn --nproc-per-node 8$/);
   expect(
     joinLine({ ...JOINING, job: "my job's.ts", tlsCa: 'ca.pem', tlsCert: 'cert.pem', tlsKey: '/etc/the keys/key.pem' }),
   ).toBe(

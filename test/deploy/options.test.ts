@@ -39,6 +39,10 @@ describe('values and where they come from', () => {
     expect(job).toBe('a-job');
     expect(flags).toEqual({
       workers: undefined,
+      nnodes: undefined,
+      nprocPerNode: undefined,
+      pin: 'auto',
+      workerOutput: 'file',
       epochs: undefined,
       maxSteps: undefined,
       batchSize: undefined,
@@ -91,10 +95,14 @@ describe('values and where they come from', () => {
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
         '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --auto-resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 --audit 0.25 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --tls-client-ca b --local-transport unix --report r.json --log-level debug --log-format json ' +
-        '--allow-mixed-engines --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0 --straggler-limit 0.5 --progress-limit 90',
+        '--allow-mixed-engines --pin on --worker-output both --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0 --straggler-limit 0.5 --progress-limit 90',
     );
     expect(flags).toEqual({
       workers: 3,
+      nnodes: undefined,
+      nprocPerNode: undefined,
+      pin: 'on',
+      workerOutput: 'both',
       epochs: 2,
       maxSteps: 40,
       batchSize: 128,
@@ -464,6 +472,9 @@ describe('the other commands', () => {
       flags: {
         coordinator: { kind: 'http', url: 'http://10.0.0.5:29400' },
         natsCreds: undefined,
+        nprocPerNode: undefined,
+        restartLimit: 3,
+        pin: 'auto',
         job: 'j.ts',
         tokenFile: 't',
         engine: 'auto',

@@ -210,6 +210,24 @@ describe('gathering', () => {
     });
   });
 
+  it('begins with fewer when it is told to expect fewer, and waits for more when it is told to expect more', () => {
+    const story = new Story({ workers: 3, supervised: false });
+    for (const [i, id] of ['w0', 'w1'].entries()) {
+      story.say(id, hello(100 + i, 0));
+      story.say(id, ready());
+    }
+    expect(kinds(story.run.receive({ kind: 'workers-expected', workers: 4 }, story.now))).toEqual([]);
+    expect(story.run.because).toBe('2 of 4 workers ready');
+    // A host is left out.
+    expect(kinds(story.run.receive({ kind: 'workers-expected', workers: 2 }, story.now))).toEqual([
+      'journal',
+      'send generation to w0',
+      'send generation to w1',
+    ]);
+    // Once it has begun, whoever comes joins.
+    expect(kinds(story.run.receive({ kind: 'workers-expected', workers: 9 }, story.now))).toEqual([]);
+  });
+
   it('keeps workers beyond the number of microbatches as spares', () => {
     const story = new Story({ workers: 2, microbatches: 1 }).begun();
     expect([...story.run.workers.values()].map((w) => [w.id, w.rank, w.state])).toEqual([
@@ -496,7 +514,7 @@ describe('a member whose engine hangs', () => {
       'journal',
       'send generation to w0',
     ]);
-    expect(effects).toContainEqual({ kind: 'end-worker', localRank: 1, pid: 101 });
+    expect(effects).toContainEqual({ kind: 'end-worker', host: 'h', localRank: 1, pid: 101 });
     expect(effects[0]).toMatchObject({
       event: { code: 'E_STALLED', because: 'no step for 70 s, where 60 s is the limit: the others wait for w1' },
     });
