@@ -88,10 +88,10 @@ function cut(text: string, bytes: number): Buffer {
 }
 
 /** Compared by hash: neither content nor length of the token shows in the time taken. */
-function isAuthorized(request: IncomingMessage, token: string | null): boolean {
+export function showsToken(authorization: string | undefined, token: string | null): boolean {
   if (token === null) return true;
   const hash = (text: string): Buffer => createHash('sha256').update(text).digest();
-  return timingSafeEqual(hash(request.headers.authorization ?? ''), hash(`Bearer ${token}`));
+  return timingSafeEqual(hash(authorization ?? ''), hash(`Bearer ${token}`));
 }
 
 /** The heart's key that a request shows; undefined: none, or no key. */
@@ -120,7 +120,8 @@ export function openControl(options: ControlOptions): { close(): Promise<void> }
     if (path !== '/control' && path !== HEART_PATH) return refuse(socket, '404 Not Found', 'E_NOT_FOUND');
     // Browsers send Origin; workers do not. No page of another site may speak for a worker.
     if (request.headers.origin !== undefined) return refuse(socket, '403 Forbidden', 'E_ORIGIN');
-    if (!isAuthorized(request, options.token)) return refuse(socket, '401 Unauthorized', 'E_UNAUTHORIZED');
+    if (!showsToken(request.headers.authorization, options.token))
+      return refuse(socket, '401 Unauthorized', 'E_UNAUTHORIZED');
     const key = keyOf(request);
     const body = key === undefined ? undefined : bodies.get(key);
     if (path === HEART_PATH) {

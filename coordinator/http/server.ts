@@ -1,5 +1,5 @@
-// What the coordinator shows over HTTP, read-only: the page, metrics, health, the run as JSON. The control endpoint for workers
-// is attached to the same port by control.ts. No request changes anything, so none needs a token.
+// What the coordinator shows over HTTP, read-only: the page, metrics, health, the run as JSON; and to workers the data set. The control
+// endpoint for workers is attached to the same port by control.ts. No request changes anything, so what is shown needs no token.
 
 import { createServer, type Server } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
@@ -8,6 +8,7 @@ import { LockstepError } from '../../protocol/errors.ts';
 import { wantsOpenMetrics, type Exposition } from '../../protocol/exposition.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 import type { Tls } from '../../protocol/tls.ts';
+import { addData, type ServedData } from './data-routes.ts';
 import { targetsOf } from './discovery.ts';
 import { addPage, policyWith, type PageSources } from './page-routes.ts';
 import { paced } from './paced.ts';
@@ -26,6 +27,8 @@ export interface HttpOptions {
   readonly ready: () => { readonly ok: boolean; readonly because: string };
   /** None: without the page. */
   readonly page?: PageSources;
+  /** Null or none: the job's data needs no files, or they are not to be had here. */
+  readonly data?: ServedData | null;
 }
 
 export interface Http {
@@ -96,6 +99,7 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     void reply.headers(HEADERS);
   });
   const stream = options.page === undefined ? null : addPage(app, options.page, HEADERS);
+  if (options.data) addData(app, options.data);
   app.get('/healthz', async () => ({ status: 'ok' }));
   app.get('/readyz', async (_request, reply) => {
     const { ok, because } = options.ready();
