@@ -47,13 +47,15 @@ export async function openMeeting(options: LinkOptions): Promise<Meeting> {
   const { token, run } = options;
   // This thread is never held by an engine (startCommunication sees to that).
   const timing = { beatMs: BEAT_EVERY_MS, silence: BUSY_SILENCE };
-  const nats = await connectNats(options.nats, `lockstep ${run}: gradients`);
+  const nats = await connectNats(options.nats, `lockstep ${run}: gradients`, 'worker');
   const listener = await listenOverNats(nats, { token, run, timing });
   return {
     url: listener.url,
     accept: (peer) => listener.accept(peer),
     connect: (url, self) => connectOverNats(nats, url, { token, run, self, timing }),
-    lost: nats.lost.then(() => undefined),
+    lost: new Promise((resolve) => {
+      void nats.lost.then((error) => (error === null ? undefined : resolve()));
+    }),
     close: async () => {
       await listener.close();
       await nats.close();

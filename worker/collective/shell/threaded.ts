@@ -32,6 +32,7 @@ export async function startThread(options: LinkOptions): Promise<Communication> 
     get isLost() {
       return mail.isLost;
     },
+    lost: mail.lost,
     open: async (partial, members, signal) => {
       const inOrder = inRankOrder(members);
       const plan = planFor(partial, inOrder, options);
@@ -82,6 +83,7 @@ interface Mail {
   closed(): Promise<void>;
   /** Its NATS server is gone. */
   readonly isLost: boolean;
+  readonly lost: Promise<void>;
   /** Called when the thread dies. */
   onEnd(handler: () => void): void;
 }
@@ -97,9 +99,15 @@ function mailOf(thread: Worker): Mail {
     stir();
   };
   let isLost = false;
+  let lose = (): void => {};
+  const lost = new Promise<void>((resolve) => {
+    lose = resolve;
+  });
   thread.on('message', (message: FromThread) => {
-    if (message.kind === 'lost') isLost = true;
-    else messages.push(message);
+    if (message.kind === 'lost') {
+      isLost = true;
+      lose();
+    } else messages.push(message);
     stir();
   });
   thread.on('error', (error) => breakOff(error instanceof Error ? error : new Error(String(error))));
@@ -118,6 +126,7 @@ function mailOf(thread: Worker): Mail {
     get isLost() {
       return isLost;
     },
+    lost,
     next: async <K extends FromThread['kind']>(kind: K): Promise<Extract<FromThread, { kind: K }>> => {
       for (;;) {
         const message = await any();
