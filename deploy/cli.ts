@@ -70,7 +70,8 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
     case 'coordinator':
       return (await import('./run-coordinator.ts')).runCoordinatorCommand(command.options);
     case 'worker': {
-      const { coordinator, natsCreds, job, tokenFile, engine, adapter, peerListen, localTransport } = command.flags;
+      const { coordinator, natsCreds, job, tokenFile, engine, adapter, peerListen, localTransport, dataFrom } =
+        command.flags;
       const { runWorkerCommand } = await import('./run-worker.ts');
       await runWorkerCommand({
         coordinator,
@@ -81,6 +82,7 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
         adapter: adapter ?? null,
         peerListen: peerListen ?? null,
         localTransport,
+        dataFrom,
         tls: readTls(command.flags, Date.now()),
       });
       return 0;

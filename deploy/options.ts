@@ -55,6 +55,7 @@ export interface WorkerFlags {
   readonly adapter: string | undefined;
   readonly peerListen: Address | undefined;
   readonly localTransport: LocalTransport;
+  readonly dataFrom: DataFrom;
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
@@ -79,6 +80,10 @@ export type ParsedCommand =
   | { readonly kind: 'print'; readonly text: string };
 
 type Environment = Readonly<Record<string, string | undefined>>;
+
+/** As deploy/setup/dataset.ts has them. */
+const DATA_PLACES = ['auto', 'registry', 'coordinator'] as const;
+type DataFrom = (typeof DATA_PLACES)[number];
 
 const DEFAULT_HELP_WIDTH = 100;
 
@@ -151,8 +156,19 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
   const [first = ''] = args;
   switch (command) {
     case 'train':
-    case 'coordinator':
-      return { kind: command, options: trainOptions(first, given, env) };
+    case 'coordinator': {
+      const options = trainOptions(first, given, env);
+      if (command === 'train' && options.flags.standby) {
+        throw new LockstepError(
+          'E_USAGE',
+          '--standby is for `lockstep coordinator`: `train` starts workers of its own',
+          {
+            remedy: `Use \`lockstep coordinator ${first} --standby ...\`.`,
+          },
+        );
+      }
+      return { kind: command, options };
+    }
     case 'worker': {
       const url = valueOf('--coordinator <url>', given, env);
       if (url === null) {
@@ -169,6 +185,7 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
         engine: engineOf(given, env),
         adapter: text('--adapter <names>'),
         peerListen: optional(valueOf('--peer-listen <host:port>', given, env), address),
+        dataFrom: optional(valueOf('--data-from <place>', given, env), oneOf(DATA_PLACES)) ?? 'auto',
         localTransport: optional(valueOf('--local-transport <name>', given, env), oneOf(LOCAL_TRANSPORTS)) ?? 'shm',
         tlsCert: text('--tls-cert <file>'),
         tlsKey: text('--tls-key <file>'),
@@ -311,11 +328,21 @@ function checkTogether(flags: TrainFlags, origins: ReadonlyMap<keyof TrainFlags,
     });
   }
   // A variable says where the server is, for when it is wanted; a flag wants it.
-  const nats = (['natsUrl', 'natsCreds'] as const).filter((key) => origins.get(key) === 'flag');
+  const nats = (['natsUrl', 'natsCreds', 'natsReplicas'] as const).filter((key) => origins.get(key) === 'flag');
   const [first] = nats;
   if (first !== undefined && flags.transport !== 'nats') {
     throw new LockstepError('E_USAGE', `${flagName(FLAGS[first].syntax)} is for --transport nats, and this is ws`, {
       remedy: 'Give --transport nats, too, or leave it out.',
+    });
+  }
+  if (flags.standby && flags.transport !== 'nats') {
+    throw new LockstepError('E_USAGE', '--standby is for --transport nats, and this is ws', {
+      remedy: 'Give --transport nats, too, or leave it out.',
+    });
+  }
+  if (flags.standby && (flags.runDir === undefined || flags.tokenFile === undefined)) {
+    throw new LockstepError('E_USAGE', '--standby: it must be known which run is stood by, and what its workers show', {
+      remedy: "Give --run-dir, whose last part is the run's name, and --token-file, a copy of the leader's.",
     });
   }
   if (!isLoopback(flags.listen.host) && flags.tokenFile === undefined) {

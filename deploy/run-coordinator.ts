@@ -14,19 +14,23 @@ import {
   lastStepOf,
   latestCheckpoint,
   latestRun,
-  keptRunOf,
+  isOutdated,
+  openNatsSession,
   openRunDirectory,
-  restoreRunDirectory,
+  restoreRun,
   samplesOf,
   startCoordinator,
   type Checkpoint,
-  type KeptRun,
+  type NatsSession,
+  type RestoredRun,
   type RunDirectory,
 } from '../coordinator/main.ts';
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { BEAT_EVERY_MS } from '../protocol/heartbeat.ts';
+import type { NatsServer } from '../nats/server.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
+import { attend, type Beginning } from './attend.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
@@ -58,7 +62,7 @@ import { LOCKSTEP_VERSION } from './version.ts';
 /** Where runs go when nobody says. */
 const RUNS = 'runs';
 
-/** By the cause of a failure that is none of the run's. */
+/** By the cause of a failure that is none of the run's: for the launcher, or the loop of attend.ts. */
 const LAUNCHER_EXITS: ReadonlyMap<string, number> = new Map([
   ['E_NATS_LOST', NATS_LOST_EXIT],
   ['E_FENCED', FENCED_EXIT],
@@ -74,49 +78,76 @@ interface Resume {
   readonly stepsLost: number;
   /** The job's SHA-256 in the checkpoint, where it is another one now and that is allowed. */
   readonly jobChangedFrom: string | null;
+  /** The bucket of a NATS server that the run directory was made from; null: it was there. */
+  readonly restoredFrom: string | null;
   readonly damaged: readonly string[];
 }
 
 /** Runs a coordinator to the end of its run; returns the exit code. */
 export async function runCoordinatorCommand(options: TrainOptions): Promise<number> {
+  const server = natsServerOf(options.flags);
+  const isTakeover = process.env[TAKEOVER] !== undefined;
+  // The launcher sees to it that another one begins when this one's server is lost.
+  if (server === null || process.send !== undefined) return begin({ options, isTakeover }, server);
+  const { definition } = await loadJob(options.job);
+  const runDir = runDirectoryOf(options.flags, definition);
+  return attend({ ...options, flags: { ...options.flags, runDir } }, server, async (beginning) =>
+    begin(beginning, server),
+  );
+}
+
+async function begin(beginning: Beginning, server: NatsServer | null): Promise<number> {
+  const { options } = beginning;
   const { flags } = options;
   const job = await loadJob(options.job);
   const path = runDirectoryOf(flags, job.definition);
   const isNew = !existsSync(path);
-  const restored = flags.resume && !holdsRun(path) ? await restore(flags, path) : null;
-  const isTakeover = process.env[TAKEOVER] !== undefined;
-  const hung = flags.resume && !isTakeover ? await hungHolderOf(path) : null;
-  const runDirectory = openRunDirectory(
-    path,
-    flags.resume,
-    ({ pid, host }) =>
-      host === hostname() ? pid === (isTakeover ? Number(process.env[TAKEOVER]) : hung?.pid) : host === hung?.host,
-    restored?.term,
-  );
-  if (!isTakeover) endHung(runDirectory);
+  const run = basename(resolve(path));
+  const self = { host: hostname(), pid: process.pid };
+  // First: where it can't be had, nothing has been begun.
+  const session = server === null ? null : await openNatsSession(server, run, self, flags.natsReplicas ?? null);
   try {
-    return await coordinate(options, job, runDirectory, restored);
+    const restored = session !== null && flags.resume ? await restore(flags, path, session) : null;
+    const successorOf = process.env[TAKEOVER];
+    const hung = flags.resume && successorOf === undefined ? await hungHolderOf(path) : null;
+    const runDirectory = openRunDirectory(
+      path,
+      flags.resume,
+      ({ pid, host }) =>
+        host === hostname()
+          ? pid === (successorOf === undefined ? hung?.pid : Number(successorOf))
+          : host === hung?.host,
+      restored === null ? 0 : restored.term - 1,
+    );
+    if (successorOf === undefined) endHung(runDirectory);
+    try {
+      // Both places say the same number, and it is nobody else's in either.
+      if (session !== null && restored?.term !== runDirectory.term)
+        runDirectory.raiseTerm(await session.claim(runDirectory.term - 1));
+      return await coordinate(beginning, job, runDirectory, session, restored);
+    } finally {
+      await runDirectory.release();
+      // A run that could not even begin leaves nothing behind.
+      if (isNew && !holdsRun(runDirectory.path)) rmSync(runDirectory.path, { recursive: true, force: true });
+    }
   } finally {
-    await runDirectory.release();
-    // A run that could not even begin leaves nothing behind.
-    if (isNew && !holdsRun(runDirectory.path)) rmSync(runDirectory.path, { recursive: true, force: true });
+    await session?.nats.close();
   }
 }
 
-/** The beginning of a run directory in the place of one that is lost; null: no server keeps anything of it. */
-async function restore(flags: TrainFlags, path: string): Promise<KeptRun | null> {
-  const server = natsServerOf(flags);
-  const run = basename(resolve(path));
-  const kept = server === null ? null : await keptRunOf(server, run);
-  if (kept === null) return null;
+/** A run directory in the place of one that is lost, or that is older than what the server keeps; null: it is there, or nothing is kept. */
+async function restore(flags: TrainFlags, path: string, session: NatsSession): Promise<RestoredRun | null> {
+  if (holdsRun(path) && !(await isOutdated(session, path))) return null;
+  const restored = await restoreRun(session, path);
   // Workers give up at a coordinator that does not know it.
-  if (flags.tokenFile === undefined) {
-    throw new LockstepError('E_USAGE', `the run ${run} is kept at the NATS server, but not the token of its workers`, {
-      remedy: 'Give --token-file a copy of the one that they have.',
-    });
+  if (restored !== null && flags.tokenFile === undefined && !existsSync(join(path, 'token'))) {
+    throw new LockstepError(
+      'E_USAGE',
+      `the run ${session.run} is kept at the NATS server, but not the token of its workers`,
+      { remedy: 'Give --token-file a copy of the one that they have.' },
+    );
   }
-  await restoreRunDirectory(path, kept);
-  return kept;
+  return restored;
 }
 
 /** It is fenced off; here it can also be made to leave its port to this one. Where that is not allowed, the fence is what there is. */
@@ -153,14 +184,16 @@ function runDirectoryOf(flags: TrainFlags, job: JobDefinition): string {
 }
 
 async function coordinate(
-  options: TrainOptions,
+  { options, isTakeover, onListening }: Beginning,
   job: { readonly definition: JobDefinition; readonly reference: JobReference },
   runDirectory: RunDirectory,
-  restored: KeptRun | null,
+  session: NatsSession | null,
+  restored: RestoredRun | null,
 ): Promise<number> {
   const { flags } = options;
   const { definition } = job;
-  const resume = flags.resume ? await openResume(runDirectory.path, job.reference, flags.allowChangedJob) : null;
+  const found = flags.resume ? await openResume(runDirectory.path, job.reference, flags.allowChangedJob) : null;
+  const resume = found === null ? null : { ...found, restoredFrom: restored?.bucket ?? null };
   const data = definition.data.open(dataSetDirectory(definition.data));
   const choice = await engineChoice(flags, resume?.config ?? null);
   const place = {
@@ -173,7 +206,7 @@ async function coordinate(
   data.train.close?.();
   data.test.close?.();
   const config = resolveRun(withCheckpoint(flags, resume?.config ?? null), definition, place);
-  if (resume !== null) checkResume(config, resume, runDirectory.path, flags.allowMixedEngines);
+  if (resume !== null) checkResume(config, resume, runDirectory.path, flags.allowMixedEngines, isTakeover);
   const workers = flags.workers ?? (await workersHere(config.engine, flags.adapter));
   const tls = readTls(flags, Date.now());
   const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
@@ -188,14 +221,17 @@ async function coordinate(
     stdout: process.stdout,
     env: process.env,
   });
-  display.configuration(
-    titleOf(definition),
-    settingsOf(options, config, definition, workers, runDirectory.path, choice),
-  );
+  display.configuration(titleOf(definition), [
+    ...settingsOf(options, config, definition, workers, runDirectory.path, choice),
+    ...keptText(session),
+  ]);
   const warnings = [
     ...(restored === null
       ? []
-      : [`there is no run in ${runDirectory.path}: its record is taken from ${restored.bucket} of the NATS server`]),
+      : [
+          `the record in ${runDirectory.path} is taken from ${restored.bucket} of the NATS server`,
+          ...restored.notices,
+        ]),
     ...(resume?.damaged ?? []).map((message) => `${message}; the one before it is used`),
     ...exposures(flags, tokenFile),
   ];
@@ -213,7 +249,7 @@ async function coordinate(
         });
   const telemetry = startTelemetry(config, LOCKSTEP_VERSION, Date.now);
   const supervised = process.send !== undefined;
-  const nats = natsServerOf(flags);
+  const nats = session?.nats.server ?? null;
   const door = process.env[TAKEOVER] === undefined ? null : await doorFromLauncher();
   const coordinator = await startCoordinator({
     config,
@@ -229,7 +265,7 @@ async function coordinate(
     door,
     identity: tls?.identity ?? null,
     token,
-    nats,
+    nats: session,
     runDirectory,
     resume,
     keepCheckpoints: flags.keepCheckpoints,
@@ -237,6 +273,10 @@ async function coordinate(
     supervised,
     lockstepVersion: LOCKSTEP_VERSION,
     dataSet: definition.data.name,
+    data:
+      definition.data.source === undefined
+        ? null
+        : { ...definition.data.source, directory: dataSetDirectory(definition.data) },
     augment: config.augment ? (definition.augment?.name ?? 'on') : 'off',
     samples: () => {
       const opened = definition.data.open(dataSetDirectory(definition.data));
@@ -256,6 +296,7 @@ async function coordinate(
     },
     onView: (view) => display.view(view),
   });
+  onListening?.(coordinator.url);
   if (!supervised && flags.logFormat === 'pretty') {
     // The exact line to paste on a worker's terminal: whole, however narrow this one is.
     const joining = { url: coordinator.url, addresses: addressesHere(), job: options.job };
@@ -296,8 +337,7 @@ async function coordinate(
     if (cause?.code === 'E_FENCED' && !supervised) {
       throw new LockstepError('E_FENCED', cause.message, { remedy: 'Nothing is to be done: the run goes on there.' });
     }
-    const forLauncher = supervised ? LAUNCHER_EXITS.get(cause?.code ?? '') : undefined;
-    return forLauncher ?? EXIT_CODES[outcome];
+    return LAUNCHER_EXITS.get(cause?.code ?? '') ?? EXIT_CODES[outcome];
   } finally {
     await board?.close();
     telemetry.close();
@@ -382,7 +422,11 @@ async function lastStateOf(
   }
 }
 
-async function openResume(directory: string, reference: JobReference, allowChangedJob: boolean): Promise<Resume> {
+async function openResume(
+  directory: string,
+  reference: JobReference,
+  allowChangedJob: boolean,
+): Promise<Omit<Resume, 'restoredFrom'>> {
   const found = await lastStateOf(directory);
   const before = found.config.job.sha256;
   const isChanged = before !== reference.sha256;
@@ -413,7 +457,13 @@ type Resumable =
   | 'gradientCompression';
 
 /** A resumed run must go on to the bits that it would have reached: what decides them may not change. */
-function checkResume(config: RunConfig, resume: Resume, directory: string, allowMixedEngines: boolean): void {
+function checkResume(
+  config: RunConfig,
+  resume: Resume,
+  directory: string,
+  allowMixedEngines: boolean,
+  isTakeover: boolean,
+): void {
   const before = resume.config;
   const flagsOf = {
     globalBatch: '--batch-size',
@@ -438,7 +488,7 @@ function checkResume(config: RunConfig, resume: Resume, directory: string, allow
   }
   const done = resume.checkpoint?.step ?? 0;
   // Workers that are still there have yet to hear that it is done.
-  if (done >= config.steps && process.env[TAKEOVER] === undefined) {
+  if (done >= config.steps && !isTakeover) {
     throw new LockstepError('E_USAGE', `the run in ${directory} has done its ${done} steps already`, {
       remedy: 'Give more --epochs (or --max-steps) to train it further.',
     });
@@ -447,6 +497,14 @@ function checkResume(config: RunConfig, resume: Resume, directory: string, allow
 
 function titleOf(job: JobDefinition): string {
   return `Lockstep ${LOCKSTEP_VERSION} · ${job.title ?? job.name}`;
+}
+
+/** Where a copy of the record lies. */
+function keptText(session: NatsSession | null): Setting[] {
+  if (session === null || session.bucket === null) return [];
+  const { name, replicas } = session.bucket;
+  const value = `bucket ${name} on ${replicas} ${replicas === 1 ? 'server' : 'servers'}`;
+  return [{ name: 'kept in NATS', value, isDefault: session.replicas === null }];
 }
 
 function transportOf(

@@ -5,8 +5,6 @@
 import { spawn, type ChildProcess, type SendHandle } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { engineEnvironment } from '../worker/engine/environment.ts';
-import type { NatsServer } from '../nats/server.ts';
-import { LockstepError } from '../protocol/errors.ts';
 import { BEAT_EVERY_MS, BUSY_SILENCE } from '../protocol/heartbeat.ts';
 import { Silence } from '../protocol/silence.ts';
 import { chooseEngineHere } from './engines.ts';
@@ -22,7 +20,7 @@ import {
   type Listening,
   type ToCoordinator,
 } from './launch-messages.ts';
-import { natsEnvironment, natsServerOf, tryNats } from './nats.ts';
+import { isNatsBack, natsEnvironment, natsServerOf, tryNats } from './nats.ts';
 import { resolveBatch, type TrainOptions } from './options.ts';
 import { findGpus, type Gpu, gpuOf } from './setup/nvidia.ts';
 import { setUp } from './setup/steps.ts';
@@ -37,8 +35,6 @@ const ENTRY = fileURLToPath(new URL('lockstep.mjs', import.meta.url));
  * whole process group, and passed on by npm.
  */
 const IMPATIENT_AFTER_MS = 1000;
-/** Between two looks whether a NATS server is back. */
-const NATS_AGAIN_MS = 500;
 /** A coordinator that lived for so long did not die of how it begins. */
 const STEADY_MS = 10_000;
 
@@ -61,7 +57,8 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
   const secrets = nats === null ? {} : { ...natsEnvironment(options.flags), ...noTls };
   const { job } = options;
   const { restartLimit, waitLimit } = options.flags;
-  const server = nats === null ? null : { isBack: async (isOver: () => boolean) => isBack(nats, waitLimit, isOver) };
+  const server =
+    nats === null ? null : { isBack: async (isOver: () => boolean) => isNatsBack(nats, waitLimit, isOver) };
   return supervise({
     args,
     job,
@@ -73,24 +70,6 @@ export async function train(options: TrainOptions, args: readonly string[]): Pro
     gpus,
     secrets,
   });
-}
-
-/** Tries the server until it answers, for `seconds` at most. */
-async function isBack(nats: NatsServer, seconds: number, isOver: () => boolean): Promise<boolean> {
-  const until = performance.now() + 1000 * seconds;
-  process.stderr.write(`lockstep: waiting for the NATS server at ${nats.url} (--wait-limit ${seconds} s)\n`);
-  while (!isOver() && performance.now() < until) {
-    await new Promise<void>((resolve) => {
-      setTimeout(resolve, NATS_AGAIN_MS);
-    });
-    try {
-      await tryNats(nats);
-      return true;
-    } catch (error) {
-      if (!(error instanceof LockstepError)) throw error;
-    }
-  }
-  return false;
 }
 
 /** What its workers are told as the coordinator is. */

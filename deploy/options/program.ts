@@ -108,6 +108,10 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
       'where its peers reach it (default: the address from which it reaches the coordinator, a free port)',
     )
     .option('--local-transport <name>', 'see `lockstep train --help`')
+    .option(
+      '--data-from <place>',
+      'where a data set comes from that is not in the cache: registry (the sources that it names), coordinator, or auto, from the coordinator where those can not be reached (default: auto)',
+    )
     .option('--tls-ca <file>', TLS_CA)
     .option(
       '--tls-cert <file>',
