@@ -48,7 +48,7 @@ export async function restoreRun(session: NatsSession, directory: string): Promi
   const lines =
     found === null
       ? beginningOf(kept, bucket.name).map((record) => JSON.stringify(record))
-      : withLater(existsSync(path) ? readFileSync(path, 'utf8') : '', kept.lines);
+      : withLater(existsSync(path) ? readFileSync(path, 'utf8') : '', kept, found.step);
   await replaceFile(path, lines.map((line) => `${line}\n`).join(''));
   if (found !== null) {
     notices.push(...found.notices, `the checkpoint after step ${found.step} comes from the object store`);
@@ -66,11 +66,19 @@ async function setAside(directory: string): Promise<string[]> {
   return [`another coordinator has led the run since: what was in ${directory} is in ${aside}`];
 }
 
-/** A journal's whole lines, and those of the kept ones that it has not. */
-export function withLater(journal: string, kept: readonly string[]): string[] {
+/**
+ * The whole lines of the journal that came with the checkpoint after `step`, and of the kept ones that it has not those that rest on no
+ * later step: what was done after it the workers tell, or it is done again.
+ */
+export function withLater(journal: string, kept: Pick<KeptRecord, 'journal' | 'lines'>, step: number): string[] {
   const lines = journal.split('\n').slice(0, -1);
   const known = new Set(lines);
-  return [...lines, ...kept.filter((line) => !known.has(line))];
+  const restsOnIt = (record: JournalRecord): boolean => {
+    if (record.kind === 'generation' || record.kind === 'lost') return true;
+    return (record.kind === 'epoch' || record.kind === 'checkpoint') && record.step <= step;
+  };
+  const later = kept.journal.flatMap((record, i) => (restsOnIt(record) ? (kept.lines[i] ?? []) : []));
+  return [...lines, ...later.filter((line) => !known.has(line))];
 }
 
 /** A record that begins anew: as if nothing of it had been done yet, but with the generations that were, which the workers speak of. */

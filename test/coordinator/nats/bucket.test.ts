@@ -49,9 +49,18 @@ describe("a run's bucket", () => {
 });
 
 describe('a journal from the object store', () => {
-  it('gets the records that came after it, each once, and no torn last line', () => {
-    expect(withLater('a\nb\n', ['a', 'c', 'd'])).toEqual(['a', 'b', 'c', 'd']);
-    expect(withLater('a\nb\nto', ['b', 'torn'])).toEqual(['a', 'b', 'torn']);
-    expect(withLater('', ['a'])).toEqual(['a']);
+  const t = '2026-11-26T17:00:00.000Z';
+  const digest = 'd'.repeat(64);
+  const at = (n: number, step: number): object => ({ t, kind: 'begin', generation: n, step, digest });
+  const checkpoint = (step: number): object => ({ t, kind: 'checkpoint', step, digest, directory: 'x' });
+  const keptOf = (...records: readonly object[]): ReturnType<typeof keptIn> =>
+    keptIn(records.map((record, i) => entry(i + 1, `journal.1.${i + 1}`, record)));
+  const line = (record: object): string => JSON.stringify(record);
+
+  it('gets the records that came after it, each once, but none that rests on steps which only workers can tell of', () => {
+    const kept = keptOf(generation(1), at(1, 0), checkpoint(4), generation(2), at(2, 7), checkpoint(8), generation(3));
+    const journal = `${line(generation(1))}\n${line(at(1, 0))}\n{"kind":"torn`;
+    const lines = [generation(1), at(1, 0), checkpoint(4), generation(2), generation(3)].map(line);
+    expect(withLater(journal, kept, 4)).toEqual(lines);
   });
 });
