@@ -60,6 +60,7 @@ export async function openStockWs(): Promise<Communication> {
   const port = typeof address === 'object' && address !== null ? address.port : 0;
   return {
     isLost: false,
+    lost: new Promise(() => {}),
     url: `ws://127.0.0.1:${port}`,
     open: async (partial, members) => {
       const inOrder = inRankOrder(members);

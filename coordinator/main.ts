@@ -4,8 +4,6 @@
 // It is not on the step's path: a slow disk or an observer here never holds up a step.
 
 import { hostname } from 'node:os';
-import { connectNats, type Nats } from '../nats/connect.ts';
-import type { NatsServer } from '../nats/server.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import type { WorkerMessage } from '../protocol/messages.ts';
 import type { RecordPart } from '../protocol/metrics.ts';
@@ -31,12 +29,15 @@ import { viewOf } from './core/view.ts';
 import type { ControlConnection, ControlEvents } from './control-connection.ts';
 import { createCredentials } from './credentials.ts';
 import { openControl } from './http/control.ts';
+import type { ServedData } from './http/data-routes.ts';
 import { createMetrics, type RunPast } from './http/metrics.ts';
 import { Scrapes } from './http/scrapes.ts';
 import { startHttp } from './http/server.ts';
 import { openNatsControl } from './nats/control.ts';
-import { aheadOf, openNatsRecord, type Membership } from './nats/record.ts';
-import { claimRun } from './nats/rivals.ts';
+import { aheadOf, type Membership } from './nats/bucket.ts';
+import { CheckpointUploads, openCheckpointStore } from './nats/checkpoint-store.ts';
+import { openNatsRecord } from './nats/record.ts';
+import type { NatsSession } from './nats/session.ts';
 import { writeCheckpoint, type Checkpoint } from './record/checkpoint.ts';
 import { CounterFile, readCounters } from './record/counters.ts';
 import { JOURNAL_SCHEMA, type JournalRecord, type RunRecord } from './record/journal-schema.ts';
@@ -57,7 +58,10 @@ export { replaceFile } from './record/atomic.ts';
 export { readRun } from './record/read-run.ts';
 export { readStory, type RunStory } from './record/read-story.ts';
 export { latestCheckpoint, latestCheckpointBefore, type Checkpoint } from './record/checkpoint.ts';
-export { keptRunOf, restoreRunDirectory, type KeptRun } from './nats/restore.ts';
+export { LEASE_EVERY_MS, LeaseWatch, type Standing } from './core/lease.ts';
+export { findRunBucket, readLease } from './nats/bucket.ts';
+export { isOutdated, restoreRun, type RestoredRun } from './nats/restore.ts';
+export { openNatsSession, type NatsSession } from './nats/session.ts';
 export { configOf } from './record/journal.ts';
 export { lastStepOf } from './record/metrics-log.ts';
 export { holdsRun, latestRun, openRunDirectory, type RunDirectory } from './record/run-directory.ts';
@@ -92,8 +96,8 @@ export interface CoordinatorOptions {
   readonly token: string | null;
   /** Where the key lies, for who asks on this machine. */
   readonly tokenFile: string;
-  /** Workers join over this server, and keep to it among themselves; null: they join at the HTTP port. */
-  readonly nats: NatsServer | null;
+  /** Workers join over this server, and keep to it among themselves; null: they join at the HTTP port. Closed when the run ends. */
+  readonly nats: NatsSession | null;
   readonly runDirectory: RunDirectory;
   /** The checkpoint to go on from. */
   readonly resume: {
@@ -102,6 +106,8 @@ export interface CoordinatorOptions {
     readonly stepsLost: number;
     /** The job's SHA-256 in the checkpoint, where it is another one now and that is allowed. */
     readonly jobChangedFrom: string | null;
+    /** The bucket of a NATS server that the run directory was made from; null: it was there. */
+    readonly restoredFrom: string | null;
   } | null;
   readonly keepCheckpoints: number;
   /** Further file for the report. */
@@ -110,6 +116,8 @@ export interface CoordinatorOptions {
   readonly supervised: boolean;
   readonly lockstepVersion: string;
   readonly dataSet: string;
+  /** Its files, for workers that can't get them elsewhere; null: it has none. */
+  readonly data: Omit<ServedData, 'isAllowed'> | null;
   readonly augment: string;
   /** Test samples for the page; called once, when the first page asks. */
   readonly samples: () => Samples | NoSamples;
@@ -139,18 +147,6 @@ export interface Coordinator {
   processEnded(input: Extract<Input, { kind: 'process-ended' }>): void;
   /** `cause`: what made it fail. */
   readonly ended: Promise<Ended>;
-}
-
-/** Connects to the server and has the run's name there. Throws E_NATS_UNREACHABLE, E_NATS_REFUSED or E_RUN_IN_USE. */
-async function joinNats(server: NatsServer, run: string): Promise<Nats> {
-  const nats = await connectNats(server, `lockstep ${run}: coordinator`);
-  try {
-    await claimRun(nats, run, { host: hostname(), pid: process.pid });
-    return nats;
-  } catch (error) {
-    await nats.close();
-    throw error;
-  }
 }
 
 const secondsOf = (record: { readonly t: string } | undefined): number | null =>
@@ -204,8 +200,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const news = new Feed();
   for (const past of before) news.recall(past, Date.parse(past.t));
 
-  // First: where it can't be had, nothing has been begun.
-  const nats = options.nats === null ? null : await joinNats(options.nats, config.run);
+  const session = options.nats;
+  const nats = session?.nats ?? null;
   const shown = await readCounters(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }));
   const metrics = createMetrics({
     run: config.run,
@@ -242,6 +238,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     },
     onScraped: () => scrapes.answered(performance.now()),
     ready: () => ({ ok: run.phase === 'training' || run.phase === 'evaluating', because: run.because }),
+    data: options.data,
     page: {
       news: { next: () => news.next(view()), since: (seen) => news.since(seen, view()) },
       model: servedModel(runDirectory.path),
@@ -295,15 +292,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       observe: (failure) => written('metrics', failure),
     }),
   );
+  const self = { term: runDirectory.term, host: hostname(), pid: process.pid };
+  const warn = (message: string): void => options.onEvent({ kind: 'warning', message });
   const kept =
-    nats === null
-      ? null
-      : await openNatsRecord(
-          nats,
-          config.run,
-          { term: runDirectory.term, host: hostname(), pid: process.pid },
-          (message) => options.onEvent({ kind: 'warning', message }),
-        );
+    session === null || session.bucket === null ? null : await opening(openNatsRecord(session.bucket, self, warn));
+  const uploads = session === null || kept === null ? null : await opening(openUploads(session, kept.bucket));
   const connections = new Map<string, ControlConnection>();
   let finalState: ReplicaState | null = null;
   let writes: Promise<unknown> = Promise.resolve();
@@ -317,7 +310,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   });
 
   const commits = new CommitLog();
-  const fence = new Fence(() => runDirectory.successor() ?? kept?.record?.successor() ?? null);
+  const fence = new Fence(() => runDirectory.successor() ?? kept?.successor() ?? null);
   let isAside = false;
   /** True when another coordinator has the run, and from then on. */
   const isReplaced = (look: 'now' | 'whenDue'): boolean => {
@@ -348,13 +341,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       const isLost = (worker: string): boolean => run.workers.get(worker)?.state === 'lost';
       metrics.observeMembership(timed.generation, timed.members, isLost);
     }
-    const { record: copy = null } = kept ?? {};
-    if (copy === null) return onDisk;
+    if (kept === null) return onDisk;
     const membership = timed.kind === 'generation' ? membershipOf(timed) : null;
     void onDisk.then(() => {
       if (isReplaced('now')) return;
-      copy.add(timed);
-      if (membership !== null) copy.setMembership(membership);
+      kept.add(timed);
+      if (membership !== null) kept.setMembership(membership);
     });
     return onDisk;
   };
@@ -444,6 +436,23 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     for (const part of statePartsOf(state.step, state.digest, vectors)) connection.send(part);
   };
 
+  /** A checkpoint goes to the object store when the disk has it; null: there is none, which is told. */
+  async function openUploads(to: NatsSession, bucket: string): Promise<CheckpointUploads | null> {
+    try {
+      const store = await openCheckpointStore(to, bucket);
+      const startTerm = resume === null ? self.term : (kept?.before.startTerm ?? 0);
+      const how = { term: self.term, startTerm, keep: options.keepCheckpoints };
+      return new CheckpointUploads(
+        async (step) => (isReplaced('now') ? undefined : store.send(runDirectory.path, step, how)),
+        (failure) => (isAside ? undefined : written('upload', failure)),
+      );
+    } catch (error) {
+      if (error instanceof LockstepError) throw error;
+      written('upload', error);
+      return null;
+    }
+  }
+
   const modelOf = (): { layout: Checkpoint['layout']; topology: string } => {
     const ready = [...run.workers.values()].find((w) => w.ready !== null)?.ready;
     return { layout: ready?.layout ?? [], topology: ready?.topology ?? '{}' };
@@ -464,6 +473,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       await pruneCheckpoints(runDirectory.path, options.keepCheckpoints).catch((error: unknown) => {
         tell({ kind: 'warning', message: `old checkpoints could not be removed: ${String(error)}` });
       });
+      uploads?.add(state.step);
       feed({
         kind: 'checkpoint-written',
         step: state.step,
@@ -506,7 +516,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const report = reportNow(outcome);
     // Both have told.
     await journal.close().catch(() => {});
-    await kept?.record?.settled();
+    await kept?.settled();
+    await uploads?.settled();
     await metricsLog.close().catch(() => {});
     await attempt('report', writeReport(runDirectory.path, report));
     const wrongWishes: Error[] = [];
@@ -520,6 +531,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     options.onView(view());
     tell({ kind: 'finished', report, runDirectory: runDirectory.path });
     await control.close();
+    await kept?.release(outcome);
     await nats?.close();
     // Who asked for it to stop does not wait.
     if (outcome !== 'stopped') await scrapes.oneMore(performance.now());
@@ -537,6 +549,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await journal.abandon().catch(() => {});
     await metricsLog.abandon().catch(() => {});
     options.onView(view());
+    kept?.close();
     await control.close();
     await nats?.close();
     await http.close();
@@ -545,7 +558,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   };
 
   const natsOf = (): RunReport['nats'] =>
-    nats === null ? null : { server: nats.server.url, bucket: kept?.record?.bucket ?? null };
+    nats === null ? null : { server: nats.server.url, bucket: kept?.bucket ?? null };
   const begun: RunRecord = {
     kind: 'run',
     schema: JOURNAL_SCHEMA,
@@ -554,6 +567,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     resumedFromStep: resume === null ? null : (resume.checkpoint?.step ?? 0),
     ...(jobChangedFrom !== null && { jobChangedFrom }),
     ...(nats !== null && { nats: natsOf() }),
+    ...(resume !== null && resume.restoredFrom !== null && { restoredFrom: resume.restoredFrom }),
   };
   /** Nobody says so for a job that is the same: its model is, too. */
   const refuseOtherModel = (message: WorkerMessage): void => {
@@ -617,13 +631,18 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   });
   for (const message of runDirectory.notices) tell({ kind: 'warning', message });
   tell({ kind: 'listening', url: http.url });
-  if (kept?.record === null) {
-    const message = `the NATS server keeps no copy of the record: ${kept.because}; journal.jsonl is the only one`;
+  if (session !== null && kept === null) {
+    const message = `the NATS server keeps no copy of the record: ${session.because}; journal.jsonl is the only one`;
     tell({ kind: 'warning', message });
   }
-  const isRestored = before.some((one) => one.kind === 'run' && one.restoredFrom !== undefined);
+  if (session !== null && session.bucket !== null && session.bucket.because !== null) {
+    const { replicas, because } = session.bucket;
+    const message = `the copy of the record in JetStream lies on ${replicas} of the cluster's servers only: ${because}; while that one is down, it is out of reach`;
+    tell({ kind: 'warning', message });
+  }
+  const isRestored = (resume?.restoredFrom ?? null) !== null;
   const ahead =
-    resume === null || !kept?.record || isRestored ? null : aheadOf(resume.checkpoint?.step ?? 0, kept.record.before);
+    resume === null || kept === null || isRestored ? null : aheadOf(resume.checkpoint?.step ?? 0, kept.before);
   if (ahead !== null) tell({ kind: 'warning', message: ahead });
   if (jobChangedFrom !== null) {
     const message = `the job is not the one that the checkpoint was made by (--allow-changed-job): from step ${(resume?.checkpoint?.step ?? 0) + 1} on the changed one is trained, and the run is not reproducible`;

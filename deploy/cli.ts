@@ -77,8 +77,18 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
     case 'worker': {
       const { nprocPerNode } = command.flags;
       if (nprocPerNode !== undefined) return (await import('./run-workers.ts')).runWorkers(command.flags, nprocPerNode);
-      const { coordinator, natsCreds, job, tokenFile, engine, adapter, peerListen, localTransport, termGrace } =
-        command.flags;
+      const {
+        coordinator,
+        natsCreds,
+        job,
+        tokenFile,
+        engine,
+        adapter,
+        peerListen,
+        localTransport,
+        termGrace,
+        dataFrom,
+      } = command.flags;
       const { runWorkerCommand } = await import('./run-worker.ts');
       return runWorkerCommand({
         coordinator,
@@ -89,6 +99,7 @@ async function act(command: ParsedCommand, argv: readonly string[]): Promise<num
         adapter: adapter ?? null,
         peerListen: peerListen ?? null,
         localTransport,
+        dataFrom,
         tls: readTls(command.flags, Date.now()),
         termGrace,
         tlsCa: command.flags.tlsCa,

@@ -58,3 +58,32 @@ export function natsEnvironment(flags: TrainFlags): Record<string, string> {
 export function joinUrl(server: NatsServer, run: string): string {
   return `${server.url}/${encodeURIComponent(run)}`;
 }
+
+/** Between two looks whether a NATS server is back. */
+const NATS_AGAIN_MS = 500;
+
+/** Tries the server until it answers, for `seconds` at most; false: it did not, or nobody wants it to any more. */
+export async function isNatsBack(
+  server: NatsServer,
+  seconds: number,
+  isOver: () => boolean = () => false,
+): Promise<boolean> {
+  const until = performance.now() + 1000 * seconds;
+  process.stderr.write(`lockstep: waiting for the NATS server at ${server.url} (--wait-limit ${seconds} s)\n`);
+  while (!isOver() && performance.now() < until) {
+    await pause(NATS_AGAIN_MS);
+    try {
+      await tryNats(server);
+      return true;
+    } catch (error) {
+      if (!(error instanceof LockstepError)) throw error;
+    }
+  }
+  return false;
+}
+
+export async function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}

@@ -69,6 +69,7 @@ export interface WorkerFlags {
   readonly peerListen: Address | undefined;
   readonly localTransport: LocalTransport;
   readonly termGrace: number;
+  readonly dataFrom: DataFrom;
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
   readonly tlsCa: string | undefined;
@@ -121,6 +122,10 @@ export type ParsedCommand =
   | { readonly kind: 'print'; readonly text: string };
 
 type Environment = Readonly<Record<string, string | undefined>>;
+
+/** As deploy/setup/dataset.ts has them. */
+const DATA_PLACES = ['auto', 'registry', 'coordinator'] as const;
+type DataFrom = (typeof DATA_PLACES)[number];
 
 const DEFAULT_HELP_WIDTH = 100;
 
@@ -193,8 +198,19 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
   const [first = ''] = args;
   switch (command) {
     case 'train':
-    case 'coordinator':
-      return { kind: command, options: trainOptions(command, first, given, env) };
+    case 'coordinator': {
+      const options = trainOptions(command, first, given, env);
+      if (command === 'train' && options.flags.standby) {
+        throw new LockstepError(
+          'E_USAGE',
+          '--standby is for `lockstep coordinator`: `train` starts workers of its own',
+          {
+            remedy: `Use \`lockstep coordinator ${first} --standby ...\`.`,
+          },
+        );
+      }
+      return { kind: command, options };
+    }
     case 'launch':
       return {
         kind: command,
@@ -219,6 +235,7 @@ function commandOf({ command, args, given }: Words, env: Environment): ParsedCom
         engine: engineOf(given, env),
         adapter: text('--adapter <names>'),
         peerListen: optional(valueOf('--peer-listen <host:port>', given, env), address),
+        dataFrom: optional(valueOf('--data-from <place>', given, env), oneOf(DATA_PLACES)) ?? 'auto',
         localTransport: optional(valueOf('--local-transport <name>', given, env), oneOf(LOCAL_TRANSPORTS)) ?? 'shm',
         termGrace: optional(valueOf('--term-grace <seconds>', given, env), wholeNumber(0)) ?? 0,
         tlsCert: text('--tls-cert <file>'),
@@ -474,7 +491,7 @@ function checkTogether(
     });
   }
   // A variable says where the server is, for when it is wanted; a flag wants it.
-  const nats = (['natsUrl', 'natsCreds'] as const).filter((key) => origins.get(key) === 'flag');
+  const nats = (['natsUrl', 'natsCreds', 'natsReplicas'] as const).filter((key) => origins.get(key) === 'flag');
   const [first] = nats;
   if (first !== undefined && flags.transport !== 'nats') {
     throw new LockstepError('E_USAGE', `${flagName(FLAGS[first].syntax)} is for --transport nats, and this is ws`, {
@@ -484,6 +501,16 @@ function checkTogether(
   if (flags.autoResume && flags.runDir === undefined) {
     throw new LockstepError('E_USAGE', '--auto-resume is for a --run-dir, and none is given', {
       remedy: 'Give --run-dir DIR, the same each time; or --resume, for the newest run of the job.',
+    });
+  }
+  if (flags.standby && flags.transport !== 'nats') {
+    throw new LockstepError('E_USAGE', '--standby is for --transport nats, and this is ws', {
+      remedy: 'Give --transport nats, too, or leave it out.',
+    });
+  }
+  if (flags.standby && (flags.runDir === undefined || flags.tokenFile === undefined)) {
+    throw new LockstepError('E_USAGE', '--standby: it must be known which run is stood by, and what its workers show', {
+      remedy: "Give --run-dir, whose last part is the run's name, and --token-file, a copy of the leader's.",
     });
   }
   // A launch makes a token of its own.

@@ -13,20 +13,24 @@ import {
   lastStepOf,
   latestCheckpoint,
   latestRun,
-  keptRunOf,
+  isOutdated,
+  openNatsSession,
   openRunDirectory,
-  restoreRunDirectory,
+  restoreRun,
   samplesOf,
   startCoordinator,
   type Checkpoint,
-  type KeptRun,
+  type NatsSession,
+  type RestoredRun,
   type RunDirectory,
 } from '../coordinator/main.ts';
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { BEAT_EVERY_MS } from '../protocol/heartbeat.ts';
 import { isLoopback } from '../protocol/loopback.ts';
+import type { NatsServer } from '../nats/server.ts';
 import type { JobReference, RunConfig } from '../protocol/run-config.ts';
+import { attend, type Beginning } from './attend.ts';
 import { workersHere } from './crew.ts';
 import { chooseEngineHere } from './engines.ts';
 import { loadJob } from './job-file.ts';
@@ -58,7 +62,7 @@ import { LOCKSTEP_VERSION } from './version.ts';
 /** Where runs go when nobody says. */
 const RUNS = 'runs';
 
-/** By the cause of a failure that is none of the run's. */
+/** By the cause of a failure that is none of the run's: for the launcher, or the loop of attend.ts. */
 const LAUNCHER_EXITS: ReadonlyMap<string, number> = new Map([
   ['E_NATS_LOST', NATS_LOST_EXIT],
   ['E_FENCED', FENCED_EXIT],
@@ -74,61 +78,84 @@ interface Resume {
   readonly stepsLost: number;
   /** The job's SHA-256 in the checkpoint, where it is another one now and that is allowed. */
   readonly jobChangedFrom: string | null;
+  /** The bucket of a NATS server that the run directory was made from; null: it was there. */
+  readonly restoredFrom: string | null;
   readonly damaged: readonly string[];
 }
 
 /** Runs a coordinator to the end of its run; returns the exit code. */
-export async function runCoordinatorCommand(given: TrainOptions): Promise<number> {
-  const options = given.flags.autoResume ? await autoResumed(given) : given;
-  const { flags } = options;
-  const job = await loadJob(options.job);
-  const path = runDirectoryOf(flags, job.definition);
-  const isNew = !existsSync(path);
-  const restored = flags.resume && !holdsRun(path) ? await restore(flags, path) : null;
+export async function runCoordinatorCommand(options: TrainOptions): Promise<number> {
+  const server = natsServerOf(options.flags);
   const isTakeover = process.env[TAKEOVER] !== undefined;
-  const hung = flags.resume && !isTakeover ? await hungHolderOf(path) : null;
-  const runDirectory = openRunDirectory(
-    path,
-    flags.resume,
-    ({ pid, host }) =>
-      host === hostname() ? pid === (isTakeover ? Number(process.env[TAKEOVER]) : hung?.pid) : host === hung?.host,
-    restored?.term,
+  // The launcher sees to it that another one begins when this one's server is lost.
+  if (server === null || process.send !== undefined) return begin({ options, isTakeover }, server);
+  const { definition } = await loadJob(options.job);
+  const runDir = runDirectoryOf(options.flags, definition);
+  return attend({ ...options, flags: { ...options.flags, runDir } }, server, async (beginning) =>
+    begin(beginning, server),
   );
-  if (!isTakeover) endHung(runDirectory);
-  try {
-    return await coordinate(options, job, runDirectory, restored);
-  } finally {
-    await runDirectory.release();
-    // A run that could not even begin leaves nothing behind.
-    if (isNew && !holdsRun(runDirectory.path)) rmSync(runDirectory.path, { recursive: true, force: true });
-  }
 }
 
-/** `--auto-resume` as the `--resume` that it stands for, where there is something to go on with. */
-async function autoResumed(options: TrainOptions): Promise<TrainOptions> {
-  const { flags } = options;
-  const { runDir } = flags;
-  if (runDir === undefined) throw new TypeError('--auto-resume comes with --run-dir');
-  const server = natsServerOf(flags);
-  const isThere =
-    holdsRun(runDir) || (server !== null && (await keptRunOf(server, basename(resolve(runDir)))) !== null);
-  return isThere ? { ...options, flags: { ...flags, resume: true } } : options;
-}
-
-/** The beginning of a run directory in the place of one that is lost; null: no server keeps anything of it. */
-async function restore(flags: TrainFlags, path: string): Promise<KeptRun | null> {
-  const server = natsServerOf(flags);
+async function begin(beginning: Beginning, server: NatsServer | null): Promise<number> {
+  const given = beginning.options.flags;
+  const job = await loadJob(beginning.options.job);
+  const path = runDirectoryOf(given, job.definition);
+  const isNew = !existsSync(path);
   const run = basename(resolve(path));
-  const kept = server === null ? null : await keptRunOf(server, run);
-  if (kept === null) return null;
-  // Workers give up at a coordinator that does not know it.
-  if (flags.tokenFile === undefined) {
-    throw new LockstepError('E_USAGE', `the run ${run} is kept at the NATS server, but not the token of its workers`, {
-      remedy: 'Give --token-file a copy of the one that they have.',
-    });
+  const self = { host: hostname(), pid: process.pid };
+  // First: where it can't be had, nothing has been begun.
+  const session = server === null ? null : await openNatsSession(server, run, self, given.natsReplicas ?? null);
+  try {
+    const isToResume = given.resume || given.autoResume;
+    const restored = session !== null && isToResume ? await restore(given, path, session) : null;
+    // --auto-resume stands for --resume where there is something to go on with.
+    const flags = { ...given, resume: given.resume || (given.autoResume && holdsRun(path)) };
+    const successorOf = process.env[TAKEOVER];
+    const hung = flags.resume && successorOf === undefined ? await hungHolderOf(path) : null;
+    const runDirectory = openRunDirectory(
+      path,
+      flags.resume,
+      ({ pid, host }) =>
+        host === hostname()
+          ? pid === (successorOf === undefined ? hung?.pid : Number(successorOf))
+          : host === hung?.host,
+      restored === null ? 0 : restored.term - 1,
+    );
+    if (successorOf === undefined) endHung(runDirectory);
+    try {
+      // Both places say the same number, and it is nobody else's in either.
+      if (session !== null && restored?.term !== runDirectory.term)
+        runDirectory.raiseTerm(await session.claim(runDirectory.term - 1));
+      return await coordinate(
+        { ...beginning, options: { ...beginning.options, flags } },
+        job,
+        runDirectory,
+        session,
+        restored,
+      );
+    } finally {
+      await runDirectory.release();
+      // A run that could not even begin leaves nothing behind.
+      if (isNew && !holdsRun(runDirectory.path)) rmSync(runDirectory.path, { recursive: true, force: true });
+    }
+  } finally {
+    await session?.nats.close();
   }
-  await restoreRunDirectory(path, kept);
-  return kept;
+}
+
+/** A run directory in the place of one that is lost, or that is older than what the server keeps; null: it is there, or nothing is kept. */
+async function restore(flags: TrainFlags, path: string, session: NatsSession): Promise<RestoredRun | null> {
+  if (holdsRun(path) && !(await isOutdated(session, path))) return null;
+  const restored = await restoreRun(session, path);
+  // Workers give up at a coordinator that does not know it.
+  if (restored !== null && flags.tokenFile === undefined && !existsSync(join(path, 'token'))) {
+    throw new LockstepError(
+      'E_USAGE',
+      `the run ${session.run} is kept at the NATS server, but not the token of its workers`,
+      { remedy: 'Give --token-file a copy of the one that they have.' },
+    );
+  }
+  return restored;
 }
 
 /** It is fenced off; here it can also be made to leave its port to this one. Where that is not allowed, the fence is what there is. */
@@ -165,14 +192,16 @@ function runDirectoryOf(flags: TrainFlags, job: JobDefinition): string {
 }
 
 async function coordinate(
-  options: TrainOptions,
+  { options, isTakeover, onListening }: Beginning,
   job: { readonly definition: JobDefinition; readonly reference: JobReference },
   runDirectory: RunDirectory,
-  restored: KeptRun | null,
+  session: NatsSession | null,
+  restored: RestoredRun | null,
 ): Promise<number> {
   const { flags } = options;
   const { definition } = job;
-  const resume = flags.resume ? await openResume(runDirectory.path, job.reference, flags.allowChangedJob) : null;
+  const found = flags.resume ? await openResume(runDirectory.path, job.reference, flags.allowChangedJob) : null;
+  const resume = found === null ? null : { ...found, restoredFrom: restored?.bucket ?? null };
   const data = definition.data.open(dataSetDirectory(definition.data));
   const choice = await engineChoice(flags, resume?.config ?? null);
   const place = {
@@ -185,7 +214,7 @@ async function coordinate(
   data.train.close?.();
   data.test.close?.();
   const config = resolveRun(withCheckpoint(flags, resume?.config ?? null), definition, place);
-  if (resume !== null) checkResume(config, resume, runDirectory.path, flags);
+  if (resume !== null) checkResume(config, resume, runDirectory.path, { ...flags, isTakeover });
   const workers = flags.workers ?? (await workersHere(config.engine, flags.adapter ?? null));
   const tls = readTls(flags, Date.now());
   const tokenFile = flags.tokenFile ?? join(runDirectory.path, 'token');
@@ -200,19 +229,22 @@ async function coordinate(
     stdout: process.stdout,
     env: process.env,
   });
-  display.configuration(
-    titleOf(definition),
-    settingsOf(options, config, definition, workers, runDirectory.path, choice),
-  );
+  display.configuration(titleOf(definition), [
+    ...settingsOf(options, config, definition, workers, runDirectory.path, choice),
+    ...keptText(session),
+  ]);
   const warnings = [
     ...(restored === null
       ? []
-      : [`there is no run in ${runDirectory.path}: its record is taken from ${restored.bucket} of the NATS server`]),
+      : [
+          `the record in ${runDirectory.path} is taken from ${restored.bucket} of the NATS server`,
+          ...restored.notices,
+        ]),
     ...(resume?.damaged ?? []).map((message) => `${message}; the one before it is used`),
     ...exposures(flags, tokenFile, token),
   ];
   for (const message of warnings) display.event({ kind: 'warning', message });
-  if (flags.autoResume && resume !== null && isDone(config, resume)) {
+  if (flags.autoResume && !isTakeover && resume !== null && isDone(config, resume)) {
     const message = `the run in ${runDirectory.path} has done its ${config.steps} steps: nothing is left to do`;
     display.event({ kind: 'warning', message });
     display.close();
@@ -232,7 +264,7 @@ async function coordinate(
   const telemetry = startTelemetry(config, LOCKSTEP_VERSION, Date.now);
   const launched = process.send !== undefined;
   const supervised = launched && process.env[WORKERS_ELSEWHERE] === undefined;
-  const nats = natsServerOf(flags);
+  const nats = session?.nats.server ?? null;
   const door = process.env[TAKEOVER] === undefined ? null : await doorFromLauncher();
   const coordinator = await startCoordinator({
     config,
@@ -250,7 +282,7 @@ async function coordinate(
     clientCa: tls?.clientCa ?? null,
     token,
     tokenFile: resolve(tokenFile),
-    nats,
+    nats: session,
     runDirectory,
     resume,
     keepCheckpoints: flags.keepCheckpoints,
@@ -258,6 +290,10 @@ async function coordinate(
     supervised,
     lockstepVersion: LOCKSTEP_VERSION,
     dataSet: definition.data.name,
+    data:
+      definition.data.source === undefined
+        ? null
+        : { ...definition.data.source, directory: dataSetDirectory(definition.data) },
     augment: config.augment ? (definition.augment?.name ?? 'on') : 'off',
     samples: () => {
       const opened = definition.data.open(dataSetDirectory(definition.data));
@@ -279,6 +315,7 @@ async function coordinate(
     },
     onView: (view) => display.view(view),
   });
+  onListening?.(coordinator.url);
   if (!launched && flags.logFormat === 'pretty') {
     // The exact line to paste on a worker's terminal: whole, however narrow this one is.
     const joining = { url: coordinator.url, addresses: addressesHere(), job: options.job };
@@ -322,8 +359,7 @@ async function coordinate(
     if (cause?.code === 'E_FENCED' && !launched) {
       throw new LockstepError('E_FENCED', cause.message, { remedy: 'Nothing is to be done: the run goes on there.' });
     }
-    const forLauncher = launched ? LAUNCHER_EXITS.get(cause?.code ?? '') : undefined;
-    return forLauncher ?? EXIT_CODES[outcome];
+    return LAUNCHER_EXITS.get(cause?.code ?? '') ?? EXIT_CODES[outcome];
   } finally {
     await board?.close();
     telemetry.close();
@@ -404,7 +440,11 @@ async function lastStateOf(
   }
 }
 
-async function openResume(directory: string, reference: JobReference, allowChangedJob: boolean): Promise<Resume> {
+async function openResume(
+  directory: string,
+  reference: JobReference,
+  allowChangedJob: boolean,
+): Promise<Omit<Resume, 'restoredFrom'>> {
   const found = await lastStateOf(directory);
   const before = found.config.job.sha256;
   const isChanged = before !== reference.sha256;
@@ -435,8 +475,16 @@ type Resumable =
   | 'gradientCompression';
 
 /** A resumed run must go on to the bits that it would have reached: what decides them may not change. */
-function checkResume(config: RunConfig, resume: Resume, directory: string, flags: TrainFlags): void {
-  const { allowMixedEngines, autoResume } = flags;
+function checkResume(
+  config: RunConfig,
+  resume: Resume,
+  directory: string,
+  {
+    allowMixedEngines,
+    autoResume,
+    isTakeover,
+  }: Pick<TrainFlags, 'allowMixedEngines' | 'autoResume'> & { readonly isTakeover: boolean },
+): void {
   const before = resume.config;
   const flagsOf = {
     globalBatch: '--batch-size',
@@ -459,7 +507,8 @@ function checkResume(config: RunConfig, resume: Resume, directory: string, flags
       );
     }
   }
-  if (isDone(config, resume) && !autoResume) {
+  // Workers that are still there have yet to hear that it is done.
+  if (isDone(config, resume) && !autoResume && !isTakeover) {
     throw new LockstepError(
       'E_USAGE',
       `the run in ${directory} has done its ${resume.checkpoint?.step} steps already`,
@@ -472,11 +521,19 @@ function checkResume(config: RunConfig, resume: Resume, directory: string, flags
 
 /** Not where another takes over: workers that are still there have yet to hear of it. */
 function isDone(config: RunConfig, { checkpoint }: Resume): boolean {
-  return checkpoint !== null && checkpoint.step >= config.steps && process.env[TAKEOVER] === undefined;
+  return checkpoint !== null && checkpoint.step >= config.steps;
 }
 
 function titleOf(job: JobDefinition): string {
   return `Lockstep ${LOCKSTEP_VERSION} · ${job.title ?? job.name}`;
+}
+
+/** Where a copy of the record lies. */
+function keptText(session: NatsSession | null): Setting[] {
+  if (session === null || session.bucket === null) return [];
+  const { name, replicas } = session.bucket;
+  const value = `bucket ${name} on ${replicas} ${replicas === 1 ? 'server' : 'servers'}`;
+  return [{ name: 'kept in NATS', value, isDefault: session.replicas === null }];
 }
 
 function transportOf(

@@ -11,7 +11,8 @@ import { openEngine } from './open-engine.ts';
 import type { CoordinatorAddress } from './options.ts';
 import type { LocalTransport } from './options/flags.ts';
 import type { Address } from './options/values.ts';
-import { dataSetDirectory } from './setup/dataset.ts';
+import { dataSetDirectory, ensureDataSet, looksWhole, type DataFrom } from './setup/dataset.ts';
+import type { DataHost } from './setup/from-coordinator.ts';
 import { readToken } from './token.ts';
 import { LOCKSTEP_VERSION } from './version.ts';
 import { SHARERS, SUPERVISOR } from './worker-processes.ts';
@@ -35,6 +36,22 @@ export interface WorkerCommand {
   readonly termGrace: number;
   /** As --tls-ca names it: over NATS it is of the server. */
   readonly tlsCa: string | undefined;
+  /** Where it gets the data set from that is not in the cache. */
+  readonly dataFrom: DataFrom;
+}
+
+const say = (line: string): void => void process.stdout.write(`${line}\n`);
+
+/** Over NATS the coordinator may be out of reach: it is not asked. */
+function dataFrom({ coordinator, dataFrom: from, tokenFile, tls }: WorkerCommand): {
+  from: DataFrom;
+  coordinator: DataHost | null;
+} {
+  if (coordinator.kind === 'nats') return { from, coordinator: null };
+  return {
+    from,
+    coordinator: { url: coordinator.url, token: tokenFile === null ? null : readToken(tokenFile), tls },
+  };
 }
 
 /** A host that is started anew has no workers of before: they end with the supervisor that started them, however that ended. */
@@ -87,14 +104,19 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<number> 
     },
     openEngine: async (job, config) =>
       openEngine(job, command.engine === null ? config : { ...config, engine: command.engine }),
-    openData: async (job) => job.data.open(dataSetDirectory(job.data)),
+    openData: async (job) => {
+      // Who starts workers on its own machine has verified it.
+      if (Number.isNaN(localRank) || !looksWhole(job.data))
+        await ensureDataSet(job.data, say, () => {}, dataFrom(command));
+      return job.data.open(dataSetDirectory(job.data));
+    },
     dataSource: (reference) => ({
       module: new URL('training-data.ts', import.meta.url).href,
       argument: command.job ?? resolveReference(reference),
     }),
     // For a job's code, as other launchers have it; here both change with the generation.
     placed: ({ rank, worldSize }) => Object.assign(process.env, { RANK: String(rank), WORLD_SIZE: String(worldSize) }),
-    log: (line) => process.stdout.write(`${line}\n`),
+    log: say,
   });
   return EXIT_CODES[outcome];
 }

@@ -4,7 +4,6 @@
 
 import { spawn, type ChildProcess, type SendHandle } from 'node:child_process';
 import type { NatsServer } from '../nats/server.ts';
-import { LockstepError } from '../protocol/errors.ts';
 import { BEAT_EVERY_MS, BUSY_SILENCE } from '../protocol/heartbeat.ts';
 import { Silence } from '../protocol/silence.ts';
 import { ENTRY, gpusFor, localCrew, type Crew } from './crew.ts';
@@ -21,7 +20,7 @@ import {
   type Listening,
   type ToCoordinator,
 } from './launch-messages.ts';
-import { natsEnvironment, natsServerOf, tryNats } from './nats.ts';
+import { isNatsBack, natsEnvironment, natsServerOf, tryNats } from './nats.ts';
 import { resolveBatch, type TrainOptions } from './options.ts';
 import { setUp } from './setup/steps.ts';
 import { readTls } from './tls-files.ts';
@@ -32,8 +31,6 @@ import { readKey } from './token.ts';
  * whole process group, and passed on by npm.
  */
 const IMPATIENT_AFTER_MS = 1000;
-/** Between two looks whether a NATS server is back. */
-const NATS_AGAIN_MS = 500;
 /** A coordinator that lived for so long did not die of how it begins. */
 const STEADY_MS = 10_000;
 
@@ -67,25 +64,7 @@ type NatsBack = { isBack(isInterrupted: () => boolean): Promise<boolean> } | nul
 
 /** Over NATS: waits for a server that was lost. */
 export function natsBack(nats: NatsServer | null, waitLimit: number): NatsBack {
-  return nats === null ? null : { isBack: async (isOver) => isBack(nats, waitLimit, isOver) };
-}
-
-/** Tries the server until it answers, for `seconds` at most. */
-async function isBack(nats: NatsServer, seconds: number, isOver: () => boolean): Promise<boolean> {
-  const until = performance.now() + 1000 * seconds;
-  process.stderr.write(`lockstep: waiting for the NATS server at ${nats.url} (--wait-limit ${seconds} s)\n`);
-  while (!isOver() && performance.now() < until) {
-    await new Promise<void>((resolve) => {
-      setTimeout(resolve, NATS_AGAIN_MS);
-    });
-    try {
-      await tryNats(nats);
-      return true;
-    } catch (error) {
-      if (!(error instanceof LockstepError)) throw error;
-    }
-  }
-  return false;
+  return nats === null ? null : { isBack: async (isOver) => isNatsBack(nats, waitLimit, isOver) };
 }
 
 /** Then --tls-ca says whom to trust there. */

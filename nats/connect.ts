@@ -1,11 +1,11 @@
 // Connecting to a NATS server, and the words for what goes wrong there. A shell.
 //
 // A connection that breaks is not taken up again: what was under way then is lost, and only the streams' ends could tell. They end with
-// it, as they would with a socket; a run goes on with --resume.
+// it, as they would with a socket; who had it makes another one, in a cluster to whichever server answers.
 
 import { connect, credsAuthenticator, errors, type NatsConnection } from '@nats-io/transport-node';
 import { LockstepError } from '../protocol/errors.ts';
-import type { NatsServer } from './server.ts';
+import { inboxOf, type NatsRole, type NatsServer } from './server.ts';
 
 const CONNECT_TIMEOUT_MS = 5000;
 /** How often the client asks the server for a sign of life, and after how many without one the connection is lost. */
@@ -31,12 +31,13 @@ function tlsOf({ ca, hostPort }: NatsServer): { readonly host: string; readonly 
 }
 
 /** Connects as `name`. Throws E_NATS_UNREACHABLE or E_NATS_REFUSED (credentials, limits). */
-export async function connectNats(server: NatsServer, name: string): Promise<Nats> {
+export async function connectNats(server: NatsServer, name: string, role: NatsRole = 'observer'): Promise<Nats> {
   let connection: NatsConnection;
   try {
     connection = await connect({
-      servers: server.hostPort,
+      servers: server.hostPort.split(','),
       name,
+      inboxPrefix: inboxOf(role),
       reconnect: false,
       timeout: CONNECT_TIMEOUT_MS,
       pingInterval: PING.everyMs,

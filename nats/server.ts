@@ -2,12 +2,14 @@
 // Pure.
 //
 //     nats://HOST:PORT     nats://USER:PASSWORD@HOST:PORT     nats://TOKEN@HOST:PORT     tls://... where only TLS will do
+//     nats://A:PORT,B:PORT,C:PORT     the servers of one cluster: any of them will do
 
 export const NATS_PORT = 4222;
 
 export interface NatsServer {
   /** Without secrets: `nats://host:4222`. */
   readonly url: string;
+  /** `host:4222`; those of a cluster separated by commas. */
   readonly hostPort: string;
   /** Connect over TLS or not at all; else TLS is taken where the server has it. */
   readonly tls: boolean;
@@ -20,15 +22,26 @@ export interface NatsServer {
   readonly credentials: string | null;
 }
 
-/** The server that `text` names, and the path after it without its slash; null where it is no such URL. A bare HOST:PORT is `nats:`. */
+/**
+ * The server, or the cluster's servers, that `text` names, and the path after it without its slash; null where it is no such URL. A bare
+ * HOST:PORT is `nats:`.
+ */
 export function parseNatsUrl(text: string): { readonly server: NatsServer; readonly path: string } | null {
-  const whole = /^[a-z]+:\/\//i.test(text) ? text : `nats://${text}`;
-  const url = URL.canParse(whole) ? new URL(whole) : null;
-  if (url === null || (url.protocol !== 'nats:' && url.protocol !== 'tls:')) return null;
-  if (url.hostname === '' || url.search !== '' || url.hash !== '') return null;
+  const [, scheme = 'nats://', rest = text] = /^([a-z]+:\/\/)(.*)$/i.exec(text) ?? [];
+  // Other programs write the scheme before each: nats://A,nats://B.
+  const [, secret = '', hosts = '', tail = ''] =
+    /^([^/]*@)?([^/]*)(.*)$/.exec(rest.replaceAll(`,${scheme}`, ',')) ?? [];
+  const texts = hosts.split(',').map((host) => `${scheme}${secret}${host}${tail}`);
+  const urls = texts.flatMap((one) => (URL.canParse(one) ? new URL(one) : []));
+  const [url] = urls;
+  if (url === undefined || urls.length < texts.length || /:(,|$)/.test(hosts)) return null;
+  if (url.protocol !== 'nats:' && url.protocol !== 'tls:') return null;
+  if (urls.some(({ hostname }) => hostname === '') || url.search !== '' || url.hash !== '') return null;
   try {
     const [user, password, path] = [url.username, url.password, url.pathname].map(decodeURIComponent);
-    const hostPort = `${url.hostname.toLowerCase()}:${url.port === '' ? NATS_PORT : url.port}`;
+    const hostPort = urls
+      .map(({ hostname, port }) => `${hostname.toLowerCase()}:${port === '' ? NATS_PORT : port}`)
+      .join(',');
     const isToken = user !== '' && password === '';
     const server = {
       url: `${url.protocol}//${hostPort}`,
@@ -66,4 +79,12 @@ export function controlSubject(run: string): string {
 }
 export function heartSubject(run: string): string {
   return `lockstep.${subjectOf(run)}.heart`;
+}
+
+/** What a process is to a NATS server: permissions are given by it (deploy/nats/users.conf). */
+export type NatsRole = 'coordinator' | 'worker' | 'observer';
+
+/** Where answers to a process come in: of its role, so that permissions can keep others from reading or forging them. */
+export function inboxOf(role: NatsRole): string {
+  return `_INBOX.${role}`;
 }

@@ -222,6 +222,12 @@ async function work(
     });
   let exporter: Exporter | null = null;
   let communication = await communicate();
+  /** A server of a cluster may be lost that carried the gradients alone: then no peer is reached, and the coordinator must be told. */
+  const watchOver = (present: Communication, joined: { again(because: string): void }): void => {
+    void present.lost.then(() => {
+      if (present === communication) joined.again('the connection that carries gradients is lost');
+    });
+  };
   options.log(`peers reach it at ${communication.url.split('?', 1)[0]}`);
   const { port: _peersOnly, ...metricsAddress } = address;
   exporter = await around.expose({
@@ -265,6 +271,7 @@ async function work(
         if (communication.isLost) {
           await communication.close();
           communication = await communicate();
+          watchOver(communication, joined);
         }
         return ready();
       },
@@ -275,6 +282,7 @@ async function work(
       log: options.log,
     });
     session.control = joined;
+    watchOver(communication, joined);
     const replica = { job, engine, data, plan, config, state, vectors };
     return await serveGenerations({
       control: joined,

@@ -25,7 +25,7 @@ export async function connectControlOverNats(
   timing?: StreamTiming,
 ): Promise<ControlLink> {
   const url = `${server.url}/${encodeURIComponent(run)}`;
-  const nats = await connectNats(server, `lockstep ${run}: worker`);
+  const nats = await connectNats(server, `lockstep ${run}: worker`, 'worker');
   const inbox = new ControlInbox(url);
   void nats.lost.then((error) => {
     if (error !== null) inbox.loseBy(error);

@@ -91,8 +91,11 @@ class History {
   }
 }
 
-/** The control link of a worker that has joined; it stays while coordinators come and go. */
-export function keepJoined(options: RejoinOptions): MemberControl {
+/**
+ * The control link of a worker that has joined; it stays while coordinators come and go. `again`: it joins anew, because peers do not reach
+ * it any more as it has told the coordinator.
+ */
+export function keepJoined(options: RejoinOptions): MemberControl & { again(because: string): void } {
   const { log } = options;
   const history = new History();
   let link: ControlLink | null = options.first;
@@ -184,6 +187,10 @@ export function keepJoined(options: RejoinOptions): MemberControl {
       link?.listen(hear);
     },
     closed,
+    again: (because) => {
+      log(`${because}; it joins again`);
+      link?.close().catch((cause: unknown) => log(`the link that ended: ${String(cause)}`));
+    },
     close: async () => {
       life.isClosing = true;
       await link?.close();

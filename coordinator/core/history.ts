@@ -118,6 +118,8 @@ class Walk {
   /** The last that did a step: the next one is prepared while it still steps. */
   private lastGeneration = 0;
   private lost = 0;
+  /** Workers whose link to the coordinator has ended. */
+  private readonly outOfSight = new Set<string>();
   private isDistrusted = false;
   private isDoneAgain = false;
   private claims: DigestClaim[] = [];
@@ -150,6 +152,7 @@ class Walk {
         return this.beginGeneration(record, line);
       case 'lost':
         this.lost++;
+        this.outOfSight.add(record.worker);
         return;
       case 'commits':
         return this.commit(record, line);
@@ -271,13 +274,17 @@ class Walk {
       this.report('E_RECORD_STEPS', line, `steps ${from} to ${to} of a run of ${most}`);
       return;
     }
+    const members = this.generations.get(generation)?.members ?? [];
+    // Cut off from the coordinator, and not from each other, its members went on, while another generation began behind them; back, under
+    // other names, they tell what they did.
+    const isOutOfSight = generation < this.lastGeneration && members.every((worker) => this.outOfSight.has(worker));
     if (!this.generations.has(generation))
       this.report(
         'E_RECORD_GENERATION',
         line,
         `generation ${generation}, which nobody began, did steps ${from} to ${to}`,
       );
-    else if (generation < this.lastGeneration && generation > this.generationBefore)
+    else if (generation < this.lastGeneration && generation > this.generationBefore && !isOutOfSight)
       this.report(
         'E_RECORD_GENERATION',
         line,
@@ -290,7 +297,7 @@ class Walk {
     if (from > this.steps + 1)
       this.report('E_RECORD_STEPS', line, `steps ${this.steps + 1} to ${from - 1} are committed nowhere`);
     this.isDoneAgain = false;
-    const isToldAgain = generation <= this.generationBefore;
+    const isToldAgain = generation <= this.generationBefore || isOutOfSight;
     for (let step = from; step <= to; step++) this.commits.push({ step, generation, line, isToldAgain });
     if (!isToldAgain) this.redone += Math.max(0, Math.min(to, this.doneBefore) - from + 1);
     this.steps = Math.max(this.steps, to);

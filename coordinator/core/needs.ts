@@ -6,13 +6,15 @@
 // | /readyz                                     | nothing     | nothing; its reason takes `observe` |
 // | /metrics, /sd, /api/*, /model/*             | nothing     | `observe` |
 // | POST /api/stop                              | `control`   | `control` |
-// | /control, /heart: a worker                  | `work`      | `work`    |
+// | /control, /heart: a worker; /data/*         | `work`      | `work`    |
 
 import { HEALTH_PATH } from '../../protocol/access.ts';
 import { HEART_PATH } from '../../protocol/heartbeat.ts';
 import type { Scope } from '../../protocol/token.ts';
 
 export const CONTROL_PATH = '/control';
+/** Below it the data set's files. */
+export const DATA_PATH = '/data/';
 export const READY_PATH = '/readyz';
 export const STOP_PATH = '/api/stop';
 
@@ -20,5 +22,6 @@ export const STOP_PATH = '/api/stop';
 export function needOf(path: string): Scope | null {
   if (path === HEALTH_PATH || path === READY_PATH || path === '/' || path.startsWith('/page/')) return null;
   if (path === STOP_PATH) return 'control';
-  return path === CONTROL_PATH || path === HEART_PATH ? 'work' : 'observe';
+  const isForWorkers = path === CONTROL_PATH || path === HEART_PATH || path.startsWith(DATA_PATH);
+  return isForWorkers ? 'work' : 'observe';
 }

@@ -1,6 +1,6 @@
-// What the coordinator shows over HTTP: the page, metrics, health, the run as JSON; and one request that changes something, which asks the run to
-// stop. Who may ask what is protocol/access.ts's to say, before anything else of a request is looked at. The control endpoint for workers is attached to
-// the same port by control.ts.
+// What the coordinator shows over HTTP: the page, metrics, health, the run as JSON; to workers the data set; and one request that changes something, which
+// asks the run to stop. Who may ask what is protocol/access.ts's to say, before anything else of a request is looked at. The control endpoint for workers
+// is attached to the same port by control.ts.
 
 import { createServer, type IncomingMessage, type Server, type ServerOptions } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
@@ -15,6 +15,7 @@ import type { Keys } from '../../protocol/token.ts';
 
 import { needOf, READY_PATH, STOP_PATH } from '../core/needs.ts';
 import { HANDSHAKE_MS, type DoorLimits } from '../core/doorkeeper.ts';
+import { addData, type ServedData } from './data-routes.ts';
 import { targetsOf } from './discovery.ts';
 import { guardDoors } from './doors.ts';
 import { addPage, policyWith, type PageSources } from './page-routes.ts';
@@ -43,6 +44,8 @@ export interface HttpOptions {
   readonly ready: () => { readonly ok: boolean; readonly because: string };
   /** None: without the page. */
   readonly page?: PageSources;
+  /** Null or none: the job's data needs no files, or they are not to be had here. */
+  readonly data?: ServedData | null;
 }
 
 export interface Http {
@@ -178,6 +181,7 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     return reply.code(status).send({ code, message: because, remedy });
   });
   const stream = options.page === undefined ? null : addPage(app, options.page, HEADERS);
+  if (options.data) addData(app, options.data);
   app.get(HEALTH_PATH, async () => ({ status: 'ok' }));
   app.get(READY_PATH, async (request, reply) => {
     const { ok, because } = options.ready();

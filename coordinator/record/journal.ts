@@ -30,6 +30,7 @@ export type JournalInput = { readonly t: string } & (
       readonly config: unknown;
       readonly resumedFromStep: number | null;
       readonly jobChangedFrom?: string | null | undefined;
+      readonly restoredFrom?: string | undefined;
       readonly nats?: RunReport['nats'] | undefined;
     }
 );

@@ -18,6 +18,8 @@ export interface RunDirectory {
   readonly notices: readonly string[];
   /** Which of the run's coordinators this is (core/fence.ts). */
   readonly term: number;
+  /** Makes it a higher one, that was claimed elsewhere. */
+  raiseTerm(to: number): void;
   /** Coordinators that this one has taken the run from, and that may wake: they may have its files open. */
   readonly hung: readonly Holder[];
   /** Who has taken the run from this one; null: nobody. */
@@ -139,7 +141,12 @@ export function openRunDirectory(
     path,
     logDirectory,
     notices,
-    term,
+    get term() {
+      return term;
+    },
+    raiseTerm: (to) => {
+      if (to > term) term = claimTerm(path, { pid: process.pid, host: hostname() }, to - 1);
+    },
     hung: held.hung,
     successor: () => successorIn(path, term),
     writeEndpoint: (endpoint) => replaceFile(join(path, 'endpoint.json'), `${JSON.stringify(endpoint)}\n`),

@@ -1,7 +1,7 @@
 // The terms of a run's coordinators (core/fence.ts), as files of the run directory: `.term-N` is claimed by making it, which only one can.
 // The last claim stays for as long as the directory does; those below it go.
 
-import { closeSync, fsyncSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Successor } from '../core/fence.ts';
 
@@ -9,6 +9,11 @@ const TERM_FILE = /^\.term-(\d+)$/;
 
 const termsIn = (directory: string): number[] =>
   readdirSync(directory).flatMap((name) => Number(TERM_FILE.exec(name)?.[1] ?? []));
+
+/** The highest term that was claimed in a directory; 0: none, or there is no such directory. */
+export function highestTermIn(directory: string): number {
+  return existsSync(directory) ? Math.max(0, ...termsIn(directory)) : 0;
+}
 
 /** Claims the next term; `above`: a term that is known of elsewhere. Throws the file system's error when it can't be written. */
 export function claimTerm(directory: string, me: Omit<Successor, 'term'>, above = 0): number {

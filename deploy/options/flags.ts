@@ -51,6 +51,8 @@ export interface TrainFlags {
   readonly dataThreads: number | undefined;
   readonly natsUrl: NatsServer | undefined;
   readonly natsCreds: string | undefined;
+  readonly natsReplicas: number | undefined;
+  readonly standby: boolean;
   readonly listen: Address;
   readonly runDir: string | undefined;
   readonly resume: boolean;
@@ -101,6 +103,9 @@ export const DEFAULT_SEED = 1;
 export const DEFAULT_EXPIRY = '12h';
 export const DEFAULT_PORT = 29_400;
 export const DEFAULT_NATS_URL = `nats://127.0.0.1:${NATS_PORT}`;
+/** As coordinator/nats/replicas.ts has it. */
+const DEFAULT_NATS_REPLICAS = 3;
+const MAX_NATS_REPLICAS = 5;
 const MAX_BATCH = 1_048_576;
 const MAX_EPOCHS = 1_000_000;
 
@@ -406,7 +411,7 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
   natsUrl: {
     syntax: '--nats-url <url>',
     group: 'Network',
-    help: `the server of --transport nats: nats://HOST:PORT, or tls://; before HOST, where it asks for them, USER:PASSWORD@ or TOKEN@, better set as LOCKSTEP_NATS_URL than written on a line that others can list (default: ${DEFAULT_NATS_URL})`,
+    help: `the server of --transport nats: nats://HOST:PORT, or tls://; of a cluster HOST:PORT,HOST:PORT,...; before HOST, where it asks for them, USER:PASSWORD@ or TOKEN@, better set as LOCKSTEP_NATS_URL than written on a line that others can list (default: ${DEFAULT_NATS_URL})`,
     parse: natsUrl,
     fallback: undefined,
   },
@@ -423,6 +428,20 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     help: 'whoever calls, worker, page or scraper, must show a certificate of this authority (PEM), but for /healthz',
     parse: someText,
     fallback: undefined,
+  },
+  natsReplicas: {
+    syntax: '--nats-replicas <n>',
+    group: 'Network',
+    help: `on how many servers of a NATS cluster the run's record and checkpoints lie: 1, 3 or 5 (default: ${DEFAULT_NATS_REPLICAS} where the server is one of a cluster that has as many, else 1; fewer is said)`,
+    parse: wholeNumber(1, MAX_NATS_REPLICAS),
+    fallback: undefined,
+  },
+  standby: {
+    syntax: '--standby',
+    group: 'Network',
+    help: '`coordinator` over NATS only: wait until the coordinator that leads the run of --run-dir is silent, then take it over',
+    parse: null,
+    fallback: false,
   },
   localTransport: {
     syntax: '--local-transport <name>',

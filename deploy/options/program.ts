@@ -152,6 +152,10 @@ export function buildProgram(version: string, found: (words: Words) => void): Co
       '--term-grace <seconds>',
       'after a SIGTERM train on for so long, for a coordinator that is told to stop with it (default: 0, end at once)',
     )
+    .option(
+      '--data-from <place>',
+      'where a data set comes from that is not in the cache: registry (the sources that it names), coordinator, or auto, from the coordinator where those can not be reached (default: auto)',
+    )
     .option('--tls-ca <file>', TLS_CA)
     .option(
       '--tls-cert <file>',

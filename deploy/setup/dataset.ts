@@ -3,11 +3,13 @@
 // altered is named, and fetched anew.
 
 import { existsSync, rmSync, statSync } from 'node:fs';
+import { rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { DataFile, DataSetDefinition, DataSetSource } from '../../jobs/contract.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import { cacheDirectory, installDirectory, openForWriting, withLock } from './cache.ts';
 import { fetchArchive, hashOf, type Progress } from './fetch.ts';
+import { fetchFromCoordinator, type DataHost } from './from-coordinator.ts';
 
 /** Where a data set's files lie; the present directory for one that needs none. */
 export function dataSetDirectory(data: DataSetDefinition): string {
@@ -26,11 +28,27 @@ export async function damagedFiles(directory: string, files: readonly DataFile[]
   return (await Promise.all(checks)).filter((damage) => damage !== null);
 }
 
-/** Fetches or repairs the files, when needed. Throws E_DOWNLOAD, E_HASH, E_TOOL_MISSING or E_DATA_CORRUPT. */
+/** True when all files are there with their sizes: what they hold is not read. */
+export function looksWhole(data: DataSetDefinition): boolean {
+  const directory = dataSetDirectory(data);
+  return (data.source?.files ?? []).every(({ name, bytes }) => {
+    const path = join(directory, name);
+    return existsSync(path) && statSync(path).size === bytes;
+  });
+}
+
+/** Where a data set comes from: `registry` are the sources that it names itself. `auto`: from the coordinator where they can't be had. */
+export type DataFrom = 'auto' | 'registry' | 'coordinator';
+
+/**
+ * Fetches or repairs the files, when needed. `coordinator` null: there is none, or it can't be asked over HTTP. Throws E_DOWNLOAD, E_HASH,
+ * E_TOOL_MISSING or E_DATA_CORRUPT; from a coordinator also E_UNAUTHORIZED.
+ */
 export async function ensureDataSet(
   data: DataSetDefinition,
   tell: (line: string) => void,
   progress: Progress,
+  from: { readonly from: DataFrom; readonly coordinator: DataHost | null } = { from: 'registry', coordinator: null },
 ): Promise<void> {
   const { source } = data;
   if (source === undefined) return;
@@ -43,7 +61,7 @@ export async function ensureDataSet(
       const damages = await damagedFiles(directory, source.files);
       if (damages.length === 0) return;
       if (existsSync(directory)) tell(`${data.name}: ${damages.join('; ')}: fetching it again`);
-      await fetchDataSet(data.name, source, directory, tell, progress);
+      await fetchDataSet(data.name, source, directory, tell, progress, from);
     },
     (pid) => tell(`waiting for process ${pid}, which is fetching ${data.name}`),
   );
@@ -55,12 +73,43 @@ async function fetchDataSet(
   directory: string,
   tell: (line: string) => void,
   progress: Progress,
+  { from, coordinator }: { readonly from: DataFrom; readonly coordinator: DataHost | null },
 ): Promise<void> {
   const downloads = join(dirname(directory), `.${source.name}.download`);
-  const archive = await fetchArchive(source.sources, downloads, progress, tell);
-  tell(`unpacking ${name}`);
+  /** Lays the files into a directory. */
+  let fill: (staging: string) => Promise<void>;
+  const byArchive = async (): Promise<typeof fill> => {
+    const archive = await fetchArchive(source.sources, downloads, progress, tell);
+    return async (staging) => {
+      tell(`unpacking ${name}`);
+      await source.unpack(archive, staging);
+    };
+  };
+  const byCoordinator = async (host: DataHost): Promise<typeof fill> => {
+    tell(`fetching ${name} from the coordinator at ${host.url}`);
+    const place = join(downloads, 'coordinator');
+    await fetchFromCoordinator(source, host, place, progress);
+    return async (staging) => {
+      for (const { name: file } of source.files) await rename(join(place, file), join(staging, file));
+    };
+  };
+  if (from === 'coordinator' && coordinator === null) {
+    throw new LockstepError('E_DOWNLOAD', `${name} can't be had from the coordinator: over NATS it serves no files`, {
+      remedy:
+        'Leave out --data-from coordinator, or run `npx lockstep setup` where there is a registry and copy its cache.',
+    });
+  }
+  if (from === 'registry' || coordinator === null) fill = await byArchive();
+  else if (from === 'coordinator') fill = await byCoordinator(coordinator);
+  else {
+    fill = await byArchive().catch(async (error: unknown) => {
+      if (!(error instanceof LockstepError)) throw error;
+      tell(`${error.message}; the coordinator is asked`);
+      return byCoordinator(coordinator);
+    });
+  }
   await installDirectory(directory, async (staging) => {
-    await source.unpack(archive, staging);
+    await fill(staging);
     const damages = await damagedFiles(staging, source.files);
     if (damages.length > 0) {
       throw new LockstepError(

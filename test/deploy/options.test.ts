@@ -58,6 +58,8 @@ describe('values and where they come from', () => {
       gradientCompression: undefined,
       natsUrl: undefined,
       natsCreds: undefined,
+      natsReplicas: undefined,
+      standby: false,
       listen: { host: '127.0.0.1', port: 29400 },
       runDir: undefined,
       resume: false,
@@ -93,7 +95,7 @@ describe('values and where they come from', () => {
   test('all flags of the contract are taken', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
-        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --auto-resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 --audit 0.25 ' +
+        '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --nats-replicas 5 --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --auto-resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 --audit 0.25 ' +
         '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --tls-client-ca b --local-transport unix --report r.json --log-level debug --log-format json ' +
         '--allow-mixed-engines --pin on --worker-output both --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0 --straggler-limit 0.5 --progress-limit 90',
     );
@@ -119,6 +121,8 @@ describe('values and where they come from', () => {
       dataThreads: 3,
       natsUrl: { ...NO_SECRETS, url: 'nats://h:4333', hostPort: 'h:4333', user: 'ann', password: 's3cret' },
       natsCreds: 'c',
+      natsReplicas: 5,
+      standby: false,
       listen: { host: '::1', port: 0 },
       runDir: 'out/x',
       resume: true,
@@ -293,6 +297,26 @@ describe('refusals name the flag or the variable, and its value', () => {
       'E_USAGE --nats-url is for --transport nats, and this is ws -> Give --transport nats, too, or leave it out.',
     ],
     [
+      'coordinator j --standby',
+      'E_USAGE --standby is for --transport nats, and this is ws -> Give --transport nats, too, or leave it out.',
+    ],
+    [
+      'coordinator j --standby --transport nats --run-dir r',
+      "E_USAGE --standby: it must be known which run is stood by, and what its workers show -> Give --run-dir, whose last part is the run's name, and --token-file, a copy of the leader's.",
+    ],
+    [
+      'train j --standby --transport nats --run-dir r --token-file t',
+      'E_USAGE --standby is for `lockstep coordinator`: `train` starts workers of its own -> Use `lockstep coordinator j --standby ...`.',
+    ],
+    [
+      'train j --transport nats --nats-replicas 6',
+      'E_USAGE --nats-replicas 6: it must be a whole number from 1 to 5 -> Change --nats-replicas or leave it out.',
+    ],
+    [
+      'worker --coordinator http://h:1 --data-from disk',
+      'E_USAGE --data-from disk: it must be one of auto, registry, coordinator -> Change --data-from or leave it out.',
+    ],
+    [
       'train j --nats-creds c',
       'E_USAGE --nats-creds is for --transport nats, and this is ws -> Give --transport nats, too, or leave it out.',
     ],
@@ -414,7 +438,7 @@ describe('refusals name the flag or the variable, and its value', () => {
 
   test('no value of any flag gets past as another type than its own', () => {
     const numeric = Object.values(FLAGS).filter((spec) => /<(n|m|x|steps|seconds)>$/.test(spec.syntax));
-    expect(numeric.length).toBe(18);
+    expect(numeric.length).toBe(19);
     fc.assert(
       fc.property(fc.constantFrom(...numeric), fc.string({ minLength: 1 }), (spec, text) => {
         fc.pre(!/^[\d.]/.test(text) && !text.includes(' '));
@@ -475,6 +499,7 @@ describe('the other commands', () => {
         nprocPerNode: undefined,
         restartLimit: 3,
         pin: 'auto',
+        dataFrom: 'auto',
         job: 'j.ts',
         tokenFile: 't',
         engine: 'auto',

@@ -1,12 +1,17 @@
 // The copy of the record in the key-value store of a real NATS server, and its absence.
 
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Kvm } from '@nats-io/kv';
-import { afterEach, describe, expect, it } from 'vitest';
-import { aheadOf, openNatsRecord, type NatsRecord } from '../../coordinator/nats/record.ts';
-import { keptRunOf } from '../../coordinator/nats/restore.ts';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { aheadOf, claimTerm, findRunBucket, openRunBucket, readBucket } from '../../coordinator/nats/bucket.ts';
+import { openNatsRecord, type NatsRecord } from '../../coordinator/nats/record.ts';
+import { restoreRun } from '../../coordinator/nats/restore.ts';
+import { openNatsSession } from '../../coordinator/nats/session.ts';
 import type { JournalInput } from '../../coordinator/record/journal.ts';
 import { connectNats, type Nats } from '../../nats/connect.ts';
 import { runConfigSchema } from '../../protocol/run-config.ts';
+import { Scratch } from './lockstep.ts';
 import { serverAt, startNatsServer, type RunningServer } from './nats-server.ts';
 
 const RUN = 'a run';
@@ -64,9 +69,12 @@ const membership = {
   ],
 };
 
+const scratch = new Scratch();
+afterAll(() => scratch.remove());
 const started: RunningServer[] = [];
 const connections: Nats[] = [];
 afterEach(async () => {
+  for (const one of records.splice(0)) one.close();
   for (const one of connections.splice(0)) await one.close();
   for (const one of started.splice(0)) await one.kill();
 });
@@ -80,13 +88,13 @@ async function connection(server: RunningServer): Promise<Nats> {
   connections.push(nats);
   return nats;
 }
-async function opened(
-  server: RunningServer,
-  warn: (message: string) => void = () => {},
-  term = 1,
-): Promise<NatsRecord> {
-  const { record } = await openNatsRecord(await connection(server), RUN, { term, host: 'red', pid: 7 }, warn);
-  if (record === null) throw new Error('no record');
+const records: NatsRecord[] = [];
+const self = { host: 'red', pid: 7 };
+/** That of the next coordinator. */
+async function opened(server: RunningServer, warn: (message: string) => void = () => {}): Promise<NatsRecord> {
+  const bucket = await openRunBucket(await connection(server), RUN, null);
+  const record = await openNatsRecord(bucket, { term: await claimTerm(bucket.store, self, 0), ...self }, warn);
+  records.push(record);
   return record;
 }
 
@@ -95,7 +103,7 @@ describe('with JetStream', () => {
     const server = await start('--jetstream');
     const first = await opened(server);
     expect(first.bucket).toBe(BUCKET);
-    expect(first.before).toEqual({ journal: [], membership: null, term: 0 });
+    expect(first.before).toEqual({ journal: [], lines: [], startTerm: 0, membership: null, term: 1 });
     // An earlier run of the same name, then this one: more than ten records, so that their order is not that of their digits.
     const earlier = [begun(null), checkpoint(999)];
     const later = [begun(null), ...Array.from({ length: 12 }, (_, i) => checkpoint(i + 1)), begun(12), generation(2)];
@@ -105,35 +113,58 @@ describe('with JetStream', () => {
     await first.settled();
 
     const second = await opened(server);
-    expect(second.before).toEqual({ journal: later, membership, term: 1 });
+    const lines = later.map((entry) => JSON.stringify(entry));
+    expect(second.before).toEqual({ journal: later, lines, startTerm: 1, membership, term: 2 });
     second.add(generation(3));
     await second.settled();
     expect((await opened(server)).before.journal).toEqual([...later, generation(3)]);
   });
 
-  it('who comes next is seen by the one before, though that has another disk', async () => {
+  it('who comes next is seen by the one before, though that has another disk, and keeps the lease', async () => {
     const server = await start('--jetstream');
-    const first = await opened(server, () => {}, 4);
+    const first = await opened(server);
     expect(first.successor()).toBeNull();
-    const second = await opened(server, () => {}, 5);
-    expect(second.before.term).toBe(4);
-    await expect.poll(() => first.successor(), { timeout: 5000 }).toEqual({ term: 5, host: 'red', pid: 7 });
+    const second = await opened(server);
+    await expect.poll(() => first.successor(), { timeout: 5000 }).toEqual({ term: 2, host: 'red', pid: 7 });
     expect(second.successor()).toBeNull();
+  });
+
+  it('of two that claim at once each has a term of its own', async () => {
+    const { store } = await openRunBucket(await connection(await start('--jetstream')), RUN, null);
+    const terms = await Promise.all([1, 2, 3, 4].map(() => claimTerm(store, self, 6)));
+    expect(terms.toSorted((a, b) => a - b)).toEqual([7, 8, 9, 10]);
+  });
+
+  it('what an older coordinator writes after a newer one has claimed its term is not read', async () => {
+    const server = await start('--jetstream');
+    const older = await opened(server);
+    for (const entry of [begun(null), generation(1)]) older.add(entry);
+    await older.settled();
+    const newer = await opened(server);
+    newer.add(generation(2));
+    await newer.settled();
+    older.add(generation(66));
+    await older.settled();
+    newer.add(generation(3));
+    await newer.settled();
+    const found = await findRunBucket(await connection(server), RUN);
+    const { journal } = await readBucket(found?.store ?? (undefined as never));
+    expect(journal).toEqual([begun(null), generation(1), generation(2), generation(3)]);
   });
 
   it('a run directory that is lost is begun anew from it: with the generations that were, as if nothing had been done yet', async () => {
     const server = await start('--jetstream');
-    const at = serverAt(server.url);
-    expect(await keptRunOf(at, RUN)).toBeNull();
-    const record = await opened(server, () => {}, 4);
+    const session = await openNatsSession(serverAt(server.url), RUN, self, null);
+    connections.push(session.nats);
+    const directory = join(scratch.path, 'anew');
+    expect(await restoreRun(session, directory)).toBeNull();
+    const record = await opened(server);
     for (const entry of [begun(null), generation(1), checkpoint(4), begun(4), generation(2)]) record.add(entry);
     await record.settled();
+    expect(await restoreRun(session, directory)).toEqual({ bucket: BUCKET, term: 2, notices: [] });
     const first = { ...begun(null), restoredFrom: BUCKET };
-    expect(await keptRunOf(at, RUN)).toEqual({
-      bucket: BUCKET,
-      term: 4,
-      records: [first, generation(1), generation(2)],
-    });
+    const lines = readFileSync(join(directory, 'journal.jsonl'), 'utf8').trim().split('\n');
+    expect(lines.map((line) => JSON.parse(line) as unknown)).toEqual([first, generation(1), generation(2)]);
   });
 
   it('of commits the last are kept, in one place: a record a second would fill the bucket', async () => {
@@ -185,10 +216,9 @@ describe('with JetStream', () => {
 
 describe('without JetStream', () => {
   it('there is no copy, and why', async () => {
-    const nats = await connection(await start());
-    expect(await openNatsRecord(nats, RUN, { term: 1, host: 'red', pid: 7 }, () => {})).toEqual({
-      record: null,
-      because: 'it runs without JetStream',
-    });
+    const server = await start();
+    const { nats, bucket, because, claim } = await openNatsSession(serverAt(server.url), RUN, self, null);
+    connections.push(nats);
+    expect([bucket, because, await claim(4)]).toEqual([null, 'it runs without JetStream', 4]);
   });
 });

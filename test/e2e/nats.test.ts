@@ -82,7 +82,7 @@ describe('the same bits', () => {
     const nats = await connectNats(serverAt(withStore.url), 'test');
     const store = await new Kvm(nats.connection).open('lockstep-nats');
     const kept: unknown[] = [];
-    for await (const entry of await store.history({ key: 'journal.*' })) kept.push(entry.json());
+    for await (const entry of await store.history({ key: 'journal.>' })) kept.push(entry.json());
     const onDisk = readFileSync(join(scratch.dir('nats'), 'journal.jsonl'), 'utf8')
       .trim()
       .split('\n');

@@ -10,7 +10,7 @@ import type { HeartTarget } from './thread.ts';
 export async function beatOverNats(target: Extract<HeartTarget, { kind: 'nats' }>): Promise<string> {
   const { server, run, key, token } = target;
   try {
-    const nats = await connectNats(server, `lockstep ${run}: heart`);
+    const nats = await connectNats(server, `lockstep ${run}: heart`, 'worker');
     const stream = await callOn(nats, heartSubject(run), {
       token,
       about: { heart: key },

@@ -98,6 +98,24 @@ describe('a whole record', () => {
     expect([account.checkpoints, account.modelStep]).toEqual([[3, 6], 6]);
   });
 
+  it('takes what a generation did that nobody of it could tell of at the time, while the next one was behind it', () => {
+    const lost = (worker: string): RecordedEntry => ({ kind: 'lost', worker });
+    const alone = [begin(null), generation(1, ['w0']), commits(1, 1, 2), lost('w0'), generation(2, ['w1'])];
+    // w1 did step 3 anew from an older state; w0, back as w2, had come to step 5 by then.
+    const back = [commits(2, 3, 3, digest(3)), epoch(1), checkpoint(3), commits(1, 4, 5), generation(3, ['w1', 'w2'])];
+    const rest = [commits(3, 6, 6, digest(6)), epoch(2), checkpoint(6), JOURNAL[13] as RecordedEntry];
+    const account = verifyRun(recorded({ records: [...alone, ...back, ...rest] }));
+    expect(account.findings).toEqual([]);
+    expect(account.workers.map(({ worker, samples }) => [worker, samples])).toEqual([
+      ['w0', 4 + 4 + 4 + 4],
+      ['w1', 2 + 1],
+      ['w2', 1],
+    ]);
+    // Of one that was in sight it is damage: a stale generation has acted.
+    const inSight = [...alone.filter(({ kind }) => kind !== 'lost'), ...back, ...rest];
+    expect(found(recorded({ records: inSight }))).toEqual(['E_RECORD_GENERATION journal.jsonl:8']);
+  });
+
   it('tells what was lost with a coordinator and its workers from damage: the next one has said which steps nobody could tell of', () => {
     const told: RecordedEntry = { kind: 'unrecorded', from: 4, to: 5 };
     const records = JOURNAL.toSpliced(10, 1, told, commits(2, 6, 6, digest(6)));

@@ -36,6 +36,7 @@ export function communicateOver(meeting: Meeting, links: Pick<LinkOptions, 'nats
     get isLost() {
       return isLost;
     },
+    lost: meeting.lost,
     open: async (partial, members, signal) => {
       const inOrder = inRankOrder(members);
       const plan = planFor(partial, inOrder, links);

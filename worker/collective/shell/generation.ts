@@ -28,6 +28,8 @@ export interface Communication {
   readonly url: string;
   /** No peer can be reached by it any more: its NATS server has been lost. Another one must be started. */
   readonly isLost: boolean;
+  /** Resolves when it is; never where it can't be. */
+  readonly lost: Promise<void>;
   /**
    * Links up with the members of a generation; the one before must be closed. Throws E_PEER_LOST or E_UNAUTHORIZED, or what `signal`
    * is aborted with.

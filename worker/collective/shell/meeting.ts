@@ -51,13 +51,15 @@ export async function openMeeting(options: LinkOptions, onRefused: (code: string
   const { token, run } = options;
   // This thread is never held by an engine (startCommunication sees to that).
   const timing = { beatMs: BEAT_EVERY_MS, silence: BUSY_SILENCE };
-  const nats = await connectNats(options.nats, `lockstep ${run}: gradients`);
+  const nats = await connectNats(options.nats, `lockstep ${run}: gradients`, 'worker');
   const listener = await listenOverNats(nats, { token, run, timing, onRefused });
   return {
     url: listener.url,
     accept: (peer, pairKey) => listener.accept(peer, pairKey),
     connect: (url, self, _who, pairKey) => connectOverNats(nats, url, { token, run, self, pairKey, timing }),
-    lost: nats.lost.then(() => undefined),
+    lost: new Promise((resolve) => {
+      void nats.lost.then((error) => (error === null ? undefined : resolve()));
+    }),
     close: async () => {
       await listener.close();
       await nats.close();

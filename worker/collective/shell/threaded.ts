@@ -32,6 +32,7 @@ export async function startThread(options: LinkOptions, onRefused: (code: string
     get isLost() {
       return mail.isLost;
     },
+    lost: mail.lost,
     open: async (partial, members, signal) => {
       const inOrder = inRankOrder(members);
       const plan = planFor(partial, inOrder, options);
@@ -82,6 +83,7 @@ interface Mail {
   closed(): Promise<void>;
   /** Its NATS server is gone. */
   readonly isLost: boolean;
+  readonly lost: Promise<void>;
   /** Called when the thread dies. */
   onEnd(handler: () => void): void;
 }
@@ -97,9 +99,15 @@ function mailOf(thread: Worker, onRefused: (code: string) => void): Mail {
     stir();
   };
   let isLost = false;
+  let lose = (): void => {};
+  const lost = new Promise<void>((resolve) => {
+    lose = resolve;
+  });
   thread.on('message', (message: FromThread) => {
-    if (message.kind === 'lost') isLost = true;
-    else if (message.kind === 'refused') onRefused(message.code);
+    if (message.kind === 'lost') {
+      isLost = true;
+      lose();
+    } else if (message.kind === 'refused') onRefused(message.code);
     else messages.push(message);
     stir();
   });
@@ -119,6 +127,7 @@ function mailOf(thread: Worker, onRefused: (code: string) => void): Mail {
     get isLost() {
       return isLost;
     },
+    lost,
     next: async <K extends FromThread['kind']>(kind: K): Promise<Extract<FromThread, { kind: K }>> => {
       for (;;) {
         const message = await any();
