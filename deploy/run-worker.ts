@@ -126,7 +126,11 @@ export async function runWorkerCommand(command: WorkerCommand): Promise<number> 
  * train on until it dismisses them, or the time is over.
  */
 function outstayTerm(seconds: number): void {
-  process.once('SIGTERM', () => {
+  let isTold = false;
+  // More than once: a scheduler may signal each process and its group, too.
+  process.on('SIGTERM', () => {
+    if (isTold) return;
+    isTold = true;
     process.stdout.write(`SIGTERM: goes on for ${seconds} s at most, until the coordinator stops\n`);
     setTimeout(() => process.exit(EXIT_CODES.stopped), 1000 * seconds).unref();
   });

@@ -1,8 +1,7 @@
 // deploy/kubernetes/ as kubectl renders it, held against the API's schemas, and its parts against each other: what a selector, a port, a
 // Secret's key or a flag names must be there.
 
-import { mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { ServiceMonitor } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/ServiceMonitor';
@@ -156,31 +155,37 @@ describe.each(WAYS)('%s', (_, render) => {
   it('has containers whose command line Lockstep takes, to the addresses and files that they are given', (context) => {
     const all = manifestsIn(render(context));
     const pods = podsOf(all);
-    expect(pods.map(({ spec }) => spec.containers[0].name)).toEqual(['coordinator', 'worker']);
-    for (const { spec } of pods) {
-      const [{ args, env = [], volumeMounts }] = spec.containers;
+    const told = pods.map((pod) => {
+      const [{ args, env = [], volumeMounts }] = pod.spec.containers;
       const variables = Object.fromEntries(
         env.map(({ name, value }) => [name, value ?? (name === 'LOCKSTEP_NATS_URL' ? 'tls://a:b@lockstep-nats' : '')]),
       );
-      const command = parseCommand(args, variables, '0');
-      const mounted = volumeMounts.map(({ mountPath }) => mountPath);
-      const paths = [...args, ...Object.values(variables)].flatMap((word) => /(?:^|=)(\/.*)/.exec(word)?.[1] ?? []);
-      expect(paths.filter((path) => !mounted.some((mount) => path.startsWith(`${mount}/`)))).toEqual([]);
-      if (command.kind === 'coordinator') {
-        expect(command.options.flags).toMatchObject({ autoResume: true, listen: { port: 29_400 } });
-        // Else a pod that takes over on another node can't tell that the lock's holder is gone.
-        expect(spec.hostname).toBeDefined();
-      } else if (command.kind === 'worker') {
-        const { coordinator, termGrace } = command.flags;
-        const url = new URL(coordinator.kind === 'http' ? coordinator.url : coordinator.server.url);
-        const served = all
-          .filter(({ kind }) => kind === 'Service')
-          .map((s) => `${s.metadata.name}:${s.spec.ports[0]?.port}`);
-        // The NATS servers come from their own chart.
-        expect([...served, 'lockstep-nats:4222']).toContain(url.host);
-        expect(termGrace).toBeLessThan(spec.terminationGracePeriodSeconds);
-      } else expect(command.kind).toBe('coordinator or worker');
-    }
+      const words = [...args, ...Object.values(variables)];
+      const paths = words.flatMap((word) => /(?:^|=)(\/.*)/.exec(word)?.[1] ?? []);
+      const isMounted = (path: string): boolean =>
+        volumeMounts.some(({ mountPath }) => path.startsWith(`${mountPath}/`));
+      return {
+        command: parseCommand(args, variables, '0'),
+        unmounted: paths.filter((path) => !isMounted(path)),
+        hostname: pod.spec.hostname,
+        graceSeconds: pod.spec.terminationGracePeriodSeconds,
+      };
+    });
+    const [coordinator, worker] = told;
+    expect(told.map(({ unmounted }) => unmounted)).toEqual([[], []]);
+    expect(coordinator).toMatchObject({
+      command: { kind: 'coordinator', options: { flags: { autoResume: true, listen: { port: 29_400 } } } },
+      // Else a pod that takes over on another node can't tell that the lock's holder is gone.
+      hostname: 'lockstep-coordinator',
+    });
+    if (worker?.command.kind !== 'worker') throw new Error('the second is a worker');
+    const { coordinator: called, termGrace } = worker.command.flags;
+    const url = new URL(called.kind === 'http' ? called.url : called.server.url);
+    const services = all.filter(({ kind }) => kind === 'Service');
+    const served = services.map(({ metadata, spec }) => `${metadata.name}:${spec.ports[0]?.port}`);
+    // The NATS servers come from their own chart.
+    expect([...served, 'lockstep-nats:4222']).toContain(url.host);
+    expect(termGrace).toBeLessThan(worker.graceSeconds);
   });
 
   it('is fit for the "restricted" level of the pod security standards, with resources bounded', (context) => {

@@ -174,4 +174,40 @@ describe('workers that are started by hand', () => {
     expect([(await first.ended).code, (await second.ended).code]).toEqual([0, 0]);
     expect(reportIn(directory)).toMatchObject({ state: 'done', reproducible: true, steps: 16 });
   });
+
+  it('end with 130 as their coordinator does when it is interrupted; it needs no engine of its own', async () => {
+    const gpu = lockstep([
+      'coordinator',
+      JOB,
+      ...PORT,
+      '--engine',
+      'tensorflow-gpu',
+      '--run-dir',
+      scratch.dir('no-gpu'),
+    ]);
+    await gpu.wrote(/tensorflow-gpu: as named, for workers that have it/);
+    await gpu.wrote(/workers join with/);
+    gpu.child.kill('SIGTERM');
+    expect((await gpu.ended).code).toBe(130);
+
+    const coordinator = lockstep([
+      'coordinator',
+      JOB,
+      ...PORT,
+      '--workers',
+      '1',
+      '--epochs',
+      '1000',
+      '--run-dir',
+      scratch.dir('stop'),
+    ]);
+    const [, line = ''] = await coordinator.wrote(/npx lockstep (worker --coordinator \S+ --token-file \S+ --job \S+)/);
+    const worker = lockstep([...line.split(' '), '--term-grace', '100']);
+    await worker.wrote(/generation 1: rank 0 of 1/);
+    // As a scheduler tells all processes of a job, and some more than once.
+    for (const told of [worker, worker, coordinator]) told.child.kill('SIGTERM');
+    const ended = [await coordinator.ended, await worker.ended];
+    expect(ended.map(({ code }) => code)).toEqual([130, 130]);
+    expect(reportIn(scratch.dir('stop'))).toMatchObject({ state: 'stopped', workersLost: 0 });
+  });
 });
