@@ -30,8 +30,4 @@ export class FailuresInARow<K> {
     this.counts.set(what, count);
     return count;
   }
-
-  forget(what: K): void {
-    this.counts.delete(what);
-  }
 }
