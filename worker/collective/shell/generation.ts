@@ -29,8 +29,8 @@ export interface Communication {
   /** No peer can be reached by it any more: its NATS server has been lost. Another one must be started. */
   readonly isLost: boolean;
   /**
-   * Links up with the members of a generation; the one before must be closed. Throws E_PEER_LOST or E_UNAUTHORIZED, or what `signal`
-   * is aborted with.
+   * Links up with the members of a generation; the one before must be closed. Throws E_PEER_LOST, or what `signal` is aborted
+   * with.
    */
   open(
     plan: Omit<GenerationPlan, 'worldSize' | 'hosts'>,
