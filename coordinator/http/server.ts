@@ -62,6 +62,8 @@ export interface Http {
 
 const MAX_BODY_BYTES = 1024;
 const REQUEST_TIMEOUT_MS = 30_000;
+/** Without a byte either way: who asks for much and reads none of it. Links of workers have limits of their own. */
+const IDLE_MS = 60_000;
 /** Of a request's head: it is all that is read of who has shown nothing yet. */
 const MAX_HEAD_BYTES = 8 * 1024;
 /** How often a server looks whether a head takes too long. */
@@ -142,6 +144,7 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     forceCloseConnections: true,
     bodyLimit: MAX_BODY_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    connectionTimeout: IDLE_MS,
     // Of TLS, too: Node passes on what went wrong there.
     clientErrorHandler: (error, socket) => {
       const fault = clientFault(codeOf(error));
@@ -171,6 +174,10 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
   app.addHook('onRequest', async (request, reply) => {
     void reply.headers(HEADERS);
     const answer = judge(request.raw);
+    // Who has shown no token keeps no connection, nor one of the places that there are for those.
+    if (!rules.isLoopback && needOf((request.raw.url ?? '').split('?', 1)[0] ?? '') === null) {
+      void reply.header('connection', 'close');
+    }
     if (answer.kind === 'allowed') return undefined;
     const { status, code, because, remedy } = answer;
     onRefused(code);
