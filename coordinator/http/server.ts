@@ -5,7 +5,14 @@
 import { createServer, type IncomingMessage, type Server, type ServerOptions } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import fastify from 'fastify';
-import { HEALTH_PATH, judgeRequest, permitted, type AccessRules, type Answer } from '../../protocol/access.ts';
+import {
+  connectionFault,
+  HEALTH_PATH,
+  judgeRequest,
+  permitted,
+  type AccessRules,
+  type Answer,
+} from '../../protocol/access.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import { wantsOpenMetrics, type Exposition } from '../../protocol/exposition.ts';
 import { isLoopback } from '../../protocol/loopback.ts';
@@ -82,18 +89,6 @@ const HEADERS = {
   'cross-origin-resource-policy': 'same-origin',
 };
 
-/** What is wrong with a connection on which no request came to be; by the code that Node or OpenSSL gives it. */
-function clientFault(code: string): 'E_HANDSHAKE' | 'E_TOO_LARGE' | 'E_TLS' | 'E_REQUEST' | null {
-  if (code === 'ERR_HTTP_REQUEST_TIMEOUT' || code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return 'E_HANDSHAKE';
-  if (code === 'HPE_HEADER_OVERFLOW' || code === 'ERR_HTTP_BODY_TOO_LARGE') return 'E_TOO_LARGE';
-  if (code.startsWith('ERR_SSL') || code.startsWith('ERR_TLS')) return 'E_TLS';
-  return code.startsWith('HPE_') ? 'E_REQUEST' : null;
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
-}
-
 /** Listening on all addresses is not an address; loopback is one of them. */
 function reachable(host: string): string {
   if (host === '0.0.0.0') return '127.0.0.1';
@@ -147,7 +142,7 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     connectionTimeout: IDLE_MS,
     // Of TLS, too: Node passes on what went wrong there.
     clientErrorHandler: (error, socket) => {
-      const fault = clientFault(codeOf(error));
+      const fault = connectionFault(error);
       if (fault !== null) onRefused(fault);
       if (socket.writable && fault !== null) {
         const status = fault === 'E_TOO_LARGE' ? '431 Request Header Fields Too Large' : '400 Bad Request';
