@@ -110,7 +110,7 @@ export const cluster = (): Dashboard =>
           }),
           graph({
             title: 'Losses and refusals',
-            description: 'Workers lost, and connections and workers that were refused, by code.',
+            description: 'Workers lost, and what the coordinator and the workers refused, by code.',
             unit: 'none',
             empty: 'nobody was refused',
             kind: 'bars',
@@ -118,6 +118,10 @@ export const cluster = (): Dashboard =>
             queries: [
               { expr: increase('lockstep_workers_lost_total'), legend: 'lost' },
               { expr: `sum by (code) (${increase('lockstep_workers_refused_total')})`, legend: 'refused: {{code}}' },
+              {
+                expr: `sum by (code) (${increase('lockstep_worker_refused_total')})`,
+                legend: 'refused by a worker: {{code}}',
+              },
             ],
           }),
           graph({

@@ -110,3 +110,14 @@ export function judgeRequest(asked: Asked, rules: AccessRules, nowMs: number): A
   if (wanted === null || (wanted === 'observe' && rules.isLoopback)) return ALLOWED;
   return permitted(asked, wanted, rules, nowMs);
 }
+
+export type ConnectionFault = 'E_HANDSHAKE' | 'E_TOO_LARGE' | 'E_TLS' | 'E_REQUEST';
+
+/** What is wrong with a connection on which no request came to be, by the code that Node or OpenSSL gives it; null: it broke off. */
+export function connectionFault(error: object): ConnectionFault | null {
+  const code = 'code' in error ? String(error.code) : '';
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT' || code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return 'E_HANDSHAKE';
+  if (code === 'HPE_HEADER_OVERFLOW') return 'E_TOO_LARGE';
+  if (code.startsWith('ERR_SSL') || code.startsWith('ERR_TLS')) return 'E_TLS';
+  return code.startsWith('HPE_') ? 'E_REQUEST' : null;
+}

@@ -5,7 +5,14 @@
 import { createServer, type IncomingMessage, type Server, type ServerOptions } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
 import fastify from 'fastify';
-import { HEALTH_PATH, judgeRequest, permitted, type AccessRules, type Answer } from '../../protocol/access.ts';
+import {
+  connectionFault,
+  HEALTH_PATH,
+  judgeRequest,
+  permitted,
+  type AccessRules,
+  type Answer,
+} from '../../protocol/access.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import { wantsOpenMetrics, type Exposition } from '../../protocol/exposition.ts';
 import { isLoopback } from '../../protocol/loopback.ts';
@@ -65,6 +72,8 @@ export interface Http {
 
 const MAX_BODY_BYTES = 1024;
 const REQUEST_TIMEOUT_MS = 30_000;
+/** Without a byte either way: who asks for much and reads none of it. Links of workers have limits of their own. */
+const IDLE_MS = 60_000;
 /** Of a request's head: it is all that is read of who has shown nothing yet. */
 const MAX_HEAD_BYTES = 8 * 1024;
 /** How often a server looks whether a head takes too long. */
@@ -82,18 +91,6 @@ const HEADERS = {
   // Not even as a picture or a script of another origin's page.
   'cross-origin-resource-policy': 'same-origin',
 };
-
-/** What is wrong with a connection on which no request came to be; by the code that Node or OpenSSL gives it. */
-function clientFault(code: string): 'E_HANDSHAKE' | 'E_TOO_LARGE' | 'E_TLS' | 'E_REQUEST' | null {
-  if (code === 'ERR_HTTP_REQUEST_TIMEOUT' || code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return 'E_HANDSHAKE';
-  if (code === 'HPE_HEADER_OVERFLOW' || code === 'ERR_HTTP_BODY_TOO_LARGE') return 'E_TOO_LARGE';
-  if (code.startsWith('ERR_SSL') || code.startsWith('ERR_TLS')) return 'E_TLS';
-  return code.startsWith('HPE_') ? 'E_REQUEST' : null;
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
-}
 
 /** Listening on all addresses is not an address; loopback is one of them. */
 function reachable(host: string): string {
@@ -145,9 +142,10 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
     forceCloseConnections: true,
     bodyLimit: MAX_BODY_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    connectionTimeout: IDLE_MS,
     // Of TLS, too: Node passes on what went wrong there.
     clientErrorHandler: (error, socket) => {
-      const fault = clientFault(codeOf(error));
+      const fault = connectionFault(error);
       if (fault !== null) onRefused(fault);
       if (socket.writable && fault !== null) {
         const status = fault === 'E_TOO_LARGE' ? '431 Request Header Fields Too Large' : '400 Bad Request';
@@ -174,6 +172,10 @@ export async function startHttp(options: HttpOptions): Promise<Http> {
   app.addHook('onRequest', async (request, reply) => {
     void reply.headers(HEADERS);
     const answer = judge(request.raw);
+    // Who has shown no token keeps no connection, nor one of the places that there are for those.
+    if (!rules.isLoopback && needOf((request.raw.url ?? '').split('?', 1)[0] ?? '') === null) {
+      void reply.header('connection', 'close');
+    }
     if (answer.kind === 'allowed') return undefined;
     const { status, code, because, remedy } = answer;
     onRefused(code);

@@ -27,6 +27,9 @@ function shows(name: string, ...names: string[]): string[] {
 }
 const COORDINATOR = shows('coordinator', '127.0.0.1', 'localhost');
 
+/** Whoever calls shows a certificate of the authority. */
+const CLIENTS = ['--tls-client-ca', CA];
+
 afterAll(() => scratch.remove());
 
 const JOB = 'cifar10-cnn';
@@ -53,7 +56,7 @@ async function start(
 }
 
 describe('a run with TLS', () => {
-  it('ends in the bits of one without: two workers with certificates of their own, at other addresses, over TCP', async () => {
+  it('ends in the bits of one without: two workers with certificates of their own, which all ask for, at other addresses, over TCP; one has a token for workers alone', async () => {
     const plain = await lockstep([
       'train',
       JOB,
@@ -67,15 +70,30 @@ describe('a run with TLS', () => {
     expect(plain.code).toBe(0);
 
     const directory = scratch.dir('tls');
-    const { run, url } = await start('tls', 'coordinator', '--max-steps', '12', ...COORDINATOR, '--tls-ca', CA);
+    const { run, url } = await start(
+      'tls',
+      'coordinator',
+      '--max-steps',
+      '12',
+      ...COORDINATOR,
+      '--tls-ca',
+      CA,
+      ...CLIENTS,
+    );
     expect(url).toMatch(/^https:\/\/127\.0\.0\.1:\d+$/);
     const [, line = ''] = await run.wrote(/workers join with:\n(.*)\n/);
     expect(line).toBe(
-      `npx lockstep worker --coordinator ${url} --token-file ${directory}/token --tls-ca ${CA} ${COORDINATOR.join(' ')} --job ${JOB}`,
+      `npx lockstep worker --coordinator ${url} --token-file ${directory}/token --tls-ca ${CA} ${COORDINATOR.join(' ')} ${CLIENTS.join(' ')} --job ${JOB}`,
     );
-    const workers = ['127.0.0.2', '127.0.0.3'].map((host) =>
+    const keyFile = join(directory, 'token');
+    const ownToken = scratch.dir('worker-token');
+    const made = ['token', '--token-file', keyFile, '--scope', 'work', '--expires', '10m', '--out', ownToken];
+    expect(await lockstep(made).ended).toMatchObject({ code: 0, stdout: '', stderr: '' });
+    const workers = Object.entries({ '127.0.0.2': keyFile, '127.0.0.3': ownToken }).map(([host, token]) =>
       lockstep([
-        ...line.split(' ').slice(2, 7),
+        ...line.split(' ').slice(2, 6),
+        token,
+        ...CLIENTS,
         '--tls-ca',
         CA,
         ...shows(host, host),
@@ -93,12 +111,12 @@ describe('a run with TLS', () => {
     expect(report.traffic).toEqual([{ transport: 'tcp', bytes: expect.any(Number) as number }]);
     expect(report.digest).toBe(reportIn(scratch.dir('plain')).digest);
 
-    const token = readFileSync(join(directory, 'token'), 'utf8').trim();
+    const secrets = [keyFile, ownToken].map((path) => readFileSync(path, 'utf8').trim());
     const said = [run, ...workers].map((one) => one.stdout + one.stderr).join('');
     const kept = readdirSync(directory, { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile() && entry.name !== 'token')
       .map((entry) => readFileSync(join(entry.parentPath, entry.name), 'latin1'));
-    expect([said, ...kept].some((one) => one.includes(token))).toBe(false);
+    expect([said, ...kept].some((one) => secrets.some((secret) => one.includes(secret)))).toBe(false);
   });
 
   it('is started by one command, serves everything over https, and `status` finds it without flags', async () => {

@@ -6,7 +6,7 @@
 import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
 import { createServer as createSecureServer } from 'node:https';
-import { judgeRequest, type AccessRules } from '../../protocol/access.ts';
+import { connectionFault, judgeRequest, type AccessRules } from '../../protocol/access.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import { isLoopback } from '../../protocol/loopback.ts';
 import type { StepReport } from '../../protocol/messages.ts';
@@ -105,7 +105,13 @@ export async function startExporter(options: ExporterOptions): Promise<Exporter>
     ...(clientCa !== null && { requestCert: true, rejectUnauthorized: false, ca: clientCa }),
   };
   const server = identity === null ? createServer(limits, answer) : createSecureServer(secure, answer);
-  server.on('tlsClientError', () => metrics.countRefusal('E_TLS'));
+  server.on('clientError', (error, socket) => {
+    const fault = connectionFault(error);
+    if (fault !== null) metrics.countRefusal(fault);
+    // Who calls a plain one over TLS knows it by the answer.
+    if (socket.writable && fault !== 'E_TLS') socket.write('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
+    socket.destroy();
+  });
   server.maxConnections = MAX_CONNECTIONS;
   server.requestTimeout = REQUEST_TIMEOUT_MS;
   server.setTimeout(IDLE_MS);

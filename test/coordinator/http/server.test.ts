@@ -420,6 +420,22 @@ describe('who may ask', () => {
     for (const socket of silent) socket.destroy();
   });
 
+  it('elsewhere who has shown no token keeps no connection', async () => {
+    const { http } = await guarded({ listen: { host: '0.0.0.0', port: 0 } });
+    const get = (path: string, shown = ''): string => `GET ${path} HTTP/1.1\r\nHost: x\r\n${shown}\r\n`;
+    for (const path of ['/healthz', '/', '/readyz']) {
+      expect(await answerTo(http, get(path))).toMatch(/^HTTP\/1\.1 200 [^]*connection: close/i);
+    }
+    expect(await answerTo(http, get('/readyz'))).toMatch(/\r\n\{"ready":true\}$/);
+    const kept = connect(http.port, '127.0.0.1');
+    for (let i = 0; i < 2; i++) {
+      kept.write(get('/api/run', `Authorization: Bearer ${token('observe')}\r\n`));
+      const [answer] = (await once(kept, 'data')) as [Buffer];
+      expect(answer.toString()).toMatch(/^HTTP\/1\.1 200 /);
+    }
+    kept.destroy();
+  });
+
   it('over TLS who speaks plainly is told apart; with an authority for callers so is who shows no certificate of it', async () => {
     const authority = makeAuthority();
     const identity = makeCertificate(['127.0.0.1'], authority);

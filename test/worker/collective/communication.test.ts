@@ -6,6 +6,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { rankMicrobatches } from '../../../protocol/batch-plan.ts';
 import { startCommunication } from '../../../worker/collective/shell/communication.ts';
 import type { Communication, OpenCollective } from '../../../worker/collective/shell/generation.ts';
+import type { Member } from '../../../worker/collective/shell/link-up.ts';
 import { connectToPeer, type LocalWays } from '../../../worker/collective/links/ws.ts';
 import { canonicalSum, compressedSum, spreadFloats } from './canonical-sum.ts';
 import { collector, headerOf } from './links/contract.ts';
@@ -215,6 +216,41 @@ describe.each([
       message: expect.stringMatching(/rank 1 \(w1 on here\) is dropped: rank 1 sent node 0\+1/) as string,
     });
     expect((await liar.closed).because).toContain('not its own');
+  });
+});
+
+describe('who links up', () => {
+  const place = { host: '127.0.0.1', token: TOKEN, run: RUN };
+  const plan = { generation: 1, microbatches: 2, length: 4, firstStep: 0 };
+  const start = async (options: Partial<Parameters<typeof startCommunication>[0]>): Promise<Communication> => {
+    const made = await startCommunication({ ...place, threaded: false, ...options });
+    opened.push(made);
+    return made;
+  };
+
+  it('is the rank that it says: another worker of the run is refused, told of, and keeps the right one out of nothing', async () => {
+    const refused: string[] = [];
+    const [first, second] = [await start({ onRefused: (code) => refused.push(code) }), await start({})];
+    const members = (key: string): Member[] =>
+      [first, second].map(({ url }, rank) => ({ worker: `w${rank}`, rank, peerUrl: url, host: 'here', key }));
+    const opening = first.open({ ...plan, rank: 0 }, members('k'));
+    // Who is called and does not take it is to blame by its rank: the coordinator sends away whom all lose.
+    await expect(second.open({ ...plan, rank: 1 }, members('guess'))).rejects.toMatchObject({
+      code: 'E_PEER_LOST',
+      peer: 0,
+    });
+    expect(refused).toEqual(['E_UNAUTHORIZED']);
+    const both = await Promise.all([opening, second.open({ ...plan, rank: 1 }, members('k'))]);
+    opened.push(...both);
+    expect(both.map(({ failure }) => failure)).toEqual([null, null]);
+  });
+
+  it('a stranger is told of from the thread, too', async () => {
+    const refused: string[] = [];
+    const { url } = await start({ threaded: true, onRefused: (code) => refused.push(code) });
+    const stranger = { token: 'a guess', run: RUN, self: { generation: 1, rank: 1 } };
+    await expect(connectToPeer(url, stranger)).rejects.toMatchObject({ code: 'E_UNAUTHORIZED' });
+    await expect.poll(() => refused).toEqual(['E_UNAUTHORIZED']);
   });
 });
 

@@ -12,6 +12,7 @@ import { readFileSync, readlinkSync } from 'node:fs';
 import { createServer, request as httpRequest, type IncomingMessage, type Server } from 'node:http';
 import { createServer as createSecureServer, request as httpsRequest } from 'node:https';
 import type { Duplex } from 'node:stream';
+import { connectionFault } from '../../../protocol/access.ts';
 import { LockstepError } from '../../../protocol/errors.ts';
 import { isSameSecret, proofBy } from '../../../protocol/keys.ts';
 import type { Link, Transport } from '../../../protocol/link.ts';
@@ -218,7 +219,13 @@ export async function listenForPeers(options: {
     return server
       .on('upgrade', (request, socket, head) => upgrade(transport, request, socket, head))
       .on('drop', () => onRefused('E_TOO_MANY'))
-      .on('tlsClientError', () => onRefused('E_TLS'))
+      .on('clientError', (error, socket) => {
+        const fault = connectionFault(error);
+        if (fault !== null) onRefused(fault);
+        // Who calls a plain one over TLS knows it by the answer.
+        if (socket.writable && fault !== 'E_TLS') socket.write('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
+        socket.destroy();
+      })
       .on('request', (_request, response) => response.writeHead(404).end());
   };
   const secure = {

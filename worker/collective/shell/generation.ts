@@ -31,8 +31,8 @@ export interface Communication {
   /** Resolves when it is; never where it can't be. */
   readonly lost: Promise<void>;
   /**
-   * Links up with the members of a generation; the one before must be closed. Throws E_PEER_LOST or E_UNAUTHORIZED, or what `signal`
-   * is aborted with.
+   * Links up with the members of a generation; the one before must be closed. Throws E_PEER_LOST, or what `signal` is aborted
+   * with.
    */
   open(
     plan: Omit<GenerationPlan, 'worldSize' | 'hosts'>,

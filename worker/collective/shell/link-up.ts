@@ -2,6 +2,7 @@
 
 import { LockstepError } from '../../../protocol/errors.ts';
 import type { Link } from '../../../protocol/link.ts';
+import { PeerFault } from './exchange.ts';
 import type { Meeting } from './meeting.ts';
 
 /**
@@ -19,7 +20,7 @@ export interface Member {
   readonly key?: string | undefined;
 }
 
-/** The links of a generation's rank, by peer. Throws E_PEER_LOST, E_UNAUTHORIZED or E_TLS. */
+/** The links of a generation's rank, by peer. Throws E_PEER_LOST or E_TLS. */
 export async function openLinks(
   self: { readonly generation: number; readonly rank: number },
   members: readonly Member[],
@@ -30,8 +31,16 @@ export async function openLinks(
   return linkUp({
     rank,
     members,
-    connect: (member) =>
-      meeting.connect(member.peerUrl, { generation, rank }, nameOf(members, member.rank), member.key),
+    connect: async (member) => {
+      const who = nameOf(members, member.rank);
+      try {
+        return await meeting.connect(member.peerUrl, { generation, rank }, who, member.key);
+      } catch (error) {
+        // All have joined the run and know its keys: who does not is not the worker that it says, and the run can go on without it.
+        if (!(error instanceof LockstepError && error.code === 'E_UNAUTHORIZED')) throw error;
+        throw new PeerFault(member.rank, 'E_PEER_LOST', error.message, error);
+      }
+    },
     accept: (member) => meeting.accept({ generation, rank: member.rank }, member.key),
     ...(signal !== undefined && { signal }),
   });

@@ -365,6 +365,22 @@ describe('the handshake', () => {
     expect(refused).toEqual(['E_TLS', 'E_TLS']);
   });
 
+  it('what is no request, has too long a head, or speaks no TLS where that is asked for, is told apart', async () => {
+    const refused: string[] = [];
+    const tls = { identity: makeCertificate(['127.0.0.1'], null), ca: null, clientCa: null };
+    for (const options of [{}, { tls }]) {
+      const made = await listener({ ways: WAYS.tcp, onRefused: (code) => refused.push(code), ...options });
+      for (const bytes of ['NONSENSE\r\n\r\n', `GET /peer HTTP/1.1\r\nHost: x\r\nX: ${'y'.repeat(9000)}\r\n\r\n`]) {
+        const socket = connect(Number(new URL(made.url).port), '127.0.0.1');
+        socket.on('error', () => {});
+        socket.resume();
+        socket.write(bytes);
+        await once(socket, 'close');
+      }
+    }
+    expect(refused).toEqual(['E_REQUEST', 'E_TOO_LARGE', 'E_TLS', 'E_TLS']);
+  });
+
   it('refuses a web page: a request with an origin', async () => {
     const made = await listener();
     const client = stockPeer(made, { origin: 'http://elsewhere' });
