@@ -116,6 +116,14 @@ describe('a whole record', () => {
     expect(found(recorded({ records: inSight }))).toEqual(['E_RECORD_GENERATION journal.jsonl:8']);
   });
 
+  it('takes a record that was restored from a checkpoint and the generations since, whose steps their workers told again', () => {
+    const restored = [begin(null), generation(1, ['w0']), commits(1, 1, 3, digest(3)), epoch(1), checkpoint(3)];
+    const since = [generation(2, ['w0', 'w1']), { kind: 'lost', worker: 'w1' } as const, generation(3, ['w0'])];
+    const told = [begin(3), commits(2, 4, 4), commits(3, 5, 5), generation(4, ['w2']), commits(4, 6, 6, digest(6))];
+    const records = [...restored, ...since, ...told, epoch(2), checkpoint(6), ...JOURNAL.slice(13)];
+    expect(verifyRun(recorded({ records })).findings).toEqual([]);
+  });
+
   it('tells what was lost with a coordinator and its workers from damage: the next one has said which steps nobody could tell of', () => {
     const told: RecordedEntry = { kind: 'unrecorded', from: 4, to: 5 };
     const records = JOURNAL.toSpliced(10, 1, told, commits(2, 6, 6, digest(6)));
