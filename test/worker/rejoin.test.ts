@@ -10,7 +10,7 @@ import { keepJoined } from '../../worker/rejoin.ts';
 const CONFIG = { run: 'r' } as RunConfig;
 const HELLO = {
   kind: 'hello',
-  protocol: 5,
+  protocol: 6,
   lockstep: '0',
   node: 'v20',
   host: 'h',
@@ -50,7 +50,7 @@ class Far {
 
 const welcome = (step: number, config = CONFIG, term = 3): CoordinatorMessage => ({
   kind: 'welcome',
-  protocol: 5,
+  protocol: 6,
   worker: 'w7',
   config,
   step,
@@ -110,6 +110,27 @@ it('the next coordinator is told who comes, what it has not on record, and that 
   control.send(report(2, 6));
   expect(second.said.at(-1)).toEqual(report(2, 6));
   expect(heard).toEqual(['stop']);
+});
+
+it('what was recorded for a timeline while there was no coordinator the next one gets, once it knows who this is', async () => {
+  const trace = (generation: number): WorkerMessage => ({
+    kind: 'trace',
+    generation,
+    spans: new Uint8Array(0),
+    lost: 0,
+  });
+  const [first, second, third] = [new Far(), new Far(welcome(0)), new Far(welcome(0))];
+  const control = joined(first, second, third, LOST);
+  control.send(trace(1));
+  first.die(LOST);
+  await Promise.resolve();
+  control.send(trace(2));
+  control.send(trace(3));
+  await expect.poll(() => second.said.at(-1)).toEqual(trace(3));
+  expect(second.said.slice(1)).toEqual([READY, trace(2), trace(3)]);
+  // It has them: nobody else gets them, too.
+  second.die(LOST);
+  await expect.poll(() => third.said.at(-1)).toEqual(READY);
 });
 
 it('a coordinator that knows its steps from others is told of all evaluations: it may lack this worker’s piece of an earlier one', async () => {

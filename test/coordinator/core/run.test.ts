@@ -52,7 +52,7 @@ function options(
 
 const hello = (pid: number, localRank: number): WorkerMessage => ({
   kind: 'hello',
-  protocol: 5,
+  protocol: 6,
   lockstep: '0.1.0',
   node: 'v20',
   host: 'h',
@@ -221,7 +221,7 @@ describe('gathering', () => {
   it('refuses another protocol version by name of both', () => {
     const effects = new Story().say('w0', { ...hello(1, 0), protocol: 7 } as WorkerMessage);
     expect(effects[0]).toMatchObject({ message: { kind: 'refused', code: 'E_PROTOCOL_VERSION' } });
-    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 5');
+    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 6');
   });
 
   it('closes the link of a worker that speaks before it introduced itself', () => {
