@@ -211,7 +211,7 @@ describe('values', () => {
     const made = metrics();
     made.observe({ kind: 'failed', cause: { ...DIGEST_CAUSE, code: 'E_NOT_FINITE' } });
     made.setView(VIEW);
-    expect(await samplesOf(made)).toContain('lockstep_gradient_norm{run="r1"} Nan');
+    expect(await samplesOf(made)).toContain('lockstep_gradient_norm{run="r1"} NaN');
   });
 
   it('steps that seem lost are not told before a generation has begun: members may still have them', async () => {
