@@ -46,6 +46,7 @@ import { isDiskFailure } from './record/atomic.ts';
 import { pruneCheckpoints } from './record/prune.ts';
 import { copyReport, writeReport } from './record/report.ts';
 import type { RunDirectory } from './record/run-directory.ts';
+import { openTimeline, type TimelineWish, type TimelineWriter } from './timeline.ts';
 
 // The launcher comes in by this door: it opens the record before it starts a coordinator on it, and verifies what one has left.
 export { placeText, type Finding } from './core/finding.ts';
@@ -100,6 +101,8 @@ export interface CoordinatorOptions {
   readonly keepCheckpoints: number;
   /** Further file for the report. */
   readonly reportFile: string | null;
+  /** Null: no timeline is wanted. */
+  readonly timeline: TimelineWish | null;
   /** A launcher watches the worker processes and tells of their ends. */
   readonly supervised: boolean;
   readonly lockstepVersion: string;
@@ -233,9 +236,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await nats?.close();
     throw error;
   });
+  let timeline: TimelineWriter | null = null;
   const tell = (event: RunEvent): void => {
     metrics.observe(event);
     news.observe(event, Date.now());
+    timeline?.tell(event);
     options.onEvent(event);
   };
 
@@ -261,6 +266,23 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       });
     }
   };
+  const connections = new Map<string, ControlConnection>();
+  let isAside = false;
+  if (options.timeline !== null) {
+    timeline = await opening(
+      openTimeline({
+        wish: options.timeline,
+        config,
+        term: runDirectory.term,
+        isResumed: resume !== null,
+        observe: (failure) => written('timeline', failure),
+        warn: (message) => tell({ kind: 'warning', message }),
+        workers: run.workers,
+        send: (worker, message) => connections.get(worker)?.send(message),
+        isOurs: () => !isAside,
+      }),
+    );
+  }
   const journal = await opening(
     openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }), {
       observe: (failure) => written('journal', failure),
@@ -286,7 +308,6 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
           { term: runDirectory.term, host: hostname(), pid: process.pid },
           (message) => options.onEvent({ kind: 'warning', message }),
         );
-  const connections = new Map<string, ControlConnection>();
   let finalState: ReplicaState | null = null;
   let writes: Promise<unknown> = Promise.resolve();
   /** Resolves when all that was given to the journal is on disk, or could not be written. */
@@ -300,7 +321,6 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   const commits = new CommitLog();
   const fence = new Fence(() => runDirectory.successor() ?? kept?.record?.successor() ?? null);
-  let isAside = false;
   /** True when another coordinator has the run, and from then on. */
   const isReplaced = (look: 'now' | 'whenDue'): boolean => {
     const nowMs = performance.now();
@@ -329,6 +349,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     if (timed.kind === 'generation') {
       const isLost = (worker: string): boolean => run.workers.get(worker)?.state === 'lost';
       metrics.observeMembership(timed.generation, timed.members, isLost);
+      timeline?.forms(timed.generation, timed.members, timed.because);
     }
     const { record: copy = null } = kept ?? {};
     if (copy === null) return onDisk;
@@ -490,6 +511,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await journal.close().catch(() => {});
     await kept?.record?.settled();
     await metricsLog.close().catch(() => {});
+    await timeline?.close();
     await attempt('report', writeReport(runDirectory.path, report));
     const wrongWishes: Error[] = [];
     if (options.reportFile !== null) {
@@ -518,6 +540,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await writes;
     await journal.abandon().catch(() => {});
     await metricsLog.abandon().catch(() => {});
+    await timeline?.close().catch(() => {});
     options.onView(view());
     await control.close();
     await nats?.close();
@@ -560,6 +583,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       connection.onMessage((message) => {
         refuseOtherModel(message);
         feed({ kind: 'message', worker: connection.id, message });
+        timeline?.heard(connection.id, message);
       });
       void connection.closed.then(({ because }) => {
         connections.delete(connection.id);
@@ -609,6 +633,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     metrics.observeTick(TICK_MS);
     try {
       feed({ kind: 'tick' });
+      timeline?.tick();
       options.onView(view());
       http.publish(performance.now());
     } catch (error) {

@@ -310,6 +310,11 @@ function checkTogether(flags: TrainFlags, origins: ReadonlyMap<keyof TrainFlags,
       remedy: 'Give the coordinator its --tls-cert and --tls-key, too.',
     });
   }
+  if (origins.get('timelineSteps') === 'flag' && flags.timeline === undefined) {
+    throw new LockstepError('E_USAGE', '--timeline-steps is for --timeline FILE, and there is none', {
+      remedy: 'Give --timeline FILE, too, or leave it out.',
+    });
+  }
   // A variable says where the server is, for when it is wanted; a flag wants it.
   const nats = (['natsUrl', 'natsCreds'] as const).filter((key) => origins.get(key) === 'flag');
   const [first] = nats;

@@ -10,6 +10,7 @@ const FILES: Readonly<Record<RecordPart, string>> = {
   metrics: 'metrics.jsonl',
   report: 'the report',
   model: 'model/',
+  timeline: 'the timeline',
 };
 
 /** What becomes of what was to be written. */
@@ -19,6 +20,7 @@ const OUTLOOK: Readonly<Record<RecordPart, string>> = {
   metrics: 'training goes on, and its lines wait for room',
   report: 'the account above is all there is',
   model: 'the checkpoints that were written are there',
+  timeline: 'training goes on, and its lines wait for room',
 };
 
 export class RecordAlarms {

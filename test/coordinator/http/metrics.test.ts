@@ -119,6 +119,7 @@ describe('the exposition', () => {
       'lockstep_record_failures_total{run="r1",part="metrics"} 0',
       'lockstep_record_failures_total{run="r1",part="report"} 0',
       'lockstep_record_failures_total{run="r1",part="model"} 0',
+      'lockstep_record_failures_total{run="r1",part="timeline"} 0',
       'lockstep_record_failures_total{run="r1",part="counters"} 0',
       'lockstep_digest_mismatches_total{run="r1"} 0',
       'lockstep_digest_checks_total{run="r1"} 0',
