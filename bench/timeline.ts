@@ -1,6 +1,8 @@
 // What a timeline costs: the whole job on two workers, in windows of steps that are in the timeline and of as many that are not, within one
 // run, so that both meet the same machine: before them, in them, after them. Compared are steps a second and the processor time that a step
-// takes over all processes of the run, which is steadier where others use the machine, too; and what the file takes is told.
+// takes over all processes of the run, which is steadier where others use the machine, too; and what the file takes is told. Where others do,
+// both are too coarse for what is small: so what a step costs is also measured by itself, on the worker that records and sends it and on
+// the coordinator that takes it and writes it.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -8,6 +10,10 @@ import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Timeline } from '../coordinator/core/timeline.ts';
+import { openTimelineFile } from '../coordinator/record/timeline-file.ts';
+import { decodeWorkerMessage, encodeMessage, type TraceMessage } from '../protocol/messages.ts';
+import { Recorder } from '../worker/timeline/recorder.ts';
 import { median } from './measure.ts';
 import type { BenchOptions } from './run.ts';
 import type { Row } from './table.ts';
@@ -97,6 +103,66 @@ async function run(): Promise<{ edges: Edge[]; bytes: number }> {
   }
 }
 
+/** Steps in one message, at some 80 a second. */
+const BATCH = 4;
+const BATCHES = 2000;
+
+/** Milliseconds of processor time that a call takes, all threads of this process together. */
+async function cpuMsOf(call: () => unknown): Promise<number> {
+  for (let i = 0; i < BATCHES / 10; i++) await call();
+  const before = process.cpuUsage();
+  for (let i = 0; i < BATCHES; i++) await call();
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1000 / BATCHES;
+}
+
+/** Milliseconds of processor time for a step of two microbatches and one bucket. */
+async function stepCosts(): Promise<{ worker: number; coordinator: number }> {
+  const seconds = (): number => performance.now() / 1000;
+  const recorder = new Recorder({ originUs: () => 0, seconds, boot: () => 'b' });
+  recorder.asked({ kind: 'clock', sentUs: 0, from: 0, to: Number.MAX_SAFE_INTEGER });
+  let step = 0;
+  const record = (): Uint8Array => {
+    for (let i = 0; i < BATCH; i++) {
+      const trace = recorder.of(++step);
+      const times = Array.from({ length: 8 }, seconds) as [number, number, number, number];
+      trace?.microbatch(0, times);
+      trace?.microbatch(1, times);
+      trace?.allReduce(
+        times[0],
+        times[3],
+        { waitSeconds: 0, reduceSeconds: 0, traffic: [], marks: Float64Array.of(...times) },
+        0,
+      );
+      trace?.add('apply', times[0], times[1]);
+      trace?.add('step', times[0], times[3]);
+    }
+    const message: TraceMessage | null = recorder.take(1);
+    return message === null ? new Uint8Array(0) : encodeMessage(message);
+  };
+  const worker = await cpuMsOf(record);
+  const bytes = record();
+  const scratch = mkdtempSync(join(tmpdir(), 'lockstep-timeline-'));
+  const head = { run: 'r', begunAtUs: 0, zeroUs: 0, boot: 'b' };
+  const file = await openTimelineFile({ path: join(scratch, 't.json'), head, isResumed: false, observe: () => {} });
+  const plan = { samples: 50_000, globalBatch: 64, microbatches: 4, seed: 1 };
+  const about = { term: 1, host: 'h', pid: 1, boot: 'b', plan, steps: 10_000, from: 0, to: 10_000, zeroUs: 0 };
+  const written = new Timeline(about);
+  const from = { id: 'w0', host: 'h', pid: 2, rank: 0, formerly: null };
+  file.add(written.clock(from, { kind: 'clock', sentUs: 0, atUs: 0, boot: 'b' }, 0));
+  const coordinator = await cpuMsOf(async () => {
+    const heard = decodeWorkerMessage(bytes);
+    if (heard.kind === 'trace') file.add(written.trace(from, heard, 0));
+    // What is written meanwhile is in it.
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+  });
+  await file.close('{}');
+  rmSync(scratch, { recursive: true, force: true });
+  return { worker: worker / BATCH, coordinator: coordinator / BATCH };
+}
+
 export async function timeline({ repeats = 5 }: BenchOptions): Promise<Row[]> {
   const found: { with: { speed: number; cpu: number }; without: { speed: number; cpu: number } }[] = [];
   let bytesAStep = 0;
@@ -129,9 +195,23 @@ export async function timeline({ repeats = 5 }: BenchOptions): Promise<Row[]> {
     unit,
     repeats,
   });
+  const costs = await stepCosts();
+  /** Of the processor time of one of the two workers. */
+  const percent = median(found.map(({ without }) => without.cpu)) / 2 / 100;
+  const cost = (title: string, ms: number): Row => ({
+    case: `one worker’s step in a timeline, ${title}`,
+    ours: ms,
+    peer: percent,
+    peerName: '1 % of its processor time',
+    ratio: percent / ms,
+    unit: 'ms',
+    repeats: BATCHES,
+  });
   return [
     row('throughput', 'steps/s', 'speed', true),
     row('processor time', 'ms a step', 'cpu', false),
+    cost('recorded and sent', costs.worker),
+    cost('taken and written by the coordinator', costs.coordinator),
     {
       case: 'its file, of a step on two workers',
       ours: bytesAStep / 1000,
