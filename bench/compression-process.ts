@@ -63,7 +63,7 @@ function simulated(compressor: Compressor, engine: Engine): Collective {
         for (let i = trainableSize; i < length; i++) sum[i] = (sum[i] ?? 0) + (vector[i] ?? 0);
       compressor.sum(present, sum);
       present = [];
-      return { sum, waitSeconds: 0, reduceSeconds: 0, traffic: [] };
+      return { sum, waitSeconds: 0, reduceSeconds: 0, traffic: [], marks: null };
     },
   };
 }
@@ -122,6 +122,7 @@ async function main(): Promise<Trained> {
       checkpointEverySteps: 0,
       digestEverySteps: 0,
       audit: null,
+      recorder: null,
       learningRate: job.optimizer.learningRate,
       testSamples: data.test.size,
       engine,

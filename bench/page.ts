@@ -1,6 +1,7 @@
 // What observers cost a run: a scraper that asks for /metrics again as soon as it is answered, 50 pages, and one that stops reading.
 // One run trains throughout; windows with and without observers take turns, so that the machine's moods meet both. Told are the
-// steps a second, the coordinator's processor time and its memory. The observers run on the same cores: what they use is in it.
+// steps a second, the coordinator's processor time and its memory. The observers run on the same cores: the steps that they cost with what
+// they use themselves are in it, so that is told, too.
 //
 // `--repeats N`: windows of each kind, 8 by default.
 
@@ -42,6 +43,8 @@ function rssBytes(pid: number): number {
 interface Window {
   readonly stepsPerSecond: number;
   readonly cpuShare: number;
+  /** Of the observers' own process. */
+  readonly observersShare: number;
   readonly rssBytes: number;
 }
 
@@ -75,13 +78,15 @@ export async function page({ repeats = 8 }: BenchOptions): Promise<Row[]> {
           : spawn(process.execPath, [...TYPESCRIPT, OBSERVERS, url], { stdio: ['pipe', 'pipe', 'inherit'] });
       if (observers !== null) await once(observers.stdout, 'data');
       await sleep(SETTLE_MS);
-      const [before, cpuBefore, at] = [await view(), cpuSeconds(pid), performance.now()];
+      const own = (): number => (observers?.pid === undefined ? 0 : cpuSeconds(observers.pid));
+      const [before, cpuBefore, ownBefore, at] = [await view(), cpuSeconds(pid), own(), performance.now()];
       await sleep(WINDOW_MS);
-      const [after, cpuAfter] = [await view(), cpuSeconds(pid)];
+      const [after, cpuAfter, ownAfter] = [await view(), cpuSeconds(pid), own()];
       const seconds = (performance.now() - at) / 1000;
       const window = {
         stepsPerSecond: ((after?.step ?? 0) - (before?.step ?? 0)) / seconds,
         cpuShare: (cpuAfter - cpuBefore) / seconds,
+        observersShare: (ownAfter - ownBefore) / seconds,
         rssBytes: rssBytes(pid),
       };
       windows.set(kind, [...(windows.get(kind) ?? []), window]);
@@ -122,6 +127,12 @@ export async function page({ repeats = 8 }: BenchOptions): Promise<Row[]> {
       ratio: median(pairs),
     },
     row('the coordinator’s processor', '% of a core', (w) => 100 * w.cpuShare, false),
+    {
+      ...row('the observers’ own processor', '% of a core', (w) => 100 * w.observersShare, false),
+      peer: null,
+      peerName: 'on the same cores as the training',
+      ratio: null,
+    },
     row('the coordinator’s memory', 'MB', (w) => w.rssBytes / 1e6, false),
     {
       case: `${observed}: the coordinator’s memory, last window against the first`,

@@ -21,6 +21,7 @@ import { scaling } from './scaling.ts';
 import { overSlowLinks } from './slow-link.ts';
 import { tableOf, type Row } from './table.ts';
 import { throughput } from './throughput.ts';
+import { timeline } from './timeline.ts';
 
 /** What a bench may be told; undefined: its own default. */
 export interface BenchOptions {
@@ -49,6 +50,7 @@ const BENCHES: Readonly<Record<string, (options: BenchOptions) => Promise<Row[]>
   scaling,
   'slow-link': overSlowLinks,
   throughput,
+  timeline,
 };
 
 /** Throws E_USAGE. */

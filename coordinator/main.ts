@@ -49,6 +49,7 @@ import { isDiskFailure } from './record/atomic.ts';
 import { pruneCheckpoints } from './record/prune.ts';
 import { copyReport, writeReport } from './record/report.ts';
 import type { RunDirectory } from './record/run-directory.ts';
+import { openTimeline, type TimelineWish, type TimelineWriter } from './timeline.ts';
 
 // The launcher comes in by this door: it opens the record before it starts a coordinator on it, and verifies what one has left.
 export { placeText, type Finding } from './core/finding.ts';
@@ -112,6 +113,8 @@ export interface CoordinatorOptions {
   readonly keepCheckpoints: number;
   /** Further file for the report. */
   readonly reportFile: string | null;
+  /** Null: no timeline is wanted. */
+  readonly timeline: TimelineWish | null;
   /** A launcher watches the worker processes and tells of their ends. */
   readonly supervised: boolean;
   readonly lockstepVersion: string;
@@ -248,9 +251,11 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await nats?.close();
     throw error;
   });
+  let timeline: TimelineWriter | null = null;
   const tell = (event: RunEvent): void => {
     metrics.observe(event);
     news.observe(event, Date.now());
+    timeline?.tell(event);
     options.onEvent(event);
   };
 
@@ -276,6 +281,23 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       });
     }
   };
+  const connections = new Map<string, ControlConnection>();
+  let isAside = false;
+  if (options.timeline !== null) {
+    timeline = await opening(
+      openTimeline({
+        wish: options.timeline,
+        config,
+        term: runDirectory.term,
+        isResumed: resume !== null,
+        observe: (failure) => written('timeline', failure),
+        warn: (message) => tell({ kind: 'warning', message }),
+        workers: run.workers,
+        send: (worker, message) => connections.get(worker)?.send(message),
+        isOurs: () => !isAside,
+      }),
+    );
+  }
   const journal = await opening(
     openJournal(runDirectory.path, (message) => options.onEvent({ kind: 'warning', message }), {
       observe: (failure) => written('journal', failure),
@@ -297,7 +319,6 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
   const kept =
     session === null || session.bucket === null ? null : await opening(openNatsRecord(session.bucket, self, warn));
   const uploads = session === null || kept === null ? null : await opening(openUploads(session, kept.bucket));
-  const connections = new Map<string, ControlConnection>();
   let finalState: ReplicaState | null = null;
   let writes: Promise<unknown> = Promise.resolve();
   /** Resolves when all that was given to the journal is on disk, or could not be written. */
@@ -311,7 +332,6 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
   const commits = new CommitLog();
   const fence = new Fence(() => runDirectory.successor() ?? kept?.successor() ?? null);
-  let isAside = false;
   /** True when another coordinator has the run, and from then on. */
   const isReplaced = (look: 'now' | 'whenDue'): boolean => {
     const nowMs = performance.now();
@@ -340,6 +360,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     if (timed.kind === 'generation') {
       const isLost = (worker: string): boolean => run.workers.get(worker)?.state === 'lost';
       metrics.observeMembership(timed.generation, timed.members, isLost);
+      timeline?.forms(timed.generation, timed.members, timed.because);
     }
     if (kept === null) return onDisk;
     const membership = timed.kind === 'generation' ? membershipOf(timed) : null;
@@ -519,6 +540,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await kept?.settled();
     await uploads?.settled();
     await metricsLog.close().catch(() => {});
+    await timeline?.close();
     await attempt('report', writeReport(runDirectory.path, report));
     const wrongWishes: Error[] = [];
     if (options.reportFile !== null) {
@@ -548,6 +570,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     await writes;
     await journal.abandon().catch(() => {});
     await metricsLog.abandon().catch(() => {});
+    await timeline?.close().catch(() => {});
     options.onView(view());
     kept?.close();
     await control.close();
@@ -599,6 +622,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
         }
         refuseOtherModel(message);
         feed({ kind: 'message', worker: connection.id, message });
+        timeline?.heard(connection.id, message);
       });
       void connection.closed.then(({ because }) => {
         connections.delete(connection.id);
@@ -653,6 +677,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     metrics.observeTick(TICK_MS);
     try {
       feed({ kind: 'tick' });
+      timeline?.tick();
       options.onView(view());
       http.publish(performance.now());
     } catch (error) {

@@ -490,6 +490,11 @@ function checkTogether(
       remedy: 'Give the coordinator its --tls-cert and --tls-key, too.',
     });
   }
+  if (origins.get('timelineSteps') === 'flag' && flags.timeline === undefined) {
+    throw new LockstepError('E_USAGE', '--timeline-steps is for --timeline FILE, and there is none', {
+      remedy: 'Give --timeline FILE, too, or leave it out.',
+    });
+  }
   // A variable says where the server is, for when it is wanted; a flag wants it.
   const nats = (['natsUrl', 'natsCreds', 'natsReplicas'] as const).filter((key) => origins.get(key) === 'flag');
   const [first] = nats;

@@ -287,6 +287,7 @@ async function coordinate(
     resume,
     keepCheckpoints: flags.keepCheckpoints,
     reportFile: flags.report ?? null,
+    timeline: flags.timeline === undefined ? null : { file: flags.timeline, ...flags.timelineSteps },
     supervised,
     lockstepVersion: LOCKSTEP_VERSION,
     dataSet: definition.data.name,

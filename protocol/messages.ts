@@ -9,6 +9,7 @@ import { z } from 'zod';
 import { LockstepError } from './errors.ts';
 import { TRANSPORTS } from './link.ts';
 import { runConfigSchema } from './run-config.ts';
+import { areSpans } from './timeline.ts';
 
 /** Refused when it differs. Raise it with every change that an older peer would misread. */
 export const PROTOCOL_VERSION = 6;
@@ -235,6 +236,28 @@ const failed = z.strictObject({
   stack: text,
 });
 
+/** Answers `clock` at once: when it heard of it. */
+const clockAnswer = z.strictObject({
+  kind: z.literal('clock'),
+  /** As it was asked. */
+  sentUs: z.number(),
+  /** Microseconds of this machine's monotonic clock. */
+  atUs: z.number(),
+  /** Names the machine's time since it was started: processes that give the same have one clock. Null where there is no such name. */
+  boot: name.nullable(),
+});
+
+/** Where time went on a worker, for the timeline that was asked for by `clock`. */
+const trace = z.strictObject({
+  kind: z.literal('trace'),
+  generation: count,
+  /** Packed (timeline.ts). */
+  spans: z.custom<Uint8Array>(areSpans, 'no packed spans'),
+  /** Those that were not recorded for want of room. */
+  lost: count,
+});
+export type TraceMessage = z.infer<typeof trace>;
+
 const workerMessageSchema = z.discriminatedUnion('kind', [
   hello,
   ready,
@@ -246,6 +269,8 @@ const workerMessageSchema = z.discriminatedUnion('kind', [
   evaluation,
   finished,
   failed,
+  clockAnswer,
+  trace,
 ]);
 export type WorkerMessage = z.infer<typeof workerMessageSchema>;
 
@@ -319,6 +344,10 @@ const stop = z.strictObject({ kind: z.literal('stop'), because: text });
 /** How far are you? No step has come for long. */
 const probe = z.strictObject({ kind: z.literal('probe') });
 
+/** A timeline is written of the steps `from` to `to`: record them. And what time is it there? To be answered at once, by the same number. */
+const clock = z.strictObject({ kind: z.literal('clock'), sentUs: z.number(), from: count, to: count });
+export type ClockMessage = z.infer<typeof clock>;
+
 /** Of one shape in all versions: who is refused for its version must understand it. */
 const refused = z.strictObject({ kind: z.literal('refused'), code: name, because: text });
 
@@ -337,6 +366,7 @@ const coordinatorMessageSchema = z.discriminatedUnion('kind', [
   begin,
   stop,
   probe,
+  clock,
   refused,
   dismissed,
 ]);

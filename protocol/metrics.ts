@@ -46,8 +46,8 @@ export const RUN_PHASES = [
 ] as const;
 export type RunPhase = (typeof RUN_PHASES)[number];
 
-/** What a coordinator writes to the run directory. */
-export const RECORD_PARTS = ['checkpoint', 'journal', 'metrics', 'report', 'model', 'upload'] as const;
+/** What a coordinator writes of the run. */
+export const RECORD_PARTS = ['checkpoint', 'journal', 'metrics', 'report', 'model', 'timeline', 'upload'] as const;
 export type RecordPart = (typeof RECORD_PARTS)[number];
 /** And what scrapes have shown, which only those need who scrape: no alarm. */
 export const WRITTEN_PARTS = [...RECORD_PARTS, 'counters'] as const;

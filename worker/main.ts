@@ -27,6 +27,8 @@ import { startExporter, type Exporter, type ExporterOptions } from './metrics/ex
 import { watchGpu } from './metrics/gpu.ts';
 import { keepJoined } from './rejoin.ts';
 import { refusal, serveGenerations, type Generation, type Replica } from './member.ts';
+import { bootOf, originUs } from './timeline/machine-clock.ts';
+import { Recorder } from './timeline/recorder.ts';
 import type { ReplicaState } from './train.ts';
 
 // The launcher comes in by this door and by engine/environment.ts, which must be known before a worker starts.
@@ -261,6 +263,8 @@ async function work(
     control.send(ready());
     const served: { generation: number; worldSize: number; memberProof?: string } = { generation: 0, worldSize: 0 };
     const launcher = options.localRank === null ? null : process.ppid;
+    const clock = (): number => performance.now() / 1000;
+    const recorder = new Recorder({ originUs, seconds: clock, boot: bootOf });
     const joined = keepJoined({
       first: control,
       connect: () => around.connect(options),
@@ -277,7 +281,10 @@ async function work(
       },
       config,
       standing: () => ({ worker: welcome.worker, ...served, step: state.step }),
-      renamed: (worker) => exporter?.rename(worker),
+      renamed: (worker) => {
+        exporter?.rename(worker);
+        recorder.forget();
+      },
       isOrphaned: () => launcher !== null && process.ppid !== launcher,
       log: options.log,
     });
@@ -294,7 +301,8 @@ async function work(
         options.placed?.({ rank, worldSize });
       },
       openLoader: async (generation) => openLoader(options, replica, generation),
-      clock: () => performance.now() / 1000,
+      clock,
+      recorder,
       rssBytes: () => process.memoryUsage.rss(),
       peakRssBytes: () => process.resourceUsage().maxRSS * 1024,
       observe: (step) => exporter?.observe(step),

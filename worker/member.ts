@@ -18,6 +18,7 @@ import {
 } from '../protocol/messages.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
 import { statePartsOf } from '../protocol/state-parts.ts';
+import type { SpanKind } from '../protocol/timeline.ts';
 import { PeerFault } from './collective/shell/exchange.ts';
 import type { Communication, OpenCollective } from './collective/shell/generation.ts';
 import { reasonOf } from './collective/shell/link-up.ts';
@@ -28,6 +29,7 @@ import type { Engine } from './engine/engine.ts';
 import { ReportBatch } from './report-batch.ts';
 import { takeStatePart } from './state-transfer.ts';
 import { stepVectorOf } from './step-vector.ts';
+import type { Recorder } from './timeline/recorder.ts';
 import { train, type Collective, type ReplicaState, type TrainingContext } from './train.ts';
 
 export type Generation = Extract<CoordinatorMessage, { kind: 'generation' }>;
@@ -62,6 +64,7 @@ export interface MemberOptions {
   readonly peakRssBytes: () => number;
   /** Told of each step that this worker has done. */
   readonly observe: (step: StepReport) => void;
+  readonly recorder: Recorder;
   /** Plain lines for the worker's own log. */
   readonly log: (line: string) => void;
 }
@@ -78,11 +81,13 @@ class Orders {
   private parts: StatePart[] = [];
   private stir: () => void = () => {};
   private readonly say: MemberOptions['control']['send'];
+  private readonly recorder: Recorder;
   /** The generation that is served, steps done, and microbatches computed of the next. */
   standing = { generation: 0, step: 0, computed: 0 };
 
-  constructor(control: MemberOptions['control']) {
+  constructor({ control, recorder }: Pick<MemberOptions, 'control' | 'recorder'>) {
     this.say = control.send;
+    this.recorder = recorder;
     control.listen((message) => this.take(message));
     void control.closed.then((error) => {
       this.lost = error;
@@ -111,6 +116,9 @@ class Orders {
         break;
       case 'probe':
         this.say({ kind: 'standing', ...this.standing });
+        break;
+      case 'clock':
+        this.say(this.recorder.asked(message));
         break;
       case 'dismissed':
         this.dismissed = message;
@@ -205,7 +213,7 @@ export function refusal(code: string, because: string): LockstepError {
 
 /** Serves generations until it is dismissed, and returns how the run ended; throws what made it fail: an error of its own, or the coordinator's loss. */
 export async function serveGenerations(options: MemberOptions): Promise<Dismissal['outcome']> {
-  const orders = new Orders(options.control);
+  const orders = new Orders(options);
   let entered = 0;
   for (;;) {
     const generation = await orders.after(entered);
@@ -219,13 +227,24 @@ export async function serveGenerations(options: MemberOptions): Promise<Dismissa
 }
 
 async function serve(options: MemberOptions, orders: Orders, generation: Generation): Promise<void> {
-  const { control, replica, log } = options;
+  const { control, replica, recorder, clock, log } = options;
   const { state } = replica;
   const { generation: number, rank, worldSize, members } = generation;
   log(`generation ${number}: rank ${rank} of ${worldSize}; ${generation.because}`);
   options.serving(generation);
   const signal = orders.enter(generation);
-  const reports = new ReportBatch(number, (message) => control.send(message));
+  const reports = new ReportBatch(
+    number,
+    (message) => control.send(message),
+    () => recorder.take(number),
+  );
+  let recorded = clock();
+  /** What has been done since the last call. */
+  const record = (kind: SpanKind): void => {
+    const now = clock();
+    recorder.of(state.step)?.add(kind, recorded, now);
+    recorded = now;
+  };
   const served: { collective: OpenCollective | null; loader: Loader | null } = { collective: null, loader: null };
   const inFlight = { microbatches: 0 };
   orders.standing = {
@@ -238,15 +257,19 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
     },
   };
   try {
-    const plan = { generation: number, rank, ...stepVectorOf(replica.config, replica.engine.layout) };
+    const vector = stepVectorOf(replica.config, replica.engine.layout);
+    const plan = { generation: number, rank, ...vector, isTraced: recorder.isWanted };
     const collective = await options.communication.open(plan, members, signal);
     served.collective = collective;
     signal.addEventListener('abort', () => collective.abandon(reasonOf(signal)));
+    record('link');
     control.send({ kind: 'linked', generation: number, step: state.step, digest: digestOf(state.weights) });
     served.loader = await options.openLoader(generation);
     const begin = await orders.beginning(number, signal, collective);
+    record('begin');
     const residuals = new Map([...collective.residuals].map(([m, residual]) => [residualName(m), residual]));
     await takeState(replica, begin, collective, residuals, () => orders.part(number, signal));
+    record('state');
     const keep = async (kept: ReplicaState): Promise<void> => {
       const own = [...(rank === 0 ? replica.vectors : []), ...residuals];
       const vectors = own.map(([name, data]) => ({ name, data }));
@@ -271,11 +294,12 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
         test: data.test,
         inputShape: data.inputShape,
         collective,
-        clock: options.clock,
+        clock,
         rssBytes: options.rssBytes,
         wish: () => (orders.stopWanted ? 'stop' : orders.isPauseWanted(number) ? 'pause' : null),
         digestEverySteps: config.digestEverySteps,
         audit: options.audit,
+        recorder,
         check: () => signal.throwIfAborted(),
         inFlight,
         report: (step, traffic) => {

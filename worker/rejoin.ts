@@ -18,6 +18,8 @@ import type { ControlLink } from './control-link.ts';
 const MAX_REMEMBERED_STEPS = 20_000;
 /** Evaluations kept, one an epoch. */
 const MAX_REMEMBERED_EVALUATIONS = 64;
+/** Messages of a timeline kept for a coordinator that is yet to come: those of half a minute, newest. */
+const MAX_KEPT_TRACES = 600;
 /** Between two calls: from so soon to so long. */
 const CALL_AGAIN_MS = { least: 50, most: 1000 };
 /** Without a coordinator for so long a worker ends: nobody would keep what it trains. */
@@ -98,6 +100,7 @@ class History {
 export function keepJoined(options: RejoinOptions): MemberControl & { again(because: string): void } {
   const { log } = options;
   const history = new History();
+  let traces: WorkerMessage[] = [];
   let link: ControlLink | null = options.first;
   const life = { isClosing: false };
   /** The highest that was joined. */
@@ -137,6 +140,8 @@ export function keepJoined(options: RejoinOptions): MemberControl & { again(beca
     // From here to `link = to` nothing is reported in between.
     for (const message of history.after(welcome.step)) to.send(message);
     to.send(ready);
+    for (const trace of traces) to.send(trace);
+    traces = [];
     link = to;
     options.renamed?.(welcome.worker);
     log(`joined again as ${welcome.worker}`);
@@ -179,6 +184,7 @@ export function keepJoined(options: RejoinOptions): MemberControl & { again(beca
   return {
     send: (message) => {
       history.add(message);
+      if (link === null && message.kind === 'trace') traces = [...traces.slice(1 - MAX_KEPT_TRACES), message];
       link?.send(message);
     },
     drained: async () => link?.drained(),

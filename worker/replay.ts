@@ -57,6 +57,7 @@ export async function replaySteps(options: {
         checkpointEverySteps: 0,
         digestEverySteps: 0,
         audit: null,
+        recorder: null,
         learningRate: config.learningRate,
         // Evaluations change no weight.
         testSamples: 0,

@@ -8,14 +8,21 @@ const BATCH_MS = 50;
 export class ReportBatch {
   private readonly generation: number;
   private readonly send: (message: WorkerMessage) => void;
+  private readonly trace: () => WorkerMessage | null;
   private steps: StepReport[] = [];
   /** Since the last report, by link. */
   private links = new Map<number, LinkTraffic>();
   private timer: NodeJS.Timeout | null = null;
 
-  constructor(generation: number, send: (message: WorkerMessage) => void) {
+  /** @param trace what has been recorded for a timeline since the last call: it goes with the reports */
+  constructor(
+    generation: number,
+    send: (message: WorkerMessage) => void,
+    trace: () => WorkerMessage | null = () => null,
+  ) {
     this.generation = generation;
     this.send = send;
+    this.trace = trace;
   }
 
   add(step: StepReport, traffic: readonly LinkTraffic[]): void {
@@ -41,5 +48,7 @@ export class ReportBatch {
     this.steps = [];
     this.links = new Map();
     if (steps.length > 0) this.send({ kind: 'report', generation, steps, links: [...links.values()] });
+    const trace = this.trace();
+    if (trace !== null) this.send(trace);
   }
 }

@@ -26,6 +26,7 @@ import type { Loader } from './data/batch-loader.ts';
 import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
 import { digestOf } from './engine/digest.ts';
 import { contributionOf, type Bucket, type Engine, type Evaluation } from './engine/engine.ts';
+import type { Recorder } from './timeline/recorder.ts';
 
 /** The part of the collective that a step needs. */
 export interface Collective {
@@ -64,6 +65,8 @@ export interface AllReduceTiming {
   readonly reduceSeconds: number;
   /** Bytes of this step by link; none for a rank alone. */
   readonly traffic: readonly LinkTraffic[];
+  /** Where a timeline is wanted: how far each bucket was when (collective/bucket-marks.ts), in seconds of the loop's clock; until the next step. */
+  readonly marks: Float64Array | null;
 }
 
 /** A replica: all that changes from step to step. */
@@ -101,6 +104,8 @@ export interface TrainingContext {
   readonly wish: () => 'stop' | 'pause' | null;
   /** Throws when this membership has been given up: asked between two pieces of work in which no peer is heard. */
   readonly check: () => void;
+  /** Of what is done when; null: nobody could want it. */
+  readonly recorder: Recorder | null;
   /** Counts, for who looks after an interruption, the microbatches of the step in flight that are computed. */
   readonly inFlight: { microbatches: number };
   readonly report: (step: StepReport, traffic: readonly LinkTraffic[]) => void;
@@ -137,11 +142,12 @@ export async function train(
   const auditor = auditorOf(context);
   engine.loadWeights(state.weights);
   if (due.evaluate) await evaluateShare(context, state);
-  if (due.keep && hasPart) await context.keep(state);
+  if (due.keep && hasPart) await keepState(context, state);
   if (due.hold) return 'paused';
 
   while (state.step < context.steps) {
     const startedAt = clock();
+    const trace = context.recorder?.of(state.step + 1) ?? null;
     let dataSeconds = 0;
     let computeSeconds = 0;
     const audits: AuditFinding[] = [];
@@ -153,11 +159,13 @@ export async function train(
       const t0 = clock();
       const data = await context.loader.load({ epoch, batch, microbatch: m });
       const t1 = clock();
+      let t2 = t1;
       if (data.size === 0) {
         await collective.absent(m);
       } else {
         const random = { seed: plan.seed, step: state.step, microbatch: m };
         const vector = await collective.slot(m);
+        if (trace !== null) t2 = clock();
         const wish = context.wish();
         vector[wishIndex] = wish === null ? 0 : WISHES[wish];
         const out = vector.subarray(0, place.size);
@@ -172,14 +180,18 @@ export async function train(
         }
       }
       context.inFlight.microbatches++;
+      const t3 = clock();
       dataSeconds += t1 - t0;
-      computeSeconds += clock() - t1;
+      computeSeconds += t3 - t1;
+      trace?.microbatch(m, [t0, t1, t2, t3]);
     }
 
     if (auditor !== null) {
       const auditStart = clock();
       audits.push(...(await auditor.recompute(state.step, { epoch, batch })));
-      computeSeconds += clock() - auditStart;
+      const auditEnd = clock();
+      computeSeconds += auditEnd - auditStart;
+      trace?.add('audit', auditStart, auditEnd);
     }
 
     let preparingSeconds = 0;
@@ -189,9 +201,11 @@ export async function train(
       preparingSeconds += clock() - t0;
       return isMore;
     };
+    const reduceStart = trace === null ? 0 : clock();
     const { sum, ...timing } = await collective.allReduce(prepare);
 
     const applyStart = clock();
+    trace?.allReduce(reduceStart, applyStart, timing, preparingSeconds);
     const lossSum = sum[place.loss] ?? Number.NaN;
     const gradientNorm = engine.apply({
       sum,
@@ -206,23 +220,28 @@ export async function train(
     state.step++;
     context.inFlight.microbatches = 0;
     const isDigestDue = context.digestEverySteps > 0 && state.step % context.digestEverySteps === 0;
+    const applied = trace === null ? 0 : clock();
     const digest = isDigestDue ? digestOf(state.weights) : null;
-    const applySeconds = clock() - applyStart;
+    const applyEnd = clock();
+    trace?.add('apply', applyStart, applied);
+    if (isDigestDue) trace?.add('digest', applied, applyEnd);
 
     const phases: PhaseSeconds = {
       data: dataSeconds + preparingSeconds,
       compute: computeSeconds,
       allreduce: timing.reduceSeconds,
-      apply: applySeconds,
+      apply: applyEnd - applyStart,
       wait: Math.max(0, timing.waitSeconds - preparingSeconds),
     };
+    const endedAt = clock();
+    trace?.add('step', startedAt, endedAt);
     const report: StepReport = {
       step: state.step,
       samples,
       lossSum,
       correct: sum[place.correct] ?? 0,
       gradientNorm,
-      seconds: clock() - startedAt,
+      seconds: endedAt - startedAt,
       phases,
       rssBytes: context.rssBytes(),
       ...(digest !== null && { digest }),
@@ -234,7 +253,7 @@ export async function train(
     const stopAgreed = wished >= WISHES.stop;
     const last = state.step === context.steps;
     if (isEvaluatedAfter(context, state.step)) await evaluateShare(context, state);
-    if (hasPart && (stopAgreed || isKeptAfter(context, state.step))) await context.keep(state);
+    if (hasPart && (stopAgreed || isKeptAfter(context, state.step))) await keepState(context, state);
     if (stopAgreed && !last) return 'stopped';
     if (wished > 0 && !last) return 'paused';
   }
@@ -252,14 +271,23 @@ async function evaluateShare(context: TrainingContext, state: ReplicaState): Pro
     const { samples, result } = await evaluateChunk(engine, context.test, context.inputShape, testSamples, index);
     chunks.push({ index, samples, lossSum: result.lossSum, correct: result.correct });
   }
+  const digest = digestOf(state.weights);
+  const endedAt = context.clock();
+  context.recorder?.of(state.step)?.add('evaluate', startedAt, endedAt);
   context.tell({
     kind: 'evaluation',
     generation: context.generation,
     step: state.step,
-    digest: digestOf(state.weights),
-    seconds: context.clock() - startedAt,
+    digest,
+    seconds: endedAt - startedAt,
     chunks,
   });
+}
+
+async function keepState(context: TrainingContext, state: ReplicaState): Promise<void> {
+  const startedAt = context.clock();
+  await context.keep(state);
+  context.recorder?.of(state.step)?.add('keep', startedAt, context.clock());
 }
 
 /** Evaluates one chunk of the test set with the weights that the engine holds. */

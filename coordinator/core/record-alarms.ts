@@ -11,6 +11,7 @@ const FILES: Readonly<Record<RecordPart, string>> = {
   report: 'the report',
   model: 'model/',
   upload: "a checkpoint's copy in the object store",
+  timeline: 'the timeline',
 };
 
 /** What becomes of what was to be written. */
@@ -21,6 +22,7 @@ const OUTLOOK: Readonly<Record<RecordPart, string>> = {
   report: 'the account above is all there is',
   model: 'the checkpoints that were written are there',
   upload: 'the disk has it, and the next one is sent when it is due',
+  timeline: 'training goes on, and its lines wait for room',
 };
 
 export class RecordAlarms {

@@ -388,6 +388,10 @@ export class Run {
         return this.finished(worker, message, nowMs);
       case 'failed':
         return this.failed(worker, nowMs, message.code, message.message);
+      // For the timeline, which decides nothing.
+      case 'clock':
+      case 'trace':
+        return [];
     }
   }
 

@@ -4,10 +4,10 @@
 // Counters belong to the run, not to the process: one that takes over begins with what the one before has shown (record/counters.ts) and
 // adds its own to it. What the journal tells of the whole run is taken from there.
 
-import { AggregatorRegistry, Counter, Gauge, Histogram, Registry, type LabelValues, type Metric } from 'prom-client';
+import { Counter, Gauge, Histogram, Registry, type Metric } from 'prom-client';
 import type { BatchPlan } from '../../protocol/batch-plan.ts';
 import { placeOfStep } from '../../protocol/batch-plan.ts';
-import { expositionOf, type Exposition } from '../../protocol/exposition.ts';
+import { OPENMETRICS_TYPE, TEXT_TYPE, wantsOpenMetrics, type Exposition } from '../../protocol/exposition.ts';
 import type { LinkTraffic, StepReport } from '../../protocol/messages.ts';
 import {
   isRefusalCode,
@@ -22,25 +22,14 @@ import {
 } from '../../protocol/metrics.ts';
 import type { RunEvent } from '../../protocol/run-event.ts';
 import type { RunView } from '../../protocol/run-view.ts';
-
-/** Sums of counters and histograms, as the registry tells them. */
-export interface ShownMetric {
-  readonly name: string;
-  readonly help: string;
-  readonly type: 'counter' | 'histogram';
-  readonly aggregator: 'sum';
-  readonly values: readonly {
-    readonly value: number;
-    readonly labels: Readonly<Record<string, string | number>>;
-    readonly metricName?: string | undefined;
-  }[];
-}
+import { linesOf, totalsOf, workerIn, type Totals } from './series.ts';
 
 /** What scrapes have shown by then. */
 export interface ShownCounters {
   /** Steps that the run had done. */
   readonly step: number;
-  readonly metrics: readonly ShownMetric[];
+  /** Of counters and histograms, by the metric's name. */
+  readonly metrics: Readonly<Record<string, Totals>>;
 }
 
 /** What the record says of the run before this process. */
@@ -121,14 +110,17 @@ export function createMetrics(options: MetricsOptions): RunMetrics {
   }
   for (const part of WRITTEN_PARTS) add('lockstep_record_failures_total', 0, { part });
 
-  let shownBefore: readonly ShownMetric[] = past.shown?.metrics ?? [];
+  /** What other processes have shown of counters and histograms, by the metric's name and the series. */
+  const shownBefore = new Map(
+    Object.entries(past.shown?.metrics ?? {}).map(([name, totals]) => [name, new Map(totals)] as const),
+  );
   const before = (name: MetricName): number =>
-    shownBefore.find((metric) => metric.name === name)?.values.reduce((sum, { value }) => sum + value, 0) ?? 0;
+    [...(shownBefore.get(name)?.values() ?? [])].reduce((sum, value) => sum + value, 0);
   /** Totals of this process: the counter follows them. */
-  const totals = new Map<MetricName, number>();
+  const followed = new Map<MetricName, number>();
   const follow = (name: MetricName, total: number): void => {
-    add(name, Math.max(0, total - (totals.get(name) ?? 0)));
-    totals.set(name, Math.max(total, totals.get(name) ?? 0));
+    add(name, Math.max(0, total - (followed.get(name) ?? 0)));
+    followed.set(name, Math.max(total, followed.get(name) ?? 0));
   };
   /** Totals of the whole run: what another process has shown of them is a part. */
   const followRun = (name: MetricName, total: number): void => follow(name, total - before(name));
@@ -164,21 +156,22 @@ export function createMetrics(options: MetricsOptions): RunMetrics {
   let lastTickAtMs: number | null = null;
 
   const forget = async (worker: string): Promise<void> => {
-    const isOf = (one: { readonly labels: Readonly<Record<string, string | number>> }): boolean =>
-      one.labels['worker'] === worker || one.labels['peer'] === worker;
-    shownBefore = shownBefore.map((metric) => ({ ...metric, values: metric.values.filter((one) => !isOf(one)) }));
+    const isIts = (series: string): boolean =>
+      workerIn(series, 'worker') === worker || workerIn(series, 'peer') === worker;
+    for (const totals of shownBefore.values())
+      for (const series of totals.keys()) if (isIts(series)) totals.delete(series);
     for (const metric of made.values()) {
-      for (const { labels: found } of (await metric.get()).values.filter((one) => isOf(clean(one)))) {
+      for (const { labels: found } of (await metric.get()).values) {
         const { le: _bound, ...its } = found;
-        metric.remove(its);
+        if (its['worker'] === worker || its['peer'] === worker) metric.remove(its);
       }
     }
   };
 
   /** Workers that something is shown of. */
   const known = new Set(
-    shownBefore.flatMap(({ values }) =>
-      values.flatMap(({ labels: { worker } }) => (typeof worker === 'string' ? [worker] : [])),
+    [...shownBefore.values()].flatMap((totals) =>
+      [...totals.keys()].flatMap((series) => workerIn(series, 'worker') ?? []),
     ),
   );
   const forgetOldest = async (view: RunView): Promise<void> => {
@@ -311,27 +304,25 @@ export function createMetrics(options: MetricsOptions): RunMetrics {
     },
     render: async (accept) => {
       if (view !== null) await forgetOldest(view);
-      const now = await registry.getMetricsAsJSON();
-      const whole = AggregatorRegistry.aggregate([now, [...shownBefore]]);
-      const { contentType, text } = expositionOf(await whole.metrics(), accept);
-      const kept = (await whole.getMetricsAsJSON()).flatMap(({ name, help, values }): ShownMetric[] => {
-        const type = kinds.get(name);
-        if (type !== 'counter' && type !== 'histogram') return [];
-        return [{ name, help, type, aggregator: 'sum', values: values.map(clean) }];
+      // All are read at once: what is shown together belongs together.
+      const families = await Promise.all(
+        Object.entries<MetricDefinition>(METRICS).map(async ([name, definition]) => {
+          const { values = [] } = (await made.get(name)?.get()) ?? {};
+          return { name, ...definition, values };
+        }),
+      );
+      const shown: Record<string, Totals> = {};
+      const isOpenMetrics = wantsOpenMetrics(accept);
+      const parts = families.map((family) => {
+        const totals = totalsOf(family, family.labels, shownBefore.get(family.name));
+        if (family.kind !== 'gauge') shown[family.name] = totals;
+        return linesOf(family, totals, isOpenMetrics);
       });
-      return { contentType, text, shown: { step: view?.step ?? 0, metrics: kept } };
+      return {
+        contentType: isOpenMetrics ? OPENMETRICS_TYPE : TEXT_TYPE,
+        text: isOpenMetrics ? `${parts.join('')}# EOF\n` : parts.join('\n'),
+        shown: { step: view?.step ?? 0, metrics: shown },
+      };
     },
   };
-}
-
-const kinds = new Map(Object.entries<MetricDefinition>(METRICS).map(([name, { kind }]) => [name, kind]));
-
-type Value = ShownMetric['values'][number];
-
-/** A value as the registry tells it, without what is not there. */
-function clean({ value, labels, ...more }: { readonly value: number; readonly labels: LabelValues<string> }): Value {
-  const its: Record<string, string | number> = {};
-  for (const [label, text] of Object.entries(labels)) if (text !== undefined) its[label] = text;
-  const isNamed = 'metricName' in more && typeof more.metricName === 'string';
-  return { value, labels: its, ...(isNamed && { metricName: String(more.metricName) }) };
 }

@@ -1,7 +1,7 @@
 // Writing a file so that a reader, and the next start after a crash, sees the old or the new one, never a part: written aside,
 // fsynced, renamed, its directory fsynced.
 
-import { open, rename, rm } from 'node:fs/promises';
+import { open, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /** Makes a rename or a new file in `directory` durable. */
@@ -29,6 +29,21 @@ const DISK_FAILURES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG',
 /** A disk that is full, read-only or broken: nobody's wrong wish. */
 export function isDiskFailure(error: unknown): boolean {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' && DISK_FAILURES.has(error.code);
+}
+
+/**
+ * For what is written often and matters while the machine is up: whatever process dies, there is the old or the new one. A third of the
+ * processor time, for there is no sync; when the machine itself dies it may be lost.
+ */
+export async function replaceUnsynced(path: string, content: string): Promise<void> {
+  const aside = `${path}.new-${process.pid}`;
+  try {
+    await writeFile(aside, content);
+  } catch (error) {
+    await rm(aside, { force: true }).catch(() => {});
+    throw error;
+  }
+  await rename(aside, path);
 }
 
 export async function replaceFile(path: string, content: string | Uint8Array): Promise<void> {

@@ -1,32 +1,19 @@
 // counters.json: what scrapes of /metrics have shown, so that counters go on where they were when another coordinator takes the run over.
-// Written before the answer to a scrape is sent, and only then: what nobody has seen may be counted anew. One scrape, one small file.
+// Written before the answer to a scrape is sent, and only then: what nobody has seen may be counted anew. One scrape, one small file,
+// not synced: when the machine itself dies counters may go back, as those do that begin anew.
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { ShownCounters } from '../http/metrics.ts';
-import { replaceFile } from './atomic.ts';
+import { replaceUnsynced } from './atomic.ts';
 
 const FILE = 'counters.json';
 
 const schema = z.object({
-  schema: z.literal(1),
+  schema: z.literal(2),
   step: z.int().min(0),
-  metrics: z.array(
-    z.object({
-      name: z.string(),
-      help: z.string(),
-      type: z.enum(['counter', 'histogram']),
-      aggregator: z.literal('sum'),
-      values: z.array(
-        z.object({
-          value: z.number().min(0),
-          labels: z.record(z.string(), z.union([z.string(), z.number()])),
-          metricName: z.string().optional(),
-        }),
-      ),
-    }),
-  ),
+  metrics: z.record(z.string(), z.array(z.tuple([z.string(), z.number().min(0)]))),
 });
 
 /** Null where there is none; `warn` is told when there is one that can't be read. */
@@ -64,7 +51,7 @@ export class CounterFile {
     const written = this.writing.then(async () => {
       const newest = this.next?.shown ?? shown;
       this.next = null;
-      await replaceFile(join(this.directory, FILE), `${JSON.stringify({ schema: 1, ...newest })}\n`);
+      await replaceUnsynced(join(this.directory, FILE), `${JSON.stringify({ schema: 2, ...newest })}\n`);
     });
     this.next = { shown, written };
     this.writing = written.catch(() => {});

@@ -16,10 +16,12 @@ import {
   powerOfTwo,
   share,
   someText,
+  stepRange,
   wholeNumber,
   type Address,
   type NodeRange,
   type Parser,
+  type StepRange,
 } from './values.ts';
 
 /** The values of the flags. Undefined: not given, so that the job's or the machine's value holds. */
@@ -73,6 +75,8 @@ export interface TrainFlags {
   readonly localTransport: LocalTransport;
   readonly report: string | undefined;
   readonly tensorboard: string | undefined;
+  readonly timeline: string | undefined;
+  readonly timelineSteps: StepRange;
   readonly logLevel: string;
   readonly logFormat: 'pretty' | 'json';
   readonly allowMixedEngines: boolean;
@@ -372,6 +376,20 @@ export const FLAGS: { readonly [K in keyof TrainFlags]: FlagSpec<TrainFlags[K]> 
     help: "write TensorBoard's event files there: `tensorboard --logdir DIR` shows loss, accuracy and speed",
     parse: someText,
     fallback: undefined,
+  },
+  timeline: {
+    syntax: '--timeline <file>',
+    group: 'Run',
+    help: 'write there what each worker does when, as a Chrome trace: ui.perfetto.dev and chrome://tracing show it. With --resume the file is gone on with',
+    parse: someText,
+    fallback: undefined,
+  },
+  timelineSteps: {
+    syntax: '--timeline-steps <from-to>',
+    group: 'Run',
+    help: 'the steps that --timeline shows, e.g. 100-200 (default: all, some 2 KB a step and worker)',
+    parse: stepRange,
+    fallback: { from: 0, to: Number.MAX_SAFE_INTEGER },
   },
   listen: {
     syntax: '--listen <host:port>',

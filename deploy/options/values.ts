@@ -83,6 +83,21 @@ export const share: Parser<number> = (text) => {
   return value;
 };
 
+export interface StepRange {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** `FROM-TO`, both included. */
+export const stepRange: Parser<StepRange> = (text) => {
+  const [, from = '', to = ''] = /^(\d{1,16})-(\d{1,16})$/.exec(text) ?? [];
+  const range = { from: Number(from), to: Number(to) };
+  if (from === '' || !Number.isSafeInteger(range.to) || range.from > range.to) {
+    throw new BadValue('it must be two steps, the first one not after the last, e.g. 100-200');
+  }
+  return range;
+};
+
 export function powerOfTwo(most: number): Parser<number> {
   return (text) => {
     const value = /^\d{1,10}$/.test(text) ? Number(text) : 0;

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { lockstep, processesNaming, reportIn, Scratch } from '../e2e/lockstep.ts';
 import { startNatsServer } from '../e2e/nats-server.ts';
 import type { RunReport } from '../../protocol/report.ts';
+import { checkTimeline } from './timeline.ts';
 import { Cluster, JOB, membersOf, pidOf, sharedMemory, STEPS, stepsIn } from './cluster.ts';
 
 const DEADLY = fileURLToPath(new URL('jobs/deadly.ts', import.meta.url));
@@ -45,7 +46,7 @@ describe('the machine', () => {
 
 describe('workers', () => {
   it('killed one after the other, at any moment of their steps, and while one waits for the sum, having sent its part', async () => {
-    const cluster = await train('workers', '--workers', '2');
+    const cluster = await train('workers', '--workers', '2', '--timeline', scratch.dir('workers.json'));
     let view = await cluster.members(2);
     for (let kill = 0; kill < 3; kill++) {
       process.kill(pidOf(view, kill % 2), 'SIGKILL');
@@ -59,6 +60,14 @@ describe('workers', () => {
     process.kill(pidOf(view, 0), 'SIGCONT');
     await cluster.members(2);
     expect(await survived(cluster)).toMatchObject({ workersLost: 4, workersStarted: 6, generations: 9 });
+    const { processes, marks, events } = checkTimeline(scratch.dir('workers.json'), STEPS);
+    const names = processes.map((name) => name.split(',', 1)[0] ?? '');
+    expect(new Set(names)).toEqual(new Set(['coordinator 1', 'w0', 'w1', 'w2', 'w3', 'w4', 'w5']));
+    expect(marks.filter((mark) => mark.endsWith(' lost'))).toHaveLength(4);
+    expect(marks.filter((mark) => mark.startsWith('generation'))).toHaveLength(9);
+    const spans = events.flatMap((event) => (event.ph === 'X' ? [event.name.replace(/ of .*/, '')] : []));
+    expect(spans.filter((name) => name === 'evaluation').length).toBeGreaterThan(6);
+    for (const name of ['checkpoint', 'link up', 'take state', 'evaluate', 'send state']) expect(spans).toContain(name);
   });
 
   it('that die in their step before they have computed anything of it, within its reduce-scatter and its all-gather, and after its sum is with everybody', async () => {
@@ -166,7 +175,8 @@ describe('over NATS', () => {
   it('a worker killed, the coordinator, and the server, which comes back: the workers keep what they have', async () => {
     const server = await startNatsServer();
     const { port } = new URL(server.url);
-    const cluster = await train('nats', '--workers', '2', '--transport', 'nats', '--nats-url', server.url);
+    const over = ['--transport', 'nats', '--nats-url', server.url];
+    const cluster = await train('nats', '--workers', '2', ...over, '--timeline', scratch.dir('nats.json'));
     process.kill(pidOf(await cluster.members(2), 1), 'SIGKILL');
     await cluster.members(1);
     const first = await cluster.members(2);
@@ -182,6 +192,11 @@ describe('over NATS', () => {
       await cluster.until('yet another', (now) => now.coordinator.pid !== second.coordinator.pid);
       await cluster.members(2);
       expect(await survived(cluster)).toMatchObject({ workersLost: 1, transport: 'nats' });
+      // What a coordinator has not written yet when it is killed goes with it.
+      const { processes } = checkTimeline(scratch.dir('nats.json'), STEPS / 4);
+      const names = processes.map((name) => name.split(',', 1)[0] ?? '');
+      expect(names.filter((name) => name.startsWith('coordinator'))).toHaveLength(3);
+      expect(names.filter((name) => name.endsWith(' before)')).length).toBeGreaterThanOrEqual(4);
     } finally {
       await again.kill();
     }

@@ -79,6 +79,8 @@ describe('values and where they come from', () => {
       localTransport: 'shm',
       report: undefined,
       tensorboard: undefined,
+      timeline: undefined,
+      timelineSteps: { from: 0, to: Number.MAX_SAFE_INTEGER },
       logLevel: 'info',
       logFormat: 'pretty',
       allowMixedEngines: false,
@@ -96,7 +98,7 @@ describe('values and where they come from', () => {
     const { flags } = trained(
       '--workers 3 --epochs 2 --max-steps 40 --batch-size 128 --microbatches 8 --learning-rate 5e-4 --seed 7 --engine tensorflow ' +
         '--precision float32 --engine-mode eager --adapter L4 --transport nats --nats-url nats://ann:s3cret@h:4333 --nats-creds c --nats-replicas 5 --bucket-size 64 --gradient-compression bf16 --data-threads 3 --listen [::1]:0 --run-dir out/x --resume --auto-resume --allow-changed-job --checkpoint-every 10 --keep-checkpoints 5 --digest-every 50 --audit 0.25 ' +
-        '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --tls-client-ca b --local-transport unix --report r.json --log-level debug --log-format json ' +
+        '--train-samples 640 --test-samples 0 --augment off --token-file t --tls-cert c --tls-key k --tls-ca a --tls-client-ca b --local-transport unix --report r.json --timeline t.json --timeline-steps 10-20 --log-level debug --log-format json ' +
         '--allow-mixed-engines --pin on --worker-output both --min-workers 2 --max-workers 4 --wait-limit 30 --restart-limit 0 --straggler-limit 0.5 --progress-limit 90',
     );
     expect(flags).toEqual({
@@ -142,6 +144,8 @@ describe('values and where they come from', () => {
       tlsClientCa: 'b',
       localTransport: 'unix',
       report: 'r.json',
+      timeline: 't.json',
+      timelineSteps: { from: 10, to: 20 },
       logLevel: 'debug',
       logFormat: 'json',
       allowMixedEngines: true,
@@ -380,6 +384,14 @@ describe('refusals name the flag or the variable, and its value', () => {
     [
       'worker --coordinator h:29400 --peer-listen 10.0.0.5',
       'E_LISTEN --peer-listen 10.0.0.5: it must be HOST:PORT, e.g. 127.0.0.1:29400 or [::1]:29400 -> Ports go from 0 to 65535; port 0 picks a free one and prints it.',
+    ],
+    [
+      'train j --timeline t.json --timeline-steps 20-10',
+      'E_USAGE --timeline-steps 20-10: it must be two steps, the first one not after the last, e.g. 100-200 -> Change --timeline-steps or leave it out.',
+    ],
+    [
+      'train j --timeline-steps 10-20',
+      'E_USAGE --timeline-steps is for --timeline FILE, and there is none -> Give --timeline FILE, too, or leave it out.',
     ],
     [
       'train j --local-transport infiniband',

@@ -11,6 +11,7 @@ import { encodeFrameHeader, FrameReader, MAX_FRAME_BYTES, type FrameHeader } fro
 import type { LinkEnd } from '../../protocol/link.ts';
 import { decodeCoordinatorMessage, decodeWorkerMessage, encodeMessage } from '../../protocol/messages.ts';
 import { fixedSilence } from '../../protocol/silence.ts';
+import { spansOf } from '../../protocol/timeline.ts';
 import {
   frameRecord,
   mappedRecord,
@@ -315,6 +316,8 @@ describe('more than a million inputs', () => {
         seconds: 1,
         chunks: [{ index: 0, samples: 2, lossSum: 1.5, correct: 1 }],
       }),
+      encodeMessage({ kind: 'trace', generation: 1, spans: new Uint8Array(80), lost: 0 }),
+      encodeMessage({ kind: 'clock', sentUs: 1.5, atUs: 2, boot: null }),
       encodeMessage({ kind: 'stop', because: 'Ctrl-C' }),
       encodeMessage({ kind: 'refused', code: 'E_DIGEST', because: 'x' }),
       // MessagePack that promises more than it has: an array and a map of four thousand million, a string of two.
@@ -330,8 +333,11 @@ describe('more than a million inputs', () => {
       // Of a greeting whose version has changed, and more.
       otherCode: 'E_PROTOCOL_VERSION',
       decode: (bytes, random) => {
-        if (random(2) === 0) decodeWorkerMessage(bytes);
-        else decodeCoordinatorMessage(bytes);
+        if (random(2) === 1) return void decodeCoordinatorMessage(bytes);
+        const message = decodeWorkerMessage(bytes);
+        if (message.kind === 'trace' && spansOf(message.spans).length > 2)
+          throw new Error('more came out than went in');
+        return undefined;
       },
     });
     expect(verdict.inputs).toBe(200_000);

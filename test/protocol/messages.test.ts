@@ -102,6 +102,8 @@ const WORKER_MESSAGES: WorkerMessage[] = [
   },
   { kind: 'finished', generation: 1, step: 7820, digest: DIGEST, peakRssBytes: 500_000_000, because: 'stopped' },
   { kind: 'failed', code: 'E_NOT_FINITE', message: 'the loss of step 3 is NaN', stack: 'Error\n    at train' },
+  { kind: 'clock', sentUs: 1_234_567_890.125, atUs: 98_765.5, boot: '0e9b2b5f-8e5c-4ae5-9f0c-1c2b3a4d5e6f' },
+  { kind: 'trace', generation: 2, spans: new Uint8Array(2 * 40), lost: 3 },
 ];
 
 const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
@@ -149,6 +151,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
     ],
     because: '2 of 2 workers ready',
   },
+  { kind: 'clock', sentUs: 1_234_567_890.125, from: 0, to: Number.MAX_SAFE_INTEGER },
   ...([{ kind: 'held' }, { kind: 'start' }, { kind: 'coordinator' }, { kind: 'rank', rank: 1 }] as const).map(
     (source): CoordinatorMessage => ({
       kind: 'begin',
@@ -168,6 +171,7 @@ const COORDINATOR_MESSAGES: CoordinatorMessage[] = [
 
 /** A message with its bytes as a plain Uint8Array: decoders may give a view of what they were given. */
 function plain(message: WorkerMessage | CoordinatorMessage): unknown {
+  if (message.kind === 'trace') return { ...message, spans: Uint8Array.from(message.spans) };
   return message.kind === 'state' ? { ...message, bytes: Uint8Array.from(message.bytes) } : message;
 }
 

@@ -113,6 +113,27 @@ it('the next coordinator is told who comes, what it has not on record, and that 
   expect(heard).toEqual(['stop']);
 });
 
+it('what was recorded for a timeline while there was no coordinator the next one gets, once it knows who this is', async () => {
+  const trace = (generation: number): WorkerMessage => ({
+    kind: 'trace',
+    generation,
+    spans: new Uint8Array(0),
+    lost: 0,
+  });
+  const [first, second, third] = [new Far(), new Far(welcome(0)), new Far(welcome(0))];
+  const control = joined(first, second, third, LOST);
+  control.send(trace(1));
+  first.die(LOST);
+  await Promise.resolve();
+  control.send(trace(2));
+  control.send(trace(3));
+  await expect.poll(() => second.said.at(-1)).toEqual(trace(3));
+  expect(second.said.slice(1)).toEqual([READY, trace(2), trace(3)]);
+  // It has them: nobody else gets them, too.
+  second.die(LOST);
+  await expect.poll(() => third.said.at(-1)).toEqual(READY);
+});
+
 it('a coordinator that knows its steps from others is told of all evaluations: it may lack this worker’s piece of an earlier one', async () => {
   const [first, second] = [new Far(), new Far(welcome(5))];
   const control = joined(first, second, LOST);

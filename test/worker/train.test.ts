@@ -6,9 +6,11 @@ import { Audits } from '../../coordinator/core/audits.ts';
 import type { Optimizer, Split } from '../../jobs/contract.ts';
 import type { BatchPlan } from '../../protocol/batch-plan.ts';
 import type { StepReport, WorkerMessage } from '../../protocol/messages.ts';
+import { spansOf } from '../../protocol/timeline.ts';
 import { BatchLoader } from '../../worker/data/batch-loader.ts';
 import { applyOnHost } from '../../worker/engine/apply.ts';
 import type { Engine, Update } from '../../worker/engine/engine.ts';
+import { Recorder } from '../../worker/timeline/recorder.ts';
 import { train, type Collective, type ReplicaState, type TrainingContext } from '../../worker/train.ts';
 
 const SHAPE = [2];
@@ -133,7 +135,7 @@ function exchanges(worldSize: number): Collective[] {
             for (const go of all) go(whole);
           }
         });
-        return { waitSeconds: 0, reduceSeconds: 0, traffic: [], sum };
+        return { waitSeconds: 0, reduceSeconds: 0, traffic: [], marks: null, sum };
       },
     };
   });
@@ -165,6 +167,7 @@ async function trainAll(
           checkpointEverySteps: 0,
           digestEverySteps: 0,
           audit: null,
+          recorder: null,
           learningRate: 0.001,
           testSamples: TEST,
           engine: toyEngine(),
@@ -201,6 +204,31 @@ describe('train', () => {
     expect([...alone].every(Number.isFinite)).toBe(true);
     for (const worldSize of [2, 3, 4]) {
       for (const { state } of await trainAll(worldSize)) expect([...state.weights]).toEqual([...alone]);
+    }
+  });
+
+  it('tells a timeline of the steps that are wanted: what lies within a step, the evaluation and the state after it', async () => {
+    let now = 0;
+    const clock = (): number => (now += 0.001);
+    const recorder = new Recorder({ originUs: () => 0, seconds: clock, boot: () => null });
+    recorder.asked({ kind: 'clock', sentUs: 0, from: 3, to: 4 });
+    // Three steps an epoch.
+    await trainAll(1, () => ({ clock, recorder, digestEverySteps: 2 }));
+    const told = spansOf(recorder.take(1)?.spans ?? new Uint8Array(0));
+    const names = (step: number): string[] => told.filter((span) => span.step === step).map(({ kind }) => kind);
+    const shared = ['allreduce', 'wait', 'exchange', 'apply'];
+    // The third batch has two samples: the first and the third microbatch none.
+    const short = ['data', 'compute', 'data', 'slot', 'compute', 'data', 'compute', 'data', 'slot', 'compute'];
+    const whole = Array.from({ length: 4 }, () => ['data', 'slot', 'compute']).flat();
+    expect(names(3)).toEqual([...short, ...shared, 'step', 'evaluate', 'keep']);
+    expect(names(4)).toEqual([...whole, ...shared, 'digest', 'step']);
+    expect(told).toHaveLength(names(3).length + names(4).length);
+    for (const step of told.filter(({ kind }) => kind === 'step')) {
+      const within = told.filter((span) => span.step === step.step && span !== step && span.startUs < step.endUs);
+      for (const { startUs, endUs } of within) {
+        expect(startUs).toBeGreaterThanOrEqual(step.startUs);
+        expect(endUs).toBeLessThanOrEqual(step.endUs);
+      }
     }
   });
 
@@ -432,6 +460,7 @@ describe('train', () => {
         checkpointEverySteps: 0,
         digestEverySteps: 0,
         audit: null,
+        recorder: null,
         learningRate: 0.001,
         testSamples: 0,
         engine: toyEngine(),

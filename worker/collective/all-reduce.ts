@@ -257,8 +257,8 @@ export interface AllReduceOptions {
   readonly send: Send;
   /** The vector in this slot has been added to another: the slot can be filled again. */
   readonly freed?: (slot: number) => void;
-  /** A slice of the step's sum is here; whether it is this rank's. */
-  readonly gathered?: (slice: Range, isOwn: boolean) => void;
+  /** A slice of the step's sum is here; whether it is this rank's, and of which bucket. */
+  readonly gathered?: (slice: Range, isOwn: boolean, bucket: number) => void;
 }
 
 /**
@@ -548,7 +548,7 @@ export class AllReduce {
       adding: false,
       finish: () => {
         this.gatheredCount++;
-        this.options.gathered?.(slice, false);
+        this.options.gathered?.(slice, false, header.bucket);
         if (collector === rank) this.handRound(header.bucket, header.slice, slice, step, this.groupPeers);
       },
     };
@@ -615,7 +615,7 @@ export class AllReduce {
     else if (at !== into) memory.copy(into, at, slice.end - slice.start);
     this.gathered[bucket]?.add(rank);
     this.gatheredCount++;
-    this.options.gathered?.(slice, true);
+    this.options.gathered?.(slice, true, bucket);
     const home = plan.groupOf[rank] ?? 0;
     const relays = [...plan.groups.keys()].filter((group) => group !== home).map((group) => relayOf(plan, group, rank));
     this.handRound(bucket, rank, slice, step, [...relays, ...this.groupPeers]);

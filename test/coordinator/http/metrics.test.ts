@@ -119,6 +119,7 @@ describe('the exposition', () => {
       'lockstep_record_failures_total{run="r1",part="metrics"} 0',
       'lockstep_record_failures_total{run="r1",part="report"} 0',
       'lockstep_record_failures_total{run="r1",part="model"} 0',
+      'lockstep_record_failures_total{run="r1",part="timeline"} 0',
       'lockstep_record_failures_total{run="r1",part="upload"} 0',
       'lockstep_record_failures_total{run="r1",part="counters"} 0',
       'lockstep_digest_mismatches_total{run="r1"} 0',
@@ -212,7 +213,7 @@ describe('values', () => {
     const made = metrics();
     made.observe({ kind: 'failed', cause: { ...DIGEST_CAUSE, code: 'E_NOT_FINITE' } });
     made.setView(VIEW);
-    expect(await samplesOf(made)).toContain('lockstep_gradient_norm{run="r1"} Nan');
+    expect(await samplesOf(made)).toContain('lockstep_gradient_norm{run="r1"} NaN');
   });
 
   it('steps that seem lost are not told before a generation has begun: members may still have them', async () => {

@@ -6,7 +6,7 @@ import { CounterFile, readCounters } from '../../../coordinator/record/counters.
 import { VIEW } from '../http/view.ts';
 import { temporaryDirectory } from './temporary.ts';
 
-const shownAt = (step: number): ShownCounters => ({ step, metrics: [] });
+const shownAt = (step: number): ShownCounters => ({ step, metrics: {} });
 
 /** A coordinator's metrics on a run directory, as coordinator/main.ts puts them together; killed by forgetting it. */
 async function coordinatorOn(directory: string, coordinators: number) {
@@ -88,7 +88,7 @@ describe('what scrapes have shown', () => {
     const warnings: string[] = [];
     const read = async (): Promise<unknown> => readCounters(directory, (message) => warnings.push(message));
     expect([await read(), warnings]).toEqual([null, []]);
-    for (const text of ['{"schema":1,', '{"schema":2}', '{"schema":1,"step":-1,"metrics":[]}']) {
+    for (const text of ['{"schema":2,', '{"schema":1,"step":1,"metrics":[]}', '{"schema":2,"step":-1,"metrics":{}}']) {
       writeFileSync(join(directory, 'counters.json'), text);
       expect(await read()).toBe(null);
     }

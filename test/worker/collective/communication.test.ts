@@ -17,6 +17,9 @@ const TOKEN = 'the token of the run';
 const SHM: LocalWays = { unix: true, shm: true };
 const TCP: LocalWays = { unix: false, shm: false };
 
+/** Two threads' clocks are compared by readings that are this far apart at most. */
+const READ_SECONDS = 2e-6;
+
 const opened: { close(): Promise<void> }[] = [];
 afterEach(async () => {
   for (const one of opened.splice(0).toReversed()) await one.close();
@@ -32,6 +35,7 @@ interface MeshOptions {
   readonly hosts?: readonly string[];
   /** All but the last three floats. */
   readonly half?: 'bf16' | 'fp16';
+  readonly isTraced?: boolean;
   /** Puts a proxy with a fault before every listener. */
   readonly fault?: () => Fault;
 }
@@ -54,9 +58,9 @@ async function mesh(options: MeshOptions): Promise<{ ranks: OpenCollective[]; wo
     }),
   );
   const members = urls.map((peerUrl, rank) => ({ worker: `w${rank}`, rank, peerUrl, host: hosts?.[rank] ?? 'here' }));
-  const { microbatches, length, bucketFloats, half } = options;
+  const { microbatches, length, bucketFloats, half, isTraced = false } = options;
   const compression = half === undefined ? null : { elements: half, floats: length - 3 };
-  const plan = { generation: 1, microbatches, length, firstStep: 0, compression };
+  const plan = { generation: 1, microbatches, length, firstStep: 0, compression, isTraced };
   const ranks = await Promise.all(
     workers.map(async (worker, rank) => {
       const bucket = bucketFloats === undefined ? {} : { bucketFloats };
@@ -167,6 +171,39 @@ describe.each([
     const { ranks } = await mesh({ ...options, threaded });
     await expect(steps(ranks, options.microbatches, options.length, options.half)).resolves.toBeUndefined();
   });
+
+  it.each([SHM, TCP])(
+    'a traced step tells when each bucket was how far, on one clock for all ranks: %o',
+    async (ways) => {
+      const sizes = { worldSize: 3, microbatches: 4, length: 50_000, bucketFloats: 7000 };
+      const { ranks } = await mesh({ ...sizes, ways, threaded, isTraced: true });
+      for (let step = 0; step < 3; step++) {
+        const began = performance.now() / 1000;
+        const all = await Promise.all(
+          ranks.map(async (collective) => {
+            const mine = rankMicrobatches(4, 3, collective.rank);
+            for (let m = mine.start; m < mine.end; m++) {
+              (await collective.slot(m)).set(spreadFloats(50_000, m));
+              for (const bucket of collective.buckets.keys()) collective.ready(bucket);
+            }
+            const { marks } = await collective.allReduce();
+            return marks?.slice() ?? new Float64Array(0);
+          }),
+        );
+        const ended = performance.now() / 1000;
+        for (const marks of all) {
+          expect(marks).toHaveLength(8 * 4);
+          for (let at = 0; at < marks.length; at += 4) {
+            const times = [began, ...marks.subarray(at, at + 4), ended];
+            expect(times).toEqual(times.toSorted((a, b) => a - b));
+            // Nobody has all slices before each is summed by its owner.
+            for (const other of all)
+              expect((marks[at + 3] ?? 0) - (other[at + 2] ?? Infinity)).toBeGreaterThan(-READ_SECONDS);
+          }
+        }
+      }
+    },
+  );
 
   it('the loss of a rank fails the step of the others, by its name', async () => {
     const { ranks } = await mesh({ worldSize: 3, microbatches: 4, length: 100, threaded });

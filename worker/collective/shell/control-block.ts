@@ -3,6 +3,8 @@
 // last one took.
 
 import { TRANSPORTS } from '../../../protocol/link.ts';
+import { MAX_TRACED_BUCKETS } from '../../../protocol/timeline.ts';
+import { MARKS } from '../bucket-marks.ts';
 import type { StepFigures } from './exchange.ts';
 
 const WORDS = { written: 0, read: 16, asleep: 32, done: 48, failed: 64, freed: 80, commands: 96 } as const;
@@ -15,7 +17,9 @@ const CONTROL_BYTES = CONTROL_WORDS * Int32Array.BYTES_PER_ELEMENT;
 const MAX_RANKS = 64;
 /** Of each link: the place of its transport among TRANSPORTS, from 1; bytes out; bytes in. */
 const LINK_FIGURES = 3;
-const FIGURES = 2 + LINK_FIGURES * MAX_RANKS;
+const LINKS_AT = 2;
+const MARKS_AT = LINKS_AT + LINK_FIGURES * MAX_RANKS;
+const FIGURES = MARKS_AT + MARKS * MAX_TRACED_BUCKETS;
 
 export const BEGIN = 1;
 export const OFFER = 2;
@@ -79,11 +83,16 @@ export class ControlBlock {
   stepFigures(): StepFigures {
     const [waitSeconds = 0, reduceSeconds = 0] = this.figures;
     const traffic = Array.from({ length: MAX_RANKS }, (_, peer) => {
-      const [place = 0, bytesOut = 0, bytesIn = 0] = this.figures.subarray(2 + LINK_FIGURES * peer);
+      const [place = 0, bytesOut = 0, bytesIn = 0] = this.figures.subarray(LINKS_AT + LINK_FIGURES * peer);
       const transport = TRANSPORTS[place - 1];
       return transport === undefined ? [] : [{ peer, transport, bytesOut, bytesIn }];
     });
     return { waitSeconds, reduceSeconds, traffic: traffic.flat() };
+  }
+
+  /** Of the step's buckets, as `finishStep` was given them. */
+  marks(buckets: number): Float64Array {
+    return this.figures.subarray(MARKS_AT, MARKS_AT + MARKS * Math.min(buckets, MAX_TRACED_BUCKETS));
   }
 
   // ---- the communication thread
@@ -115,11 +124,13 @@ export class ControlBlock {
     Atomics.notify(this.words, WORDS.freed);
   }
 
-  finishStep(figures: StepFigures): void {
+  /** @param marks of the step's buckets; null: nobody wants them */
+  finishStep(figures: StepFigures, marks: Float64Array | null): void {
+    if (marks !== null) this.figures.set(marks, MARKS_AT);
     this.figures[0] = figures.waitSeconds;
     this.figures[1] = figures.reduceSeconds;
     for (const { peer, transport, bytesOut, bytesIn } of figures.traffic) {
-      this.figures.set([1 + TRANSPORTS.indexOf(transport), bytesOut, bytesIn], 2 + LINK_FIGURES * peer);
+      this.figures.set([1 + TRANSPORTS.indexOf(transport), bytesOut, bytesIn], LINKS_AT + LINK_FIGURES * peer);
     }
     Atomics.add(this.words, WORDS.done, 1);
     Atomics.notify(this.words, WORDS.done);

@@ -1,10 +1,10 @@
 // One rank's all-reduce over its links, for one generation: a shell that brings frames to all-reduce.ts and back, takes the
 // time, and turns the loss of a link into an error that names the peer. It runs on the engine's thread or on one of its own.
 
-import type { Range } from '../../../protocol/batch-plan.ts';
 import { LockstepError, type ErrorCode } from '../../../protocol/errors.ts';
 import type { Link, Transport } from '../../../protocol/link.ts';
-import { AllReduce, planMemory, type Outside } from '../all-reduce.ts';
+import { AllReduce, planMemory, type AllReduceOptions, type Outside } from '../all-reduce.ts';
+import { BucketMarks } from '../bucket-marks.ts';
 import type { VectorMemory } from '../vector-memory.ts';
 import { planCollective, type PlanOptions } from '../plan.ts';
 
@@ -16,6 +16,8 @@ export interface GenerationPlan extends PlanOptions {
   readonly rank: number;
   /** The step that comes first. */
   readonly firstStep: number;
+  /** The time of each bucket is taken. */
+  readonly isTraced?: boolean;
 }
 
 /** What one link has carried. */
@@ -57,7 +59,7 @@ export interface ExchangeOptions {
   /** A slot may be filled again before the step is done. */
   readonly freed: (slot: number) => void;
   /** See AllReduceOptions. */
-  readonly gathered?: (slice: Range, isOwn: boolean) => void;
+  readonly gathered?: NonNullable<AllReduceOptions['gathered']>;
   /** How a peer is called in errors. */
   readonly nameOf: (rank: number) => string;
   /** Called once, with what ended it before its time. */
@@ -69,6 +71,8 @@ export interface ExchangeOptions {
 }
 
 export class Exchange {
+  /** Of the step that is done, where the plan is traced: seconds on `now`'s clock. */
+  readonly marks: BucketMarks | null;
   private readonly options: ExchangeOptions;
   private readonly core: AllReduce;
   private readonly polled: readonly Link[];
@@ -84,8 +88,17 @@ export class Exchange {
   constructor(options: ExchangeOptions) {
     this.options = options;
     this.now = options.now ?? (() => performance.now() / 1000);
-    const { plan, links, memory, freed, gathered } = options;
+    const { plan, links, memory, freed } = options;
     const collective = planCollective(plan);
+    const marks = plan.isTraced === true ? new BucketMarks(collective.buckets.length) : null;
+    this.marks = marks;
+    const gathered: ExchangeOptions['gathered'] =
+      marks === null
+        ? options.gathered
+        : (slice, isOwn, bucket) => {
+            marks.gathered(bucket, isOwn, this.now());
+            options.gathered?.(slice, isOwn, bucket);
+          };
     const nodes = collective.nodes[plan.rank] ?? [];
     this.offersAStep = collective.buckets.length * nodes.reduce((sum, node) => sum + node.size, 0);
     this.core = new AllReduce({
@@ -149,6 +162,7 @@ export class Exchange {
     this.offered = 0;
     this.isDone = false;
     this.heardAt = 0;
+    this.marks?.begin();
     return this.core.begin(outside);
   }
 
@@ -156,7 +170,10 @@ export class Exchange {
   offer(index: number, bucket: number, slot: number | null): void {
     if (this.isOver) return;
     this.offered++;
+    const { marks } = this;
+    const before = marks === null ? 0 : this.now();
     this.core.offer(index, bucket, slot);
+    marks?.offered(bucket, before, this.now());
     if (this.offered === this.offersAStep) this.offeredAt = this.now();
     this.lookForTheEnd();
   }

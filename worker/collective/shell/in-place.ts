@@ -135,7 +135,8 @@ export function inPlace(
     await workWhile(() => figures === null, meanwhile);
     if (figures === null) throw new Error('a step that is done has figures');
     sumAt = null;
-    return meter.timing(figures, (performance.now() - startedAt) / 1000);
+    const seconds = (performance.now() - startedAt) / 1000;
+    return { ...meter.timing(figures, seconds), marks: exchange.marks?.times ?? null };
   };
 
   return {

@@ -7,6 +7,7 @@
 import { availableParallelism } from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
 import { LockstepError, type ErrorCode } from '../../../protocol/errors.ts';
+import { originUs } from '../../timeline/machine-clock.ts';
 import { BEGIN, ControlBlock, NO_SLOT } from './control-block.ts';
 import { Exchange, PeerFault, type GenerationPlan } from './exchange.ts';
 import { nameOf, openLinks, type Member } from './link-up.ts';
@@ -139,16 +140,20 @@ async function open(request: OpenRequest): Promise<void> {
   control = block;
   // Before anything is written there: a peer that is ahead has sent its first part already, and receiving begins with the exchange.
   endSharing = shareWithPeers(pages, links.values());
-  exchange = new Exchange({
+  // Where others read the times, they are of a clock that both threads have.
+  const originSeconds = plan.isTraced === true ? originUs() / 1e6 : 0;
+  const made = new Exchange({
     plan,
     links,
     memory: vectorMemory(pages),
-    finished: (figures) => block.finishStep(figures),
+    now: () => originSeconds + performance.now() / 1000,
+    finished: (figures) => block.finishStep(figures, made.marks?.times ?? null),
     freed: (slot) => block.free(slot),
     nameOf: (rank) => nameOf(members, rank),
     failed: fail,
     stirred: wake,
   });
+  exchange = made;
   say({ kind: 'opened' });
   wake();
 }

@@ -3,6 +3,7 @@
 
 import { Worker } from 'node:worker_threads';
 import { LockstepError } from '../../../protocol/errors.ts';
+import { originUs } from '../../timeline/machine-clock.ts';
 import type { AllReduced } from '../../train.ts';
 import { AllReduce, planMemory } from '../all-reduce.ts';
 import { inRankOrder, planFor, residualsOf, type Communication, type OpenCollective } from './generation.ts';
@@ -189,6 +190,10 @@ function withThread(
   const { length, buckets } = collective;
   const vectors = places.slots.map((at) => floatsOf(pages, at, length));
   const meter = new TrafficMeter();
+  /** The thread's times are of the machine's clock. */
+  const originSeconds = plan.isTraced === true ? originUs() / 1e6 : 0;
+  const marksOf = (): Float64Array | null =>
+    plan.isTraced === true ? control.marks(buckets.length).map((seconds) => seconds - originSeconds) : null;
   let free: number[] = [];
   let isBegun = false;
   let microbatch = 0;
@@ -244,7 +249,7 @@ function withThread(
     stepsDone++;
     isBegun = false;
     const timing = meter.timing(control.stepFigures(), (performance.now() - startedAt) / 1000);
-    return { ...timing, sum };
+    return { ...timing, marks: marksOf(), sum };
   };
 
   return {

@@ -7,7 +7,7 @@ export class TrafficMeter {
   private before = new Map<number, Traffic>();
 
   /** @param seconds that the training loop spent in the all-reduce, from its last vector to the sum */
-  timing({ waitSeconds, traffic }: StepFigures, seconds: number): AllReduceTiming {
+  timing({ waitSeconds, traffic }: StepFigures, seconds: number): Omit<AllReduceTiming, 'marks'> {
     const carried = traffic.map((now) => {
       const before = this.before.get(now.peer);
       return {
