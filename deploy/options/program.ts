@@ -35,9 +35,10 @@ coordinator's address, or with --transport nats the NATS server's with the run's
 
 const LAUNCH = `Trains JOB on several machines: the coordinator here, workers on the hosts, started over ssh and supervised.
 
-Each host has Lockstep (--remote-dir) and the job's file, and lets you in by ssh without a password. What it lacks of
-engine and data it fetches itself. A token is made for the run and goes over ssh's standard input. A host that fails is
-started again, and the others train on; Ctrl-C ends everything everywhere.`;
+Each host has Lockstep (--remote-dir) and the job's file, and lets you in by ssh without a password.
+What it lacks of engine and data it fetches itself. A token is made for the run and goes over ssh's
+standard input. A host that fails is started again, and the others train on; Ctrl-C ends everything
+everywhere.`;
 
 const LAUNCH_EXAMPLES = `
 Examples:
