@@ -16,6 +16,14 @@ import { MAX_CONNECTIONS, openBorder, type ControlEvents } from '../control-conn
 /** That a worker gets to take what was sent before its stream is left. */
 const CLOSE_GRACE_MS = 2000;
 
+/**
+ * A coordinator that was held up for so long hears calls that others may have answered meanwhile: a second answer would mix two streams on
+ * one pair of subjects. For a moment it takes none; by then it knows whether it is replaced (record.ts), and who was not answered calls again.
+ */
+const HELD_UP_MS = 2000;
+const RECOVER_MS = 1000;
+const AWAKE_EVERY_MS = 250;
+
 const heartTiming: StreamTiming = { beatMs: BEAT_EVERY_MS, silence: WORKER_SILENCE };
 const aboutSchema = z.strictObject({ heart: z.string().regex(HEART_KEY).optional() });
 
@@ -37,6 +45,15 @@ export async function openNatsControl(nats: Nats, options: NatsControlOptions): 
   /** Links by the key of the heart that comes after them, and the hearts that came. */
   const bodies = new Map<string, { readonly link: NatsStream; heart: NatsStream | null }>();
   let arrivals = options.firstName ?? 0;
+
+  let awakeMs = performance.now();
+  let deafUntilMs = 0;
+  const awake = setInterval(() => {
+    const nowMs = performance.now();
+    if (nowMs - awakeMs > HELD_UP_MS) deafUntilMs = nowMs + RECOVER_MS;
+    awakeMs = nowMs;
+  }, AWAKE_EVERY_MS);
+  awake.unref();
 
   const join = (stream: NatsStream, key: string | undefined): void => {
     let graceTimer: NodeJS.Timeout | undefined;
@@ -102,6 +119,8 @@ export async function openNatsControl(nats: Nats, options: NatsControlOptions): 
     onCall: (about, open) => {
       const caller = aboutSchema.safeParse(about);
       if (!caller.success) return '400 malformed';
+      const nowMs = performance.now();
+      if (nowMs < deafUntilMs || nowMs - awakeMs > HELD_UP_MS) return '503 held up';
       if (caller.data.heart !== undefined && bodies.has(caller.data.heart)) return '409 there is one already';
       if (streams.size >= connectionsMax) {
         options.onRefused('E_TOO_MANY');
@@ -113,6 +132,7 @@ export async function openNatsControl(nats: Nats, options: NatsControlOptions): 
   });
   return {
     close: async () => {
+      clearInterval(awake);
       await listening.close();
       await hearts.close();
       const present = [...streams];
