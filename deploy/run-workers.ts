@@ -15,6 +15,8 @@ import { watchWorkers } from './watched-workers.ts';
 
 /** Of each of them, as they were written for all; what is secret goes by the environment. */
 function flagsOf({
+  dataFrom,
+  termGrace,
   natsCreds,
   engine,
   adapter,
@@ -23,6 +25,7 @@ function flagsOf({
   tlsCert,
   tlsKey,
   tlsCa,
+  tlsClientCa,
 }: WorkerFlags): string[] {
   const all = {
     '--nats-creds': natsCreds,
@@ -30,9 +33,12 @@ function flagsOf({
     '--adapter': adapter,
     '--peer-listen': peerListen === undefined ? undefined : addressText(peerListen),
     '--local-transport': localTransport,
+    '--data-from': dataFrom,
     '--tls-cert': tlsCert,
     '--tls-key': tlsKey,
+    '--term-grace': termGrace === 0 ? undefined : String(termGrace),
     '--tls-ca': tlsCa,
+    '--tls-client-ca': tlsClientCa,
   };
   return Object.entries(all).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
 }
@@ -84,11 +90,12 @@ export async function runWorkers(flags: WorkerFlags, each: number | 'auto'): Pro
   let isInterrupted = false;
   const interrupt = (): void => {
     workers.signal(isInterrupted ? 'SIGKILL' : 'SIGTERM');
+    // They go on for that long after a SIGTERM, until the coordinator dismisses them.
+    if (!isInterrupted) setTimeout(() => void workers.end(), 1000 * flags.termGrace).unref();
     isInterrupted = true;
-    void workers.end();
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, interrupt);
   const { code } = await workers.ended;
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, interrupt);
-  return isInterrupted ? 130 : code;
+  return isInterrupted && flags.termGrace === 0 ? 130 : code;
 }

@@ -60,11 +60,6 @@ export function makeKey(): string {
   return randomBytes(KEY_BYTES).toString('base64url');
 }
 
-/** From a key: for one run's workers, for as long as the key is. */
-export function workToken(key: string): string {
-  return makeToken(key, { scope: 'work', expiresAtSeconds: null, id: randomBytes(ID_BYTES).toString('hex') });
-}
-
 /** True for a key that may be found by trying. */
 export function isWeak(key: string): boolean {
   return key.length < KEY_LENGTH_MIN;
@@ -100,6 +95,11 @@ function tokenFrom(
 ): string {
   const expiresAtSeconds = expiresInSeconds === null ? null : Math.floor(nowMs / 1000) + expiresInSeconds;
   return makeToken(readKey(keyFile), { scope, expiresAtSeconds, id: randomBytes(ID_BYTES).toString('hex') });
+}
+
+/** For workers of other hosts: it lets them join and do what a worker does, and ends with the key. */
+export function workToken(key: string): string {
+  return makeToken(key, { scope: 'work', expiresAtSeconds: null, id: randomBytes(ID_BYTES).toString('hex') });
 }
 
 /** Whether other users of this machine can read a file that holds a secret. */

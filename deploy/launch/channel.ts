@@ -31,7 +31,12 @@ const startSchema = z.object({
   coordinatorUrl: z.string(),
   token: z.string(),
   /** The contents of the files, where the run has TLS. */
-  tls: z.object({ cert: z.string().nullable(), key: z.string().nullable(), ca: z.string().nullable() }),
+  tls: z.object({
+    cert: z.string().nullable(),
+    key: z.string().nullable(),
+    ca: z.string().nullable(),
+    'client-ca': z.string().nullable(),
+  }),
   /** As `--job` takes it. */
   job: z.string(),
   /** Of each `lockstep worker`. */

@@ -9,7 +9,6 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative, sep } from 'node:path';
 import { LockstepError } from '../../protocol/errors.ts';
-import { isLoopback } from '../../protocol/loopback.ts';
 import { ENTRY } from '../crew.ts';
 import { loadJob, type LoadedJob } from '../job-file.ts';
 import type { NatsServer } from '../../nats/server.ts';
@@ -17,11 +16,13 @@ import { WORKERS_ELSEWHERE, type Listening } from '../launch-messages.ts';
 import { natsEnvironment, natsServerOf, tryNats } from '../nats.ts';
 import { resolveBatch, type LaunchFlags, type TrainFlags, type TrainOptions } from '../options.ts';
 import { rangeText } from '../options/nodes.ts';
+import { isLoopback } from '../../protocol/loopback.ts';
 import { addressText, type Address } from '../options/values.ts';
 import { setUp } from '../setup/steps.ts';
 import { natsBack, supervise } from '../train.ts';
 import { readTls } from '../tls-files.ts';
 import { makeKey, readKey, workToken } from '../token.ts';
+import type { Start } from './channel.ts';
 import { Fleet, type Meeting } from './fleet.ts';
 import { parseHostfile, type Host } from './hosts.ts';
 import type { SshOptions } from './remote-command.ts';
@@ -69,7 +70,7 @@ export async function launch(options: TrainOptions, wish: LaunchFlags, args: rea
     adapter: flags.adapter ?? null,
     launch: randomBytes(24).toString('base64url'),
     start: {
-      tls: nats === null ? pemOf(flags) : { cert: null, key: null, ca: null },
+      tls: nats === null ? pemOf(flags) : { cert: null, key: null, ca: null, 'client-ca': null },
       flags: ['--local-transport', flags.localTransport],
       environment: nats === null ? {} : natsEnvironment(flags),
       restartLimit: flags.restartLimit,
@@ -95,7 +96,6 @@ export async function launch(options: TrainOptions, wish: LaunchFlags, args: rea
       writeFileSync(tokenFile, `${makeKey()}\n`, { mode: 0o600 });
     }
     const listen = await listenFor(options, hosts, routes);
-    // Workers' hosts may compute; the key stays here.
     fleet.meet({
       token: workToken(readKey(tokenFile)),
       engine: choice.engine,
@@ -158,9 +158,9 @@ function jobOn(host: Host, { reference, path }: LoadedJob): string {
   return isHere(host) || inside.startsWith('..') ? path : `.${sep}${inside}`;
 }
 
-function pemOf({ tlsCert, tlsKey, tlsCa }: TrainFlags): { cert: string | null; key: string | null; ca: string | null } {
+function pemOf({ tlsCert, tlsKey, tlsCa, tlsClientCa }: TrainFlags): Start['tls'] {
   const read = (file: string | undefined): string | null => (file === undefined ? null : readFileSync(file, 'utf8'));
-  return { cert: read(tlsCert), key: read(tlsKey), ca: read(tlsCa) };
+  return { cert: read(tlsCert), key: read(tlsKey), ca: read(tlsCa), 'client-ca': read(tlsClientCa) };
 }
 
 function say({ logFormat, logLevel }: TrainFlags, level: 'info' | 'warn', message: string): void {

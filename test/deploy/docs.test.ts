@@ -118,16 +118,8 @@ describe.each(OWN)('%s', (page) => {
   });
 });
 
-/** Pages and files that come from elsewhere in this change; to be taken away once they are there. */
-const ON_THE_WAY = new Set([
-  'docs/launch-one-machine.md',
-  'docs/launch-ssh.md',
-  'docs/launch-nats.md',
-  'deploy/nats/users.conf',
-]);
-
 function isThere(path: string): boolean {
-  return ON_THE_WAY.has(path) || existsSync(join(CHECKOUT, path));
+  return existsSync(join(CHECKOUT, path));
 }
 
 describe('the compatibility policy', () => {

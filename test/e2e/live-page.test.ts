@@ -69,9 +69,8 @@ it('shows a run in which a worker is killed, live; and the model says what `lock
   const { port } = new URL(url);
   const tokenFile = `${directory}/token`;
   const forAll = ['--listen', `0.0.0.0:${port}`, '--token-file', tokenFile];
-  const again = lockstep([
-    ...['coordinator', 'cifar10-cnn', ...JOB, '--resume', '--run-dir', directory, '--workers', '1', ...forAll],
-  ]);
+  const resumed = ['--resume', '--run-dir', directory, '--workers', '1'];
+  const again = lockstep(['coordinator', 'cifar10-cnn', ...JOB, ...resumed, ...forAll]);
   // This one listens for others, too: it asks who looks.
   await page.locator('#tokenForm').waitFor(WAIT);
   await page.locator('#token').fill(readFileSync(tokenFile, 'utf8'));
