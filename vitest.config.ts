@@ -6,10 +6,9 @@ import { defineConfig } from 'vitest/config';
 
 const REAL_PROCESSES = ['test/e2e/**/*.test.ts', 'test/cluster/**/*.test.ts'];
 /** Bits, files and words, not times; or mostly waiting. */
-const PAIRS = [
-  ...['train', 'own-job', 'compression', 'node24', 'verify', 'tls', 'nats-record', 'nats-links', 'promtool'],
-  ...['attacks', 'launch', 'nats-cluster', 'slurm'],
-].map((name) => `test/e2e/${name}.test.ts`);
+const TRAINED = ['train', 'own-job', 'compression', 'node24', 'verify', 'tls', 'nats-record', 'nats-links', 'promtool'];
+const STORIES = ['attacks', 'launch', 'nats-cluster', 'slurm'];
+const PAIRS = [...TRAINED, ...STORIES].map((name) => `test/e2e/${name}.test.ts`);
 const MINUTE_MS = 60_000;
 
 export default defineConfig({

@@ -522,6 +522,7 @@ export class Run {
       // The launcher's order where there is one, so that rank r is the launcher's process r.
       return this.regroup(because, nowMs, { graceful: true, newcomers: ready.toSorted(byLocalRank) });
     }
+    if (this.isSomebodyComingBack(ready, nowMs)) return [];
     const isFull = this.members().length >= this.places;
     // A newcomer can't take over residuals: until it is needed it waits.
     const isOfUse = this.phase === 'waiting' || this.options.config.gradientCompression === 'none';
@@ -531,6 +532,20 @@ export class Run {
     }
     const because = `${ready.map((w) => w.id).join(', ')} joined`;
     return this.regroup(because, nowMs, { graceful: true, newcomers: ready });
+  }
+
+  /**
+   * All members were lost at once, as when their network was, and some of them are back: the others may have done one step more. They get a
+   * moment, so that it need not be done again.
+   */
+  private isSomebodyComingBack(ready: readonly Worker[], nowMs: number): boolean {
+    if (this.phase !== 'waiting' || this.formation !== null || this.members().length > 0) return false;
+    const back = ready.flatMap((w) => w.rejoined ?? []);
+    const newest = Math.max(...back.map(({ generation }) => generation));
+    const together = back.filter(({ generation }) => generation === newest);
+    if (newest <= 0 || together.length >= (together[0]?.worldSize ?? 0)) return false;
+    this.rejoiningSinceMs ??= nowMs;
+    return nowMs - this.rejoiningSinceMs < REJOIN_MS;
   }
 
   /** Newcomers are of use: there are steps to be done, or nobody is left who could end the run. */
@@ -560,6 +575,7 @@ export class Run {
     { graceful, newcomers = this.newcomers() }: { graceful: boolean; newcomers?: readonly Worker[] },
   ): Effect[] {
     this.suspicion = null;
+    this.rejoiningSinceMs = null;
     this.stall.progress(nowMs);
     const survivors = this.members().filter((w) => w.isConnected && w.state !== 'lost');
     const active = [...survivors, ...newcomers].slice(0, this.places);
@@ -1324,7 +1340,7 @@ export class Run {
   private tick(nowMs: number): Effect[] {
     const effects = this.conclude(nowMs);
     if (this.ended) return effects;
-    if (this.rejoiningSinceMs !== null && this.phase === 'gathering') effects.push(...this.takeIn(nowMs));
+    if (this.rejoiningSinceMs !== null) effects.push(...this.takeIn(nowMs));
     effects.push(...this.concludeSuspicion(nowMs), ...this.replaceStraggler(nowMs), ...this.findHung(nowMs));
     const { waitingSinceMs } = this;
     if (this.ended || waitingSinceMs === null || nowMs - waitingSinceMs < this.options.waitLimitMs) return effects;

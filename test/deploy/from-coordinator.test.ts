@@ -1,7 +1,7 @@
 // A worker's machine without a way out: the real routes of the coordinator, over a network that cuts.
 
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type AddressInfo } from 'node:net';
 import { once } from 'node:events';
 import { join } from 'node:path';
@@ -61,23 +61,35 @@ async function coordinator(): Promise<string> {
   return http.url;
 }
 
-/** A way there that cuts its first `cuts` connections after so many bytes; `requests`: the heads that went through it. */
+/** Where a download lies that is not whole yet. */
+const partFile = (): string =>
+  join(dataSetDirectory(data), '..', '.num bers.download', 'coordinator', 'train.bin.part');
+const sizeOf = (file: string): number => (existsSync(file) ? statSync(file).size : 0);
+
+/**
+ * A way there that carries so many bytes of each of its first `cuts` connections, and cuts it when more of the file is on disk than was
+ * before; `requests`: the heads that went through it.
+ */
 async function cuttingWay(to: string, cuts: number, afterBytes: number): Promise<{ url: string; requests: string[] }> {
   const requests: string[] = [];
   let left = cuts;
   const server = createServer((near) => {
     const far = connect(Number(new URL(to).port), '127.0.0.1');
     const isCut = left-- > 0;
+    const had = sizeOf(partFile());
     let passed = 0;
     near.on('data', (chunk: Buffer) => {
       requests.push(chunk.toString('latin1').toLowerCase());
       far.write(chunk);
     });
     far.on('data', (chunk: Buffer) => {
-      const room = isCut ? Math.max(0, afterBytes - passed) : chunk.length;
+      near.write(isCut ? chunk.subarray(0, Math.max(0, afterBytes - passed)) : chunk);
       passed += chunk.length;
-      near.write(chunk.subarray(0, room), () => (isCut && passed >= afterBytes ? near.destroy() : undefined));
     });
+    const look = setInterval(() => {
+      if (isCut && passed >= afterBytes && sizeOf(partFile()) > had) near.destroy();
+    }, 2);
+    near.on('close', () => clearInterval(look));
     for (const [one, other] of [
       [near, far],
       [far, near],
@@ -115,7 +127,7 @@ describe('a data set from the coordinator', () => {
   it('goes on with what a process that is gone had got of it', async () => {
     const url = await coordinator();
     const cut = await cuttingWay(url, 99, 60_000);
-    const place = join(dataSetDirectory(data), '..', '.num bers.download', 'coordinator', 'train.bin.part');
+    const place = partFile();
     mkdirSync(join(place, '..'), { recursive: true });
     writeFileSync(place, contents['train.bin'].subarray(0, 250_000));
     await ensure(cut.url, 'coordinator');

@@ -342,6 +342,44 @@ describe('a run that is resumed', () => {
   });
 });
 
+describe('members that are all lost at once, as when their network is', () => {
+  const cutOff = (): Story => {
+    const story = new Story().begun();
+    story.steps(1, 1);
+    // One has done another step, and has told of it.
+    story.say('w0', report(2));
+    for (const worker of ['w0', 'w1']) {
+      story.run.receive({ kind: 'disconnected', worker, because: 'the link was cut' }, story.now);
+    }
+    return story;
+  };
+  const comesBack = (story: Story, worker: string, localRank: number, step: number): Effect[] => {
+    const rejoin = { worker: `w${localRank}`, generation: 1, worldSize: 2, step, term: 1 };
+    story.say(worker, { ...hello(100 + localRank, localRank), rejoin } as WorkerMessage);
+    return story.say(worker, ready());
+  };
+
+  it('go on where the one was that is back last: no step is lost', () => {
+    const story = cutOff();
+    expect(kinds(comesBack(story, 'w2', 1, 1))).toEqual(['tell worker-ready']);
+    expect(kinds(comesBack(story, 'w3', 0, 2))).toContain('send generation to w2');
+    story.say('w2', linked(3, 1));
+    const [effect] = story.say('w3', linked(3, 2)).filter((e) => e.kind === 'send');
+    expect(effect).toMatchObject({ message: { kind: 'begin', step: 2 } });
+    expect(story.run.stepsLost).toBe(0);
+  });
+
+  it('go on without who is not back after a while', () => {
+    const story = cutOff();
+    comesBack(story, 'w2', 1, 1);
+    const early = story.run.receive({ kind: 'tick' }, story.now + REJOIN_MS - 1);
+    expect(kinds(early)).not.toContain('send generation to w2');
+    expect(kinds(story.run.receive({ kind: 'tick' }, story.now + REJOIN_MS))).toContain('send generation to w2');
+    story.say('w2', linked(3, 1));
+    expect([story.run.step, story.run.stepsLost]).toEqual([2, 1]);
+  });
+});
+
 describe('a coordinator that takes the place of another', () => {
   const back = (pid: number, localRank: number, step: number, generation = 3): WorkerMessage =>
     ({
