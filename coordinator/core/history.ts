@@ -120,6 +120,8 @@ class Walk {
   private lost = 0;
   /** Workers whose link to the coordinator has ended. */
   private readonly outOfSight = new Set<string>();
+  /** What was done by a generation after another had begun to step. */
+  private readonly late: { members: readonly string[]; line: number; what: string }[] = [];
   private isDistrusted = false;
   private isDoneAgain = false;
   private claims: DigestClaim[] = [];
@@ -131,7 +133,18 @@ class Walk {
     this.report = report;
   }
 
+  /**
+   * Cut off from the coordinator, and not from each other, the members of a generation go on, while another one begins behind them; back, under
+   * other names, they tell what they did. Of any that was not lost it is a stale generation's act. A loss comes on record once its story is known.
+   */
+  private judgeLate(): void {
+    for (const { members, line, what } of this.late) {
+      if (!members.every((worker) => this.outOfSight.has(worker))) this.report('E_RECORD_GENERATION', line, what);
+    }
+  }
+
   history(): History {
+    this.judgeLate();
     const { config, spans, parts, steps, commits, redone, generations, lost } = this;
     const { isDistrusted, claims, untold, epochs, end } = this;
     const plan = config === null ? null : planOf(config);
@@ -275,21 +288,19 @@ class Walk {
       return;
     }
     const members = this.generations.get(generation)?.members ?? [];
-    // Cut off from the coordinator, and not from each other, its members went on, while another generation began behind them; back, under
-    // other names, they tell what they did.
-    const isOutOfSight = generation < this.lastGeneration && members.every((worker) => this.outOfSight.has(worker));
+    const isLate = generation < this.lastGeneration && generation > this.generationBefore;
     if (!this.generations.has(generation))
       this.report(
         'E_RECORD_GENERATION',
         line,
         `generation ${generation}, which nobody began, did steps ${from} to ${to}`,
       );
-    else if (generation < this.lastGeneration && generation > this.generationBefore && !isOutOfSight)
-      this.report(
-        'E_RECORD_GENERATION',
+    else if (isLate)
+      this.late.push({
+        members,
         line,
-        `generation ${generation} did steps ${from} to ${to}, after generation ${this.lastGeneration} had begun to step`,
-      );
+        what: `generation ${generation} did steps ${from} to ${to}, after generation ${this.lastGeneration} had begun to step`,
+      });
     else this.lastGeneration = Math.max(this.lastGeneration, generation);
     this.takeUpTo(from - 1);
     if (from <= this.steps)
@@ -297,7 +308,7 @@ class Walk {
     if (from > this.steps + 1)
       this.report('E_RECORD_STEPS', line, `steps ${this.steps + 1} to ${from - 1} are committed nowhere`);
     this.isDoneAgain = false;
-    const isToldAgain = generation <= this.generationBefore || isOutOfSight;
+    const isToldAgain = generation <= this.generationBefore || isLate;
     for (let step = from; step <= to; step++) this.commits.push({ step, generation, line, isToldAgain });
     if (!isToldAgain) this.redone += Math.max(0, Math.min(to, this.doneBefore) - from + 1);
     this.steps = Math.max(this.steps, to);
