@@ -4,7 +4,7 @@
 // The first host is the launching one: commands are run on it by a program that stands for Node. What a host starts is in its PID
 // namespace and ends with it, so that a test that fails leaves nothing; that nothing is left before is for the test to see.
 
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawnSync, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { accessSync, constants, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -28,6 +28,16 @@ export function noHostsBecause(): string | null {
     }
   });
   return missing.length === 0 ? null : `needs ${missing.join(', ')}`;
+}
+
+/** Why this kernel, or what keeps this process in, allows no hosts; null: it does. Nothing that is installed would change it. */
+export function kernelRefusesBecause(): string | null {
+  const tried =
+    'ip link add near0 type veth peer name far0 && tc qdisc add dev near0 root tbf rate 1mbit burst 32kbit latency 50ms';
+  const { status, stderr } = spawnSync('unshare', ['--net', '--uts', '--pid', '--fork', 'sh', '-c', tried], {
+    encoding: 'utf8',
+  });
+  return status === 0 ? null : `no namespaces with a network of their own here: ${stderr.trim()}`;
 }
 
 function run(program: string, ...args: readonly string[]): string {

@@ -5,7 +5,7 @@ import { existsSync, readFileSync, readdirSync, statSync, writeFileSync } from '
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, expect, test, vi } from 'vitest';
-import { Hosts, noHostsBecause } from './hosts.ts';
+import { Hosts, kernelRefusesBecause, noHostsBecause } from './hosts.ts';
 import { lockstep, processesNaming, reportIn, Scratch, type LockstepProcess } from './lockstep.ts';
 
 const JOB = ['cifar10-cnn', '--train-samples', '2000', '--test-samples', '250', '--seed', '5', '--max-steps', '100'];
@@ -19,9 +19,11 @@ afterAll(async () => {
   scratch.remove();
 });
 
-const reason = noHostsBecause();
-// Elsewhere it may be left out, and says why; where it must run, it fails.
-const isLeftOut = reason !== null && process.env['CI'] === undefined;
+const missing = noHostsBecause();
+const refusal = missing === null ? kernelRefusesBecause() : null;
+const reason = missing ?? refusal;
+// Where it can't run it is left out, and says why; where what it needs must be installed, that fails.
+const isLeftOut = reason !== null && (refusal !== null || process.env['CI'] === undefined);
 const title =
   'trains to the bits of an undisturbed run on one machine, though hosts are cut off and come back, and leaves no process anywhere';
 
