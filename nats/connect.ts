@@ -3,7 +3,8 @@
 // A connection that breaks is not taken up again: what was under way then is lost, and only the streams' ends could tell. They end with
 // it, as they would with a socket; who had it makes another one, in a cluster to whichever server answers.
 
-import { connect, credsAuthenticator, errors, type NatsConnection } from '@nats-io/transport-node';
+import { checkServerIdentity } from 'node:tls';
+import { connect, credsAuthenticator, errors, type NatsConnection, type TlsOptions } from '@nats-io/transport-node';
 import { LockstepError } from '../protocol/errors.ts';
 import { inboxOf, type NatsRole, type NatsServer } from './server.ts';
 
@@ -24,10 +25,19 @@ export interface Nats {
   close(): Promise<void>;
 }
 
-/** The client would look for the name `localhost` in the certificate of a server that is called by its IP address: `host` says what to look for. */
-function tlsOf({ ca, hostPort }: NatsServer): { readonly host: string; readonly ca?: string } {
-  const host = hostPort.replace(/:\d+$/, '').replaceAll(/[[\]]/g, '');
-  return ca === null ? { host } : { host, ca };
+/**
+ * The client looks for the name `localhost` in the certificate of a server that is called by its IP address. Here it must be that of one of the
+ * servers that the URL names: each of them is trusted as much as the one that is called.
+ */
+function tlsOf({ ca, hostPort }: NatsServer): TlsOptions & { checkServerIdentity: typeof checkServerIdentity } {
+  const hosts = hostPort.split(',').map((one) => one.replace(/:\d+$/, '').replaceAll(/[[\]]/g, ''));
+  return {
+    ...(ca !== null && { ca }),
+    checkServerIdentity: (_called, certificate) => {
+      const complaints = hosts.map((host) => checkServerIdentity(host, certificate));
+      return complaints.includes(undefined) ? undefined : complaints[0];
+    },
+  };
 }
 
 /** Connects as `name`. Throws E_NATS_UNREACHABLE or E_NATS_REFUSED (credentials, limits). */

@@ -3,7 +3,7 @@
 
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -145,8 +145,16 @@ PartitionName=high Nodes=${NODES.join(',')} PriorityTier=10 PreemptMode=OFF Stat
   async until(id: string, field: string, value: string): Promise<void> {
     await vi.waitFor(() => {
       const now = this.job(id, field);
-      if (now !== value) throw new Error(`${field} is ${now}, not ${value}`);
+      if (now !== value) throw new Error(`${field} is ${now}, not ${value}\n${this.output()}`);
     }, WAIT);
+  }
+
+  /** The end of what its jobs and their workers have written. */
+  private output(): string {
+    const ends = readdirSync(this.shared, { recursive: true, encoding: 'utf8' })
+      .filter((name) => /(^out|\.log)$/.test(name))
+      .map((name) => `${name}:\n${readFileSync(join(this.shared, name), 'utf8').slice(-1500)}`);
+    return ends.join('\n');
   }
 
   logs(): string {
