@@ -7,8 +7,8 @@ import { defineConfig } from 'vitest/config';
 const REAL_PROCESSES = ['test/e2e/**/*.test.ts', 'test/cluster/**/*.test.ts'];
 /** Bits, files and words, not times; or mostly waiting. */
 const TRAINED = ['train', 'own-job', 'compression', 'node24', 'verify', 'tls', 'nats-record', 'nats-links', 'promtool'];
-const STORIES = ['attacks', 'launch', 'nats-cluster', 'slurm'];
-const PAIRS = [...TRAINED, ...STORIES].map((name) => `test/e2e/${name}.test.ts`);
+const STORIES = ['attacks', 'launch', 'nats', 'nats-cluster', 'slurm'];
+const PAIRS = ['test/cluster/survive.test.ts', ...[...TRAINED, ...STORIES].map((name) => `test/e2e/${name}.test.ts`)];
 const MINUTE_MS = 60_000;
 
 export default defineConfig({

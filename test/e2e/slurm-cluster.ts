@@ -101,6 +101,11 @@ PartitionName=high Nodes=${NODES.join(',')} PriorityTier=10 PreemptMode=OFF Stat
     await vi.waitFor(() => this.ask('munge', ['--no-input', `--socket=${at('run/munge')}`]), WAIT);
     this.daemon('slurmctld', ['-D', '-i']);
     for (const name of NODES) this.daemon('slurmd', ['-D', '-N', name]);
+    await this.untilIdle();
+  }
+
+  /** Until no node has, or is still ending, anything. */
+  async untilIdle(): Promise<void> {
     await vi.waitFor(() => {
       const states = this.ask('sinfo', ['--noheader', '--Node', '--partition=low', '--format=%T']);
       if (states !== 'idle\nidle\n') throw new Error(`the nodes are ${states}; ${this.logs()}`);
@@ -145,7 +150,10 @@ PartitionName=high Nodes=${NODES.join(',')} PriorityTier=10 PreemptMode=OFF Stat
   async until(id: string, field: string, value: string): Promise<void> {
     await vi.waitFor(() => {
       const now = this.job(id, field);
-      if (now !== value) throw new Error(`${field} is ${now}, not ${value}\n${this.output()}`);
+      if (now !== value)
+        throw new Error(
+          `${field} is ${now}, not ${value}\n${this.ask('scontrol', ['show', 'job', id])}\n${this.logs()}\n${this.output()}`,
+        );
     }, WAIT);
   }
 
@@ -157,11 +165,11 @@ PartitionName=high Nodes=${NODES.join(',')} PriorityTier=10 PreemptMode=OFF Stat
     return ends.join('\n');
   }
 
-  logs(): string {
+  private logs(): string {
     return ['slurmctld', ...NODES.map((name) => `slurmd-${name}`)]
       .map((name) => {
         try {
-          return readFileSync(join(this.root, 'log', name), 'utf8').slice(-2000);
+          return readFileSync(join(this.root, 'log', name), 'utf8').slice(-4000);
         } catch {
           return `${name}: no log`;
         }

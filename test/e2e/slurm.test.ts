@@ -41,8 +41,10 @@ it('a job that is preempted, and then told that its time is over, is queued agai
   const goOn = async (restarts: string): Promise<void> => {
     await cluster.until(id, 'Restarts', restarts);
     await cluster.until(id, 'JobState', 'PENDING');
-    // Slurm lets a job wait for two minutes before it begins again.
-    cluster.ask('scontrol', ['update', `JobId=${id}`, 'StartTime=now']);
+    // Slurm lets a job wait for two minutes before it begins again, so that its nodes know that the credentials of before are void; that is
+    // told by the second. Here they are asked instead.
+    await cluster.untilIdle();
+    cluster.ask('scontrol', ['update', `JobId=${id}`, 'StartTime=now+2']);
   };
 
   await untilStep(50);
