@@ -316,6 +316,10 @@ async function coordinate(
     },
     onView: (view) => display.view(view),
   });
+  // Before anything is said that somebody may answer with a signal.
+  const stop = (signal: NodeJS.Signals): void => coordinator.stop(signal === 'SIGINT' ? 'Ctrl-C' : signal);
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
   onListening?.(coordinator.url);
   if (!launched && flags.logFormat === 'pretty') {
     // The exact line to paste on a worker's terminal: whole, however narrow this one is.
@@ -324,9 +328,6 @@ async function coordinate(
     process.stdout.write(`workers join with:\n${joinLine({ ...flags, ...joining, ...over, tokenFile })}\n`);
   }
 
-  const stop = (signal: NodeJS.Signals): void => coordinator.stop(signal === 'SIGINT' ? 'Ctrl-C' : signal);
-  process.on('SIGINT', stop);
-  process.on('SIGTERM', stop);
   if (launched) {
     process.on('message', (raw) => {
       const message = fromLauncher(raw);

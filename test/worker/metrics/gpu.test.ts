@@ -42,6 +42,8 @@ describe('watching a GPU', () => {
     await expect.poll(() => calls().length).toBe(2);
     nowMs += GPU_STALE_MS;
     expect(gpu()).toBe(null);
+    // That was asked once more: the program has ended before its directory is removed.
+    await expect.poll(() => calls().length).toBe(3);
   });
 
   it('one that fails is none', async () => {
