@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { median } from './measure.ts';
 import type { BenchOptions } from './run.ts';
+import { viewIn } from './run-under-way.ts';
 import { tableOf, type Row } from './table.ts';
 
 const ENTRY = fileURLToPath(new URL('../deploy/lockstep.mjs', import.meta.url));
@@ -62,23 +63,14 @@ async function trained(seconds: number, everySeconds: number | null, spares = 0)
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   const ended = once(child, 'exit');
-  type View = { step: number; workers: { rank: number | null; state: string; pid: number }[] };
-  const view = async (): Promise<View | null> => {
-    try {
-      const { url } = JSON.parse(readFileSync(join(directory, 'endpoint.json'), 'utf8')) as { url: string };
-      return (await (await fetch(`${url}/api/run`)).json()) as View;
-    } catch {
-      return null;
-    }
-  };
-  for (let now = await view(); (now?.step ?? 0) < 1; now = await view()) await sleep(50);
+  for (let now = await viewIn(directory); (now?.step ?? 0) < 1; now = await viewIn(directory)) await sleep(50);
   const beganAt = Date.now();
   const until = beganAt + 1000 * seconds;
   const killedAt: number[] = [];
   const everyMs = 1000 * (everySeconds ?? Infinity);
   for (let at = beganAt + everyMs; at < until; at += everyMs) {
     await sleep(at - Date.now());
-    const members = (await view())?.workers.filter((w) => w.rank !== null && w.state === 'training') ?? [];
+    const members = (await viewIn(directory))?.workers.filter((w) => w.rank !== null && w.state === 'training') ?? [];
     // The last one alive has the only copy of the newest steps: it is the schedule's to kill a replica, not the job.
     const victim = members.length < 2 ? undefined : members[Math.floor(Math.random() * members.length)];
     if (victim === undefined) continue;

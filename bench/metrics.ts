@@ -6,7 +6,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,6 +15,8 @@ import { CounterFile } from '../coordinator/record/counters.ts';
 import { ownMetrics } from '../worker/metrics/own-metrics.ts';
 import { median } from './measure.ts';
 import type { BenchOptions } from './run.ts';
+import { cpuSeconds, urlIn, viewIn } from './run-under-way.ts';
+import type { RunView } from '../protocol/run-view.ts';
 import type { Row } from './table.ts';
 
 const ENTRY = fileURLToPath(new URL('../deploy/lockstep.mjs', import.meta.url));
@@ -24,14 +26,6 @@ const SCRAPE_EVERY_MS = 1000;
 const WARM_STEPS = 200;
 /** As Prometheus sends it. */
 const ACCEPT = 'application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5';
-/** Of /proc/PID/stat, Linux. */
-const TICKS_A_SECOND = 100;
-
-interface View {
-  readonly step: number;
-  readonly coordinator: { readonly pid: number };
-  readonly workers: readonly { readonly pid: number; readonly metricsUrl: string | null }[];
-}
 
 interface Window {
   readonly stepsPerSecond: number;
@@ -42,14 +36,6 @@ const sleep = async (ms: number): Promise<void> =>
   new Promise((resolve) => {
     setTimeout(resolve, ms);
   });
-
-/** Processor seconds of a process, all its threads. */
-function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /, '')
-    .split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_A_SECOND;
-}
 
 const SCRAPES = 300;
 const PHASES = { data: 0.0004, compute: 0.006, allreduce: 0.0003, apply: 0.0003, wait: 0.0008 };
@@ -119,12 +105,13 @@ export async function metrics({ repeats = 30 }: BenchOptions): Promise<Row[]> {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   const ended = once(child, 'exit');
-  const urlOf = (): string =>
-    (JSON.parse(readFileSync(join(directory, 'endpoint.json'), 'utf8')) as { url: string }).url;
-  const view = async (): Promise<View> => (await (await fetch(`${urlOf()}/api/run`)).json()) as View;
-  const viewSoon = async (): Promise<View | null> => view().catch(() => null);
-  const scrape = async ({ workers }: View): Promise<void> => {
-    const urls = [`${urlOf()}/metrics`, ...workers.flatMap(({ metricsUrl }) => metricsUrl ?? [])];
+  const view = async (): Promise<RunView> => {
+    const now = await viewIn(directory);
+    if (now === null) throw new Error('the coordinator does not answer');
+    return now;
+  };
+  const scrape = async ({ workers }: RunView): Promise<void> => {
+    const urls = [`${urlIn(directory)}/metrics`, ...workers.flatMap(({ metricsUrl }) => metricsUrl ?? [])];
     await Promise.all(urls.map(async (url) => (await fetch(url, { headers: { accept: ACCEPT } })).text()));
   };
   const edge = async (): Promise<{ at: number; step: number; cpu: number }> => {
@@ -148,7 +135,7 @@ export async function metrics({ repeats = 30 }: BenchOptions): Promise<Row[]> {
   };
   const pairs: { watched: Window; alone: Window }[] = [];
   try {
-    for (let now = await viewSoon(); (now?.step ?? 0) < WARM_STEPS; now = await viewSoon()) {
+    for (let now = await viewIn(directory); (now?.step ?? 0) < WARM_STEPS; now = await viewIn(directory)) {
       if (child.exitCode !== null) throw new Error(`the run ended with ${child.exitCode}`);
       await sleep(100);
     }

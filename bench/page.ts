@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { interleaved, median, TYPESCRIPT } from './measure.ts';
 import type { BenchOptions } from './run.ts';
+import { cpuSeconds, urlIn, viewIn } from './run-under-way.ts';
 import type { Row } from './table.ts';
 
 const ENTRY = fileURLToPath(new URL('../deploy/lockstep.mjs', import.meta.url));
@@ -21,19 +22,11 @@ const WINDOW_MS = 6000;
 /** What a window's beginning may still have of the one before. */
 const SETTLE_MS = 500;
 const KINDS = ['observed', 'alone'] as const;
-/** Clock ticks of /proc a second, on every Linux that Node runs on. */
-const TICKS = 100;
 
 const sleep = async (ms: number): Promise<void> =>
   new Promise((resolve) => {
     setTimeout(resolve, ms);
   });
-
-/** Seconds of processor time that a process has used. */
-function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
-  return (Number(fields[11]) + Number(fields[12])) / TICKS;
-}
 
 function rssBytes(pid: number): number {
   const [, kilobytes = '0'] = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
@@ -57,20 +50,12 @@ export async function page({ repeats = 8 }: BenchOptions): Promise<Row[]> {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   const ended = once(training, 'exit');
-  const view = async (): Promise<{ url: string; step: number; pid: number } | null> => {
-    try {
-      const { url } = JSON.parse(readFileSync(join(directory, 'endpoint.json'), 'utf8')) as { url: string };
-      const run = (await (await fetch(`${url}/api/run`)).json()) as { step: number; coordinator: { pid: number } };
-      return { url, step: run.step, pid: run.coordinator.pid };
-    } catch {
-      return null;
-    }
-  };
   const windows = new Map<string, Window[]>();
   try {
-    let begun = await view();
-    for (; begun === null || begun.step < 200; begun = await view()) await sleep(100);
-    const { url, pid } = begun;
+    let begun = await viewIn(directory);
+    for (; begun === null || begun.step < 200; begun = await viewIn(directory)) await sleep(100);
+    const { pid } = begun.coordinator;
+    const url = urlIn(directory);
     for (const kind of interleaved(KINDS, repeats)) {
       const observers =
         kind === 'alone'
@@ -79,9 +64,9 @@ export async function page({ repeats = 8 }: BenchOptions): Promise<Row[]> {
       if (observers !== null) await once(observers.stdout, 'data');
       await sleep(SETTLE_MS);
       const own = (): number => (observers?.pid === undefined ? 0 : cpuSeconds(observers.pid));
-      const [before, cpuBefore, ownBefore, at] = [await view(), cpuSeconds(pid), own(), performance.now()];
+      const [before, cpuBefore, ownBefore, at] = [await viewIn(directory), cpuSeconds(pid), own(), performance.now()];
       await sleep(WINDOW_MS);
-      const [after, cpuAfter, ownAfter] = [await view(), cpuSeconds(pid), own()];
+      const [after, cpuAfter, ownAfter] = [await viewIn(directory), cpuSeconds(pid), own()];
       const seconds = (performance.now() - at) / 1000;
       const window = {
         stepsPerSecond: ((after?.step ?? 0) - (before?.step ?? 0)) / seconds,

@@ -6,7 +6,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,6 +16,7 @@ import { decodeWorkerMessage, encodeMessage, type TraceMessage } from '../protoc
 import { Recorder } from '../worker/timeline/recorder.ts';
 import { median } from './measure.ts';
 import type { BenchOptions } from './run.ts';
+import { cpuSeconds, viewIn } from './run-under-way.ts';
 import type { Row } from './table.ts';
 
 const ENTRY = fileURLToPath(new URL('../deploy/lockstep.mjs', import.meta.url));
@@ -25,27 +26,11 @@ const WINDOW_STEPS = 400;
 /** Without, with, without. */
 const EDGES = [0, 1, 2, 3].map((window) => WARM_STEPS + window * WINDOW_STEPS);
 const LOOK_MS = 20;
-/** Of /proc/PID/stat, Linux. */
-const TICKS_A_SECOND = 100;
-
-interface View {
-  readonly step: number;
-  readonly coordinator: { readonly pid: number };
-  readonly workers: readonly { readonly pid: number }[];
-}
 
 interface Edge {
   readonly atMs: number;
   readonly step: number;
   readonly cpuSeconds: number;
-}
-
-/** Processor seconds of a process, all its threads. */
-function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /, '')
-    .split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_A_SECOND;
 }
 
 /** One run: what it stood at as it passed the edges of the windows, and the bytes of its timeline. */
@@ -72,19 +57,11 @@ async function run(): Promise<{ edges: Edge[]; bytes: number }> {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
   const ended = once(child, 'exit');
-  const view = async (): Promise<View | null> => {
-    try {
-      const { url } = JSON.parse(readFileSync(join(directory, 'endpoint.json'), 'utf8')) as { url: string };
-      return (await (await fetch(`${url}/api/run`)).json()) as View;
-    } catch {
-      return null;
-    }
-  };
   const edges: Edge[] = [];
   try {
     while (edges.length < EDGES.length) {
       if (child.exitCode !== null) throw new Error(`the run ended with ${child.exitCode}`);
-      const now = await view();
+      const now = await viewIn(directory);
       if (now !== null && now.step >= (EDGES[edges.length] ?? 0)) {
         const pids = [now.coordinator.pid, ...now.workers.map(({ pid }) => pid)];
         const seconds = pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
