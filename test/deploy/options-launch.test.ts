@@ -1,32 +1,13 @@
 // The command line of a launch, and of nodes as torchrun's users write them.
 
 import { describe, expect, it } from 'vitest';
-import { parseCommand, type ParsedCommand } from '../../deploy/options.ts';
-import { LockstepError } from '../../protocol/errors.ts';
-
-function parse(line: string, env: Record<string, string> = {}): ParsedCommand {
-  return parseCommand(
-    line.split(' ').filter((word) => word !== ''),
-    env,
-    '9.8.7',
-  );
-}
+import { parse, refusal } from './command-line.ts';
 
 function flagsOf(line: string, env: Record<string, string> = {}): Record<string, unknown> {
   const command = parse(line, env);
   if (!('options' in command)) throw new Error(`${command.kind} was parsed`);
   const { workers, minWorkers, maxWorkers } = command.options.flags;
   return { workers, minWorkers, maxWorkers };
-}
-
-function refusal(line: string, env: Record<string, string> = {}): string {
-  try {
-    parse(line, env);
-  } catch (error) {
-    if (error instanceof LockstepError) return `${error.code} ${error.message} -> ${error.remedy}`;
-    throw error;
-  }
-  return 'no refusal';
 }
 
 describe('launch', () => {

@@ -5,30 +5,12 @@ import { describe, expect, test } from 'vitest';
 import { parseCommand, type TrainOptions } from '../../deploy/options.ts';
 import { FLAGS, flagName } from '../../deploy/options/flags.ts';
 import { LockstepError } from '../../protocol/errors.ts';
-
-function parse(line: string, env: Record<string, string> = {}): ReturnType<typeof parseCommand> {
-  return parseCommand(
-    line.split(' ').filter((word) => word !== ''),
-    env,
-    '9.8.7',
-  );
-}
+import { parse, refusal } from './command-line.ts';
 
 function trained(line: string, env: Record<string, string> = {}): TrainOptions {
   const command = parse(`train a-job ${line}`, env);
   if (command.kind !== 'train') throw new Error(`${command.kind} was parsed`);
   return command.options;
-}
-
-/** `CODE message -> remedy` of the refusal. */
-function refusal(line: string, env: Record<string, string> = {}): string {
-  try {
-    parse(line, env);
-  } catch (error) {
-    if (error instanceof LockstepError) return `${error.code} ${error.message} -> ${error.remedy}`;
-    throw error;
-  }
-  return 'no refusal';
 }
 
 const NO_SECRETS = { tls: false, ca: null, user: null, password: null, token: null, credentials: null };
