@@ -513,9 +513,7 @@ export class Run {
       const patienceMs = REJOIN_MS + (this.options.isBeforeHung ? BUSY_SILENCE.ceilingMs : 0);
       const isLate = this.rejoiningSinceMs !== null && nowMs - this.rejoiningSinceMs >= patienceMs;
       // Those who stepped together without a coordinator have each a part of what was evaluated: a newcomer is none of them.
-      const back = ready.flatMap((w) => w.rejoined ?? []).filter(({ generation }) => generation > 0);
-      const newest = Math.max(...back.map(({ generation }) => generation));
-      const wereTogether = back.find(({ generation }) => generation === newest)?.worldSize ?? 0;
+      const { back, wereTogether } = returnedOf(ready);
       const isSomebodyMissing = ready.length < this.workersExpected || back.length + this.lostUnmet < wereTogether;
       if (isSomebodyMissing && !(isLate && ready.length >= this.options.minWorkers)) return [];
       const because = `${ready.length} of ${this.workersExpected} workers ready`;
@@ -540,10 +538,8 @@ export class Run {
    */
   private isSomebodyComingBack(ready: readonly Worker[], nowMs: number): boolean {
     if (this.phase !== 'waiting' || this.formation !== null || this.members().length > 0) return false;
-    const back = ready.flatMap((w) => w.rejoined ?? []);
-    const newest = Math.max(...back.map(({ generation }) => generation));
-    const together = back.filter(({ generation }) => generation === newest);
-    if (newest <= 0 || together.length >= (together[0]?.worldSize ?? 0)) return false;
+    const { together, wereTogether } = returnedOf(ready);
+    if (together.length >= wereTogether) return false;
     this.rejoiningSinceMs ??= nowMs;
     return nowMs - this.rejoiningSinceMs < REJOIN_MS;
   }
@@ -1408,6 +1404,18 @@ function unreported(from: number, to: number): Effect[] {
     { kind: 'tell', event: { kind: 'warning', message } },
     { kind: 'journal', record: { kind: 'unrecorded', from, to } },
   ];
+}
+
+/** Of workers that have been in a generation before: all of them; those of the newest that any of them was in, and how many that had. */
+function returnedOf(workers: readonly Worker[]): {
+  back: readonly NonNullable<Worker['rejoined']>[];
+  together: readonly NonNullable<Worker['rejoined']>[];
+  wereTogether: number;
+} {
+  const back = workers.flatMap((w) => w.rejoined ?? []).filter(({ generation }) => generation > 0);
+  const newest = Math.max(...back.map(({ generation }) => generation));
+  const together = back.filter(({ generation }) => generation === newest);
+  return { back, together, wereTogether: together[0]?.worldSize ?? 0 };
 }
 
 function tooFew(present: number, wanted: number, because: string): string {
