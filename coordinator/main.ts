@@ -120,7 +120,7 @@ export interface CoordinatorOptions {
   readonly lockstepVersion: string;
   readonly dataSet: string;
   /** Its files, for workers that can't get them elsewhere; null: it has none. */
-  readonly data: Omit<ServedData, 'isAllowed'> | null;
+  readonly data: ServedData | null;
   readonly augment: string;
   /** Test samples for the page; called once, when the first page asks. */
   readonly samples: () => Samples | NoSamples;

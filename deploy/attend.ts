@@ -10,7 +10,7 @@ import type { NatsServer } from '../nats/server.ts';
 import { basename, resolve } from 'node:path';
 import { findRunBucket, LEASE_EVERY_MS, LeaseWatch, readLease, type Standing } from '../coordinator/main.ts';
 import { LockstepError, type ErrorCode } from '../protocol/errors.ts';
-import { NATS_LOST_EXIT } from './launch-messages.ts';
+import { EXIT_CODES, NATS_LOST_EXIT } from './launch-messages.ts';
 import { isNatsBack, pause } from './nats.ts';
 import type { TrainOptions } from './options.ts';
 
@@ -29,7 +29,6 @@ const GONE: ReadonlySet<ErrorCode> = new Set(['E_NATS_UNREACHABLE', 'E_NATS_LOST
 const LED: ReadonlySet<ErrorCode> = new Set(['E_FENCED', 'E_RUN_IN_USE', 'E_RUN_NOT_FOUND']);
 /** Between two tries of a stand-by to take over, or to reach its server. */
 const AGAIN_MS = 1000;
-const EXITS = { done: 0, failed: 1, stopped: 130 } as const;
 
 const say = (line: string): void => void process.stderr.write(`lockstep: ${line}\n`);
 const isOf = (error: unknown, codes: ReadonlySet<ErrorCode>): error is LockstepError =>
@@ -54,7 +53,7 @@ export async function attend(
       const standing = await standBy(server, basename(resolve(flags.runDir ?? '')));
       if (standing.kind === 'over') {
         say(`stand-by: the run is over (${standing.outcome})`);
-        return EXITS[standing.outcome];
+        return EXIT_CODES[standing.outcome];
       }
     }
     if (standby || isTakeover) flags = { ...flags, resume: true };

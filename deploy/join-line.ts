@@ -1,7 +1,7 @@
 // The line that starts a worker of a coordinator that waits for them, to paste on its machine: whole, with an address that other
 // machines have for it. Pure.
 
-import { addressText, type Address } from './options/values.ts';
+import { addressText, argumentsOf, type Address } from './options/values.ts';
 
 export interface Joining {
   /** As the coordinator is reached on its own machine. */
@@ -47,10 +47,7 @@ export function joinLine(joining: Joining): string {
     '--job': job,
     '--nproc-per-node': each,
   };
-  return [
-    'npx lockstep worker',
-    ...Object.entries(flags).flatMap(([flag, value]) => (value === undefined ? [] : [flag, quoted(value)])),
-  ].join(' ');
+  return ['npx lockstep worker', ...argumentsOf(flags).map(quoted)].join(' ');
 }
 
 function quoted(word: string): string {

@@ -4,6 +4,9 @@
 import type { ChildProcess } from 'node:child_process';
 import type { WorkerEnd } from './worker-processes.ts';
 
+/** By how a run ended: a coordinator's, and its workers'. */
+export const EXIT_CODES = { done: 0, failed: 1, stopped: 130 } as const;
+
 /** Exit code of a coordinator that lost its NATS server (EX_TEMPFAIL): its workers wait for another. Only the launcher sees it. */
 export const NATS_LOST_EXIT = 75;
 

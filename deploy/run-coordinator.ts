@@ -33,11 +33,12 @@ import type { JobReference, RunConfig } from '../protocol/run-config.ts';
 import { attend, type Beginning } from './attend.ts';
 import { workersHere } from './crew.ts';
 import { chooseEngineHere } from './engines.ts';
-import { loadJob } from './job-file.ts';
+import { loadJob, type LoadedJob } from './job-file.ts';
 import { ENGINE_CHOICE, type EngineChoice } from './ladder.ts';
 import { joinLine } from './join-line.ts';
 import { hungHolderOf } from './endpoint.ts';
 import {
+  EXIT_CODES,
   FENCED_EXIT,
   fromLauncher,
   NATS_LOST_EXIT,
@@ -67,7 +68,6 @@ const LAUNCHER_EXITS: ReadonlyMap<string, number> = new Map([
   ['E_NATS_LOST', NATS_LOST_EXIT],
   ['E_FENCED', FENCED_EXIT],
 ]);
-const EXIT_CODES = { done: 0, failed: 1, stopped: 130 } as const;
 
 interface Resume {
   /** The run's configuration until now. */
@@ -88,17 +88,16 @@ export async function runCoordinatorCommand(options: TrainOptions): Promise<numb
   const server = natsServerOf(options.flags);
   const isTakeover = process.env[TAKEOVER] !== undefined;
   // The launcher sees to it that another one begins when this one's server is lost.
-  if (server === null || process.send !== undefined) return begin({ options, isTakeover }, server);
-  const { definition } = await loadJob(options.job);
-  const runDir = runDirectoryOf(options.flags, definition);
+  const job = await loadJob(options.job);
+  if (server === null || process.send !== undefined) return begin({ options, isTakeover }, job, server);
+  const runDir = runDirectoryOf(options.flags, job.definition);
   return attend({ ...options, flags: { ...options.flags, runDir } }, server, async (beginning) =>
-    begin(beginning, server),
+    begin(beginning, job, server),
   );
 }
 
-async function begin(beginning: Beginning, server: NatsServer | null): Promise<number> {
+async function begin(beginning: Beginning, job: LoadedJob, server: NatsServer | null): Promise<number> {
   const given = beginning.options.flags;
-  const job = await loadJob(beginning.options.job);
   const path = runDirectoryOf(given, job.definition);
   const isNew = !existsSync(path);
   const run = basename(resolve(path));
@@ -193,7 +192,7 @@ function runDirectoryOf(flags: TrainFlags, job: JobDefinition): string {
 
 async function coordinate(
   { options, isTakeover, onListening }: Beginning,
-  job: { readonly definition: JobDefinition; readonly reference: JobReference },
+  job: LoadedJob,
   runDirectory: RunDirectory,
   session: NatsSession | null,
   restored: RestoredRun | null,
@@ -509,7 +508,7 @@ function checkResume(
       );
     }
   }
-  // Workers that are still there have yet to hear that it is done.
+  // Where another is taken over, workers that are still there have yet to hear that it is done.
   if (isDone(config, resume) && !autoResume && !isTakeover) {
     throw new LockstepError(
       'E_USAGE',
@@ -521,7 +520,6 @@ function checkResume(
   }
 }
 
-/** Not where another takes over: workers that are still there have yet to hear of it. */
 function isDone(config: RunConfig, { checkpoint }: Resume): boolean {
   return checkpoint !== null && checkpoint.step >= config.steps;
 }

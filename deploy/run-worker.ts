@@ -10,6 +10,7 @@ import { trusting, withCredentials } from './nats.ts';
 import { openEngine } from './open-engine.ts';
 import type { CoordinatorAddress } from './options.ts';
 import type { LocalTransport } from './options/flags.ts';
+import { EXIT_CODES } from './launch-messages.ts';
 import type { Address } from './options/values.ts';
 import { dataSetDirectory, ensureDataSet, looksWhole, type DataFrom } from './setup/dataset.ts';
 import type { DataHost } from './setup/from-coordinator.ts';
@@ -61,9 +62,6 @@ function endWith(supervisor: string | undefined): void {
     if (process.ppid !== Number(supervisor)) process.exit(1);
   }, LOOK_EVERY_MS).unref();
 }
-
-/** By how the run ended: the same as its coordinator's. */
-const EXIT_CODES = { done: 0, failed: 1, stopped: 130 } as const;
 
 /** Runs to the worker's end; returns the exit code. Throws what made it fail; its first line on stderr is the reason. */
 export async function runWorkerCommand(command: WorkerCommand): Promise<number> {

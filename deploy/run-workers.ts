@@ -7,7 +7,7 @@ import { isEngineNoise } from './engine-noise.ts';
 import { chooseEngineHere } from './engines.ts';
 import { joinUrl } from './nats.ts';
 import type { WorkerFlags } from './options.ts';
-import { addressText } from './options/values.ts';
+import { addressText, argumentsOf } from './options/values.ts';
 import { secretUrlOf } from '../nats/server.ts';
 import { wantsColor } from './terminal/text.ts';
 import { workerLineText } from './terminal/worker-line.ts';
@@ -27,7 +27,7 @@ function flagsOf({
   tlsCa,
   tlsClientCa,
 }: WorkerFlags): string[] {
-  const all = {
+  return argumentsOf({
     '--nats-creds': natsCreds,
     '--engine': engine,
     '--adapter': adapter,
@@ -39,8 +39,7 @@ function flagsOf({
     '--term-grace': termGrace === 0 ? undefined : String(termGrace),
     '--tls-ca': tlsCa,
     '--tls-client-ca': tlsClientCa,
-  };
-  return Object.entries(all).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
+  });
 }
 
 /** Resolves to the exit code when all have ended. */

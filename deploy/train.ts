@@ -22,6 +22,7 @@ import {
 } from './launch-messages.ts';
 import { isNatsBack, natsEnvironment, natsServerOf, tryNats } from './nats.ts';
 import { resolveBatch, type TrainOptions } from './options.ts';
+import { argumentsOf } from './options/values.ts';
 import { setUp } from './setup/steps.ts';
 import { readTls } from './tls-files.ts';
 import { readKey } from './token.ts';
@@ -77,8 +78,7 @@ function workerFlags({ flags }: TrainOptions): string[] {
   const { localTransport, transport, tlsCert, tlsKey, tlsCa, tlsClientCa } = flags;
   const given = { '--tls-cert': tlsCert, '--tls-key': tlsKey, '--tls-ca': tlsCa, '--tls-client-ca': tlsClientCa };
   const tls = transport === 'nats' ? { '--tls-ca': isNatsOverTls(flags) ? tlsCa : undefined } : given;
-  const all = { '--local-transport': localTransport, ...tls };
-  return Object.entries(all).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
+  return argumentsOf({ '--local-transport': localTransport, ...tls });
 }
 
 /** Starts and supervises the processes of a run; resolves to the exit code of the contract: 0, 1, 2 or 130. */

@@ -9,12 +9,11 @@
 // | /control, /heart: a worker; /data/*         | `work`      | `work`    |
 
 import { HEALTH_PATH } from '../../protocol/access.ts';
+import { DATA_PATH } from '../../protocol/data-path.ts';
 import { HEART_PATH } from '../../protocol/heartbeat.ts';
 import type { Scope } from '../../protocol/token.ts';
 
 export const CONTROL_PATH = '/control';
-/** Below it the data set's files. */
-export const DATA_PATH = '/data/';
 export const READY_PATH = '/readyz';
 export const STOP_PATH = '/api/stop';
 

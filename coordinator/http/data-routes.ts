@@ -8,6 +8,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { FastifyInstance } from 'fastify';
 import { rangeOf } from '../../protocol/byte-range.ts';
+import { DATA_PATH, dataPathOf } from '../../protocol/data-path.ts';
 
 /** Files that are sent at the same time. */
 export const MAX_DOWNLOADS = 64;
@@ -24,8 +25,8 @@ export function addData(app: FastifyInstance, data: ServedData): void {
   const { name, directory, files } = data;
   let sending = 0;
   const asked = (url: string): ServedData['files'][number] | undefined =>
-    files.find((file) => url === `/data/${encodeURIComponent(name)}/${encodeURIComponent(file.name)}`);
-  app.get('/data/*', async (request, reply) => {
+    files.find((file) => url === dataPathOf(name, file.name));
+  app.get(`${DATA_PATH}*`, async (request, reply) => {
     const file = asked(request.url.split('?', 1)[0] ?? '');
     if (file === undefined) {
       return reply.code(404).send({ code: 'E_NOT_FOUND', message: `the job's data set has no file ${request.url}` });

@@ -19,7 +19,6 @@ import { isLoopback } from '../../protocol/loopback.ts';
 import type { RunView } from '../../protocol/run-view.ts';
 import type { Tls } from '../../protocol/tls.ts';
 import type { Keys } from '../../protocol/token.ts';
-
 import { needOf, READY_PATH, STOP_PATH } from '../core/needs.ts';
 import { HANDSHAKE_MS, type DoorLimits } from '../core/doorkeeper.ts';
 import { addData, type ServedData } from './data-routes.ts';

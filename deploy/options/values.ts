@@ -22,6 +22,11 @@ export class BadValue extends Error {
 
 export type Parser<T> = (text: string) => T;
 
+/** Flags as they are written for another process; those without a value are left out. */
+export function argumentsOf(flags: Readonly<Record<string, string | undefined>>): string[] {
+  return Object.entries(flags).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
+}
+
 const LARGEST = Number.MAX_SAFE_INTEGER;
 
 /** Decimal digits only: no sign, fraction, exponent or separators. */

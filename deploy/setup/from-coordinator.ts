@@ -7,6 +7,7 @@ import { request as httpsRequest } from 'node:https';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import type { DataFile, DataSetSource } from '../../jobs/contract.ts';
+import { dataPathOf } from '../../protocol/data-path.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import type { Tls } from '../../protocol/tls.ts';
 import { hashOf, type Progress } from './fetch.ts';
@@ -53,7 +54,7 @@ async function fetchFile(
   for (let tries = 1; have() < file.bytes;) {
     const before = have();
     try {
-      await fetchRest(new URL(`/data/${encodeURIComponent(name)}/${encodeURIComponent(file.name)}`, host.url), file, {
+      await fetchRest(new URL(dataPathOf(name, file.name), host.url), file, {
         host,
         part,
         progress,
