@@ -3,7 +3,6 @@
 //
 // A question is asked of each worker four times a second, and the next not before it has answered: its engine may hold its thread for long.
 
-import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { LockstepError } from '../protocol/errors.ts';
 import type { CoordinatorMessage, WorkerMessage } from '../protocol/messages.ts';
@@ -13,6 +12,7 @@ import type { Worker } from './core/run.ts';
 import { Timeline, type TracedWorker } from './core/timeline.ts';
 import { openTimelineFile, type TimelineFile } from './record/timeline-file.ts';
 import type { WriteObserver } from './record/retried-lines.ts';
+import { bootOf } from './record/run-lock.ts';
 
 /** What is asked for by flags. */
 export interface TimelineWish {
@@ -49,15 +49,6 @@ export interface TimelineWriter {
 
 /** Microseconds of the machine's monotonic clock, the same in all of its processes. */
 const machineUs = (): number => Number(process.hrtime.bigint()) / 1000;
-
-/** Names that clock; null where the system has no name for it. */
-function bootOf(): string | null {
-  try {
-    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  } catch {
-    return null;
-  }
-}
 
 /** Throws E_USAGE for a file that a new run can't write, or that is no timeline of the run that goes on. Null: there is an alarm instead. */
 export async function openTimeline(options: TimelineOptions): Promise<TimelineWriter | null> {

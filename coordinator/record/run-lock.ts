@@ -49,7 +49,8 @@ function statOf(pid: number): { readonly state: string | null; readonly started:
   return { state: fields[0] ?? null, started: fields[19] ?? null };
 }
 
-const bootOf = (): string | null => readOrNull('/proc/sys/kernel/random/boot_id')?.trim() ?? null;
+/** Names the machine's time since it was started; null where the system has no such name (not Linux). */
+export const bootOf = (): string | null => readOrNull('/proc/sys/kernel/random/boot_id')?.trim() ?? null;
 
 /** Whether that process lives; true when it is on another host and can't be asked. */
 function mayLive(holder: Holder): boolean {

@@ -8,7 +8,7 @@
 
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import { createServer, request as httpRequest, type IncomingMessage, type Server } from 'node:http';
 import { createServer as createSecureServer, request as httpsRequest } from 'node:https';
 import type { Duplex } from 'node:stream';
@@ -17,6 +17,7 @@ import { LockstepError } from '../../../protocol/errors.ts';
 import { isSameSecret, proofBy } from '../../../protocol/keys.ts';
 import type { Link, Transport } from '../../../protocol/link.ts';
 import type { Tls } from '../../../protocol/tls.ts';
+import { bootOf } from '../../timeline/machine-clock.ts';
 import { callerOptions, tlsError } from '../../tls.ts';
 import { system } from './mapping.ts';
 import { createSegment, openSegment, type Segment } from './segment.ts';
@@ -90,9 +91,9 @@ export const ALL_WAYS: LocalWays = { unix: true, shm: true };
 
 /** The same text on processes that can reach each other's unix sockets by name: one boot of one machine, one network namespace. */
 function machineName(): string | null {
-  if (process.platform !== 'linux') return null;
+  const boot = bootOf();
+  if (boot === null) return null;
   try {
-    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
     return createHash('sha256')
       .update(`${boot} ${readlinkSync('/proc/self/ns/net')}`)
       .digest('hex')
