@@ -9,6 +9,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import type { JobReference } from '../protocol/run-config.ts';
+import { registerCommonTypeScript } from './bootstrap.mjs';
 import { jobProblem } from './job-shape.ts';
 
 const JOBS = fileURLToPath(new URL('../jobs/', import.meta.url));
@@ -100,6 +101,7 @@ export async function loadJob(nameOrPath: string): Promise<LoadedJob> {
     });
   let exported: unknown;
   try {
+    if (!isBuiltIn) await registerCommonTypeScript();
     const module: unknown = await import(pathToFileURL(path).href);
     exported = defaultOf(module);
   } catch (cause) {

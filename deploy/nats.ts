@@ -1,7 +1,6 @@
 // The NATS server of a run: from the flags, with what it is to be shown.
 
 import { readFileSync } from 'node:fs';
-import { connectNats } from '../nats/connect.ts';
 import { parseNatsUrl, secretUrlOf, type NatsServer } from '../nats/server.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { DEFAULT_NATS_URL, environmentName, FLAGS, type TrainFlags } from './options/flags.ts';
@@ -39,6 +38,7 @@ export function natsServerOf(flags: TrainFlags): NatsServer | null {
 export async function tryNats(
   server: NatsServer,
 ): Promise<{ version: string; payloadBytes: number; hasJetStream: boolean }> {
+  const { connectNats } = await import('../nats/connect.ts');
   const nats = await connectNats(server, 'lockstep');
   const { info } = nats.connection;
   const { payloadBytes } = nats;

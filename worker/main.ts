@@ -19,7 +19,6 @@ import type { Loader } from './data/batch-loader.ts';
 import { startDataThreads, type DataSource } from './data/shell/data-threads.ts';
 import { plainLoader, whileWaitingLoader } from './data/shell/plain-loader.ts';
 import { startHeart } from './heart/heart.ts';
-import { connectControlOverNats } from './nats-control-link.ts';
 import { digestOf } from './engine/digest.ts';
 import type { Engine } from './engine/engine.ts';
 import { fingerprintOf } from './engine/fingerprint.ts';
@@ -83,10 +82,12 @@ export interface Surroundings {
 /** Sockets, shared memory or a NATS server, as the options say. */
 const REAL: Surroundings = {
   host: hostname(),
-  connect: ({ coordinator, token, tls }) =>
-    coordinator.kind === 'http'
-      ? connectControl(coordinator.url, token, tls, startHeart)
-      : connectControlOverNats(coordinator.server, coordinator.run, token, startHeart),
+  connect: async ({ coordinator, token, tls }) => {
+    if (coordinator.kind === 'http') return connectControl(coordinator.url, token, tls, startHeart);
+    // Where it is needed only: the client of NATS takes a tenth of a second to load.
+    const { connectControlOverNats } = await import('./nats-control-link.ts');
+    return connectControlOverNats(coordinator.server, coordinator.run, token, startHeart);
+  },
   communicate: startCommunication,
   expose: startExporter,
 };

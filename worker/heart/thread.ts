@@ -61,6 +61,7 @@ function beatOverWebSocket({ url, tls, key, token }: Extract<HeartTarget, { kind
 if (target.kind === 'http') beatOverWebSocket(target);
 else {
   // Only where it is needed: the client of NATS takes memory, and each thread has its own.
-  const { beatOverNats } = await import('./over-nats.ts');
-  say({ kind: 'ended', because: await beatOverNats(target) });
+  void import('./over-nats.ts').then(async ({ beatOverNats }) => {
+    say({ kind: 'ended', because: await beatOverNats(target) });
+  });
 }

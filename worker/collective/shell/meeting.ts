@@ -1,11 +1,9 @@
 // Where a worker's peers reach it, and how it reaches them: over sockets and shared memory, or over a NATS server.
 
-import { connectNats } from '../../../nats/connect.ts';
 import type { NatsServer } from '../../../nats/server.ts';
 import { BEAT_EVERY_MS, BUSY_SILENCE } from '../../../protocol/heartbeat.ts';
 import type { Link } from '../../../protocol/link.ts';
 import type { Tls } from '../../../protocol/tls.ts';
-import { connectOverNats, listenOverNats } from '../links/nats.ts';
 import type { PeerAddress } from '../links/waiting-room.ts';
 import { connectToPeer, listenForPeers, type LocalWays, type PeerListener } from '../links/ws.ts';
 
@@ -48,6 +46,11 @@ export async function openMeeting(options: LinkOptions, onRefused: (code: string
       close: () => listener.close(),
     };
   }
+  // Where it is needed only: the client of NATS takes a tenth of a second to load.
+  const [{ connectNats }, { connectOverNats, listenOverNats }] = await Promise.all([
+    import('../../../nats/connect.ts'),
+    import('../links/nats.ts'),
+  ]);
   const { token, run } = options;
   // This thread is never held by an engine (startCommunication sees to that).
   const timing = { beatMs: BEAT_EVERY_MS, silence: BUSY_SILENCE };
