@@ -1,6 +1,6 @@
 // Training under fire: a worker chosen by chance is killed every so many seconds, and started anew by the launcher. Measured are the
-// share of steps that are committed, the rate against that of a run that nobody disturbs (before and after), how long from a kill
-// to the next commit, and whether the weights at the ends of epochs are those of the undisturbed run.
+// share of steps that are committed, the rate against that of a run that nobody disturbs (in turn with it: this machine's own rate drifts by more
+// than a schedule costs), how long from a kill to the next commit, and whether the weights at the ends of epochs are those of the undisturbed run.
 //
 // The peer's figures are published ones of another system on other machines (torchft: replicas killed every 60 and every 15
 // seconds); ours are of this machine. `--minutes N` each schedule, 10 by default; `--every SECONDS` one schedule alone.
@@ -29,7 +29,8 @@ const SCHEDULES = [
   { everySeconds: 5, spares: 0, published: null },
   { everySeconds: 5, spares: 1, published: null },
 ];
-const UNDISTURBED_SECONDS = 90;
+/** A round: first nobody is disturbed, then kills begin, the first of them half of the time between two after the first step. */
+const ROUND = { undisturbedSeconds: 60, minutes: 2 } as const;
 
 interface Figures {
   readonly stepsPerSecond: number;
@@ -68,7 +69,7 @@ async function trained(seconds: number, everySeconds: number | null, spares = 0)
   const until = beganAt + 1000 * seconds;
   const killedAt: number[] = [];
   const everyMs = 1000 * (everySeconds ?? Infinity);
-  for (let at = beganAt + everyMs; at < until; at += everyMs) {
+  for (let at = beganAt + everyMs / 2; at < until; at += everyMs) {
     await sleep(at - Date.now());
     const members = (await viewIn(directory))?.workers.filter((w) => w.rank !== null && w.state === 'training') ?? [];
     // The last one alive has the only copy of the newest steps: it is the schedule's to kill a replica, not the job.
@@ -110,50 +111,65 @@ async function trained(seconds: number, everySeconds: number | null, spares = 0)
 
 export async function chaos({ minutes = 10, every }: BenchOptions): Promise<Row[]> {
   const rows: Row[] = [];
-  let before = await trained(UNDISTURBED_SECONDS, null);
   const chosen = SCHEDULES.filter(({ everySeconds }) => every === undefined || everySeconds === every);
   if (chosen.length === 0 && every !== undefined) {
     chosen.push(...[0, 1].map((spares) => ({ everySeconds: every, spares, published: null })));
   }
+  const rounds = Math.max(1, Math.round(minutes / ROUND.minutes));
   for (const { everySeconds, spares, published } of chosen) {
-    const under = await trained(60 * minutes, everySeconds, spares);
-    const after = await trained(UNDISTURBED_SECONDS, null);
-    const calm = (before.stepsPerSecond + after.stepsPerSecond) / 2;
-    const compared = [...before.digests].filter(([epoch]) => under.digests.has(epoch));
-    const same = compared.filter(([epoch, digest]) => under.digests.get(epoch) === digest).length;
-    const recovery = under.recoverySeconds.toSorted((a, b) => a - b);
-    const share = under.committed / (under.committed + under.lost);
-    const reserve = spares === 0 ? '' : `, ${spares} spare`;
-    const about = `a kill every ${everySeconds} s for ${minutes} min${reserve} (${under.kills} kills, ${under.committed} steps)`;
-    const torchft = published === null ? {} : { peer: published, peerName: 'torchft, as published' };
-    const row = (what: string, ours: number, unit: string, peer: Partial<Row> = {}): Row => ({
-      case: `${about}: ${what}`,
-      ours,
-      peer: null,
-      peerName: '',
-      ratio: null,
-      unit,
-      repeats: 1,
-      ...peer,
-    });
-    const measured = [
-      row('share of steps committed', share, 'of 1', {
-        ...torchft,
-        ratio: published === null ? null : share / published,
-      }),
-      row('steps a second against undisturbed', under.stepsPerSecond, 'steps/s', {
-        peer: calm,
-        peerName: 'undisturbed, before and after',
-        ratio: under.stepsPerSecond / calm,
-      }),
-      row('from a kill to the next commit, median', median(recovery), 's'),
-      row('from a kill to the next commit, worst', recovery.at(-1) ?? 0, 's'),
-      row('ends of epochs with the undisturbed run’s digest', same, `of ${compared.length}`),
-    ];
+    const calm: Figures[] = [];
+    const under: Figures[] = [];
+    for (let round = 0; round < rounds; round++) {
+      calm.push(await trained(ROUND.undisturbedSeconds, null));
+      under.push(await trained((60 * minutes) / rounds, everySeconds, spares));
+    }
+    const measured = rowsOf({ everySeconds, spares, published, minutes }, calm, under);
     rows.push(...measured);
     // All of them take an hour: what is known is told.
     process.stderr.write(`${tableOf(measured)}\n`);
-    before = after;
   }
   return rows;
+}
+
+function rowsOf(
+  { everySeconds, spares, published, minutes }: (typeof SCHEDULES)[number] & { readonly minutes: number },
+  calm: readonly Figures[],
+  under: readonly Figures[],
+): Row[] {
+  const sum = (of: (figures: Figures) => number): number => under.reduce((total, figures) => total + of(figures), 0);
+  const right = new Map(calm.flatMap(({ digests }) => [...digests]));
+  const compared = under.flatMap(({ digests }) => [...digests]).filter(([epoch]) => right.has(epoch));
+  const same = compared.filter(([epoch, digest]) => right.get(epoch) === digest).length;
+  const recovery = under.flatMap(({ recoverySeconds }) => recoverySeconds).toSorted((a, b) => a - b);
+  const committed = sum((figures) => figures.committed);
+  const share = committed / (committed + sum(({ lost }) => lost));
+  const ratios = under.map((figures, round) => figures.stepsPerSecond / (calm[round]?.stepsPerSecond ?? Number.NaN));
+  const reserve = spares === 0 ? '' : `, ${spares} spare`;
+  const kills = sum((figures) => figures.kills);
+  const about = `a kill every ${everySeconds} s for ${minutes} min${reserve} (${kills} kills, ${committed} steps)`;
+  const row = (what: string, ours: number, unit: string, peer: Partial<Row> = {}): Row => ({
+    case: `${about}: ${what}`,
+    ours,
+    peer: null,
+    peerName: '',
+    ratio: null,
+    unit,
+    repeats: under.length,
+    ...peer,
+  });
+  const torchft = published === null ? {} : { peer: published, peerName: 'torchft, as published' };
+  return [
+    row('share of steps committed', share, 'of 1', {
+      ...torchft,
+      ratio: published === null ? null : share / published,
+    }),
+    row('steps a second against undisturbed', median(under.map((figures) => figures.stepsPerSecond)), 'steps/s', {
+      peer: median(calm.map((figures) => figures.stepsPerSecond)),
+      peerName: 'undisturbed, in turn; the ratio is the median of rounds',
+      ratio: median(ratios),
+    }),
+    row('from a kill to the next commit, median', median(recovery), 's'),
+    row('from a kill to the next commit, worst', recovery.at(-1) ?? 0, 's'),
+    row('ends of epochs with the undisturbed run’s digest', same, `of ${compared.length}`),
+  ];
 }

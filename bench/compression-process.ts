@@ -10,6 +10,7 @@ import { dataSetDirectory } from '../deploy/setup/dataset.ts';
 import { findTensorflow } from '../deploy/setup/tensorflow.ts';
 import job from '../jobs/cifar10-cnn.ts';
 import { stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
+import { evenShares } from '../protocol/shares.ts';
 import { inPlace } from '../worker/collective/shell/in-place.ts';
 import { BatchLoader } from '../worker/data/batch-loader.ts';
 import { contributionOf, type Engine } from '../worker/engine/engine.ts';
@@ -121,6 +122,8 @@ async function main(): Promise<Trained> {
       steps: Number(values.epochs) * stepsPerEpoch(plan),
       checkpointEverySteps: 0,
       digestEverySteps: 0,
+      shares: evenShares(plan.microbatches, 1),
+      kept: null,
       audit: null,
       recorder: null,
       learningRate: job.optimizer.learningRate,

@@ -12,7 +12,7 @@ import { runConfigSchema } from './run-config.ts';
 import { areSpans } from './timeline.ts';
 
 /** Refused when it differs. Raise it with every change that an older peer would misread. */
-export const PROTOCOL_VERSION = 6;
+export const PROTOCOL_VERSION = 7;
 
 /** Longest control message in bytes; state travels in parts below it. */
 export const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
@@ -308,6 +308,8 @@ const generation = z.strictObject({
       key: proof.optional(),
     }),
   ),
+  /** Microbatches of each rank, ascending; none: evenly, by rank. */
+  shares: z.array(z.array(z.int().min(0))).optional(),
   /** That the receiver is a member, to be shown to other coordinators. */
   proof: proof.optional(),
   because: text,

@@ -4,7 +4,6 @@
 // Cost: one gradient for each audited microbatch, and a vector. Its owner waits with sending until the digest is made.
 
 import { auditedRank, isAudited } from '../protocol/audit-plan.ts';
-import { rankMicrobatches } from '../protocol/batch-plan.ts';
 import type { AuditFinding } from '../protocol/messages.ts';
 import { digestOf } from './engine/digest.ts';
 import { contributionOf } from './engine/engine.ts';
@@ -18,22 +17,22 @@ export interface Auditor {
 
 /** Null where nothing is audited, or nobody else is there. */
 export function auditorOf(
-  context: Pick<TrainingContext, 'audit' | 'plan' | 'engine'> & {
+  context: Pick<TrainingContext, 'audit' | 'plan' | 'engine' | 'shares'> & {
     readonly collective: Pick<TrainingContext['collective'], 'rank' | 'worldSize'>;
   },
 ): Auditor | null {
-  const { audit, plan, engine, collective } = context;
+  const { audit, plan, engine, collective, shares } = context;
   const { worldSize } = collective;
   const rank = auditedRank(collective.rank, worldSize);
   if (audit === null || rank === null) return null;
   const { rate, loader } = audit;
-  const theirs = rankMicrobatches(plan.microbatches, worldSize, rank);
+  const theirs = shares[rank] ?? [];
   const vector = new Float32Array(contributionOf(engine.layout).size);
   return {
     rate,
     recompute: async (step, at) => {
       const findings: AuditFinding[] = [];
-      for (let microbatch = theirs.start; microbatch < theirs.end; microbatch++) {
+      for (const microbatch of theirs) {
         if (!isAudited(plan.seed, rate, step, microbatch)) continue;
         const data = await loader.load({ ...at, microbatch });
         if (data.size === 0) continue;

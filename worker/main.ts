@@ -5,10 +5,10 @@
 import { availableParallelism, hostname } from 'node:os';
 import type { DataSet, JobDefinition } from '../jobs/contract.ts';
 import type { NatsServer } from '../nats/server.ts';
-import { rankMicrobatches } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { PROTOCOL_VERSION, type CoordinatorMessage, type Dismissal, type WorkerMessage } from '../protocol/messages.ts';
 import { batchPlanOf, type JobReference, type RunConfig } from '../protocol/run-config.ts';
+import type { Share } from '../protocol/shares.ts';
 import type { Tls } from '../protocol/tls.ts';
 import type { LocalWays } from './collective/links/ws.ts';
 import { hasCoresToSpare, startCommunication } from './collective/shell/communication.ts';
@@ -20,12 +20,13 @@ import { startDataThreads, type DataSource } from './data/shell/data-threads.ts'
 import { plainLoader, whileWaitingLoader } from './data/shell/plain-loader.ts';
 import { startHeart } from './heart/heart.ts';
 import { digestOf } from './engine/digest.ts';
-import type { Engine } from './engine/engine.ts';
+import { contributionOf, type Engine } from './engine/engine.ts';
 import { fingerprintOf } from './engine/fingerprint.ts';
 import { startExporter, type Exporter, type ExporterOptions } from './metrics/exporter.ts';
 import { watchGpu } from './metrics/gpu.ts';
+import { KeptMicrobatches } from './kept-microbatches.ts';
 import { keepJoined } from './rejoin.ts';
-import { refusal, serveGenerations, type Generation, type Replica } from './member.ts';
+import { refusal, serveGenerations, type Replica } from './member.ts';
 import { bootOf, originUs } from './timeline/machine-clock.ts';
 import { Recorder } from './timeline/recorder.ts';
 import type { ReplicaState } from './train.ts';
@@ -291,7 +292,8 @@ async function work(
     });
     session.control = joined;
     watchOver(communication, joined);
-    const replica = { job, engine, data, plan, config, state, vectors };
+    const kept = new KeptMicrobatches({ floats: contributionOf(engine.layout).size });
+    const replica = { job, engine, data, plan, config, state, vectors, kept };
     return await serveGenerations({
       control: joined,
       communication: { open: async (...args) => communication.open(...args) },
@@ -301,7 +303,7 @@ async function work(
         Object.assign(served, { generation, worldSize, ...(memberProof !== undefined && { memberProof }) });
         options.placed?.({ rank, worldSize });
       },
-      openLoader: async (generation) => openLoader(options, replica, generation),
+      openLoader: async (mine) => openLoader(options, replica, mine),
       clock,
       recorder,
       rssBytes: () => process.memoryUsage.rss(),
@@ -339,10 +341,9 @@ function auditOf({ config, data, job }: Replica): { rate: number; loader: Loader
 }
 
 /** Data is prepared ahead by threads where there are cores for them, else in the time in which this rank waits. */
-async function openLoader(options: WorkerOptions, replica: Replica, generation: Generation): Promise<Loader> {
+async function openLoader(options: WorkerOptions, replica: Replica, mine: Share): Promise<Loader> {
   const { config, plan, data, job } = replica;
   const threads = config.dataThreads ?? dataThreadsFor(availableParallelism(), options.workersHere);
-  const mine = rankMicrobatches(plan.microbatches, generation.worldSize, generation.rank);
   const how = threads === 0 ? 'while this worker waits for others' : `by ${threads} thread(s)`;
   options.log(`data: prepared ahead ${how}`);
   if (threads === 0) return whileWaitingLoader(config, job, data, mine);

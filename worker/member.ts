@@ -7,7 +7,6 @@
 
 import type { DataSet, JobDefinition } from '../jobs/contract.ts';
 import type { BatchPlan } from '../protocol/batch-plan.ts';
-import { rankMicrobatches } from '../protocol/batch-plan.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import {
   residualName,
@@ -17,6 +16,7 @@ import {
   type StepReport,
 } from '../protocol/messages.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
+import { areWhole, evenShares, type Share, type Shares } from '../protocol/shares.ts';
 import { statePartsOf } from '../protocol/state-parts.ts';
 import type { SpanKind } from '../protocol/timeline.ts';
 import { PeerFault } from './collective/shell/exchange.ts';
@@ -26,6 +26,7 @@ import type { ControlLink } from './control-link.ts';
 import type { Loader } from './data/batch-loader.ts';
 import { digestOf } from './engine/digest.ts';
 import type { Engine } from './engine/engine.ts';
+import type { KeptMicrobatches } from './kept-microbatches.ts';
 import { ReportBatch } from './report-batch.ts';
 import { takeStatePart } from './state-transfer.ts';
 import { stepVectorOf } from './step-vector.ts';
@@ -47,6 +48,8 @@ export interface Replica {
   readonly state: ReplicaState;
   /** All vectors of the state by their names on the wire: the weights first, then the optimizer's slots. */
   readonly vectors: ReadonlyMap<string, Float32Array>;
+  /** Of the step in flight; it outlives the generation in which it was computed. */
+  readonly kept: KeptMicrobatches;
 }
 
 export interface MemberOptions {
@@ -57,7 +60,7 @@ export interface MemberOptions {
   readonly audit: TrainingContext['audit'];
   /** Told of each generation as it is entered. */
   readonly serving: (generation: Generation) => void;
-  readonly openLoader: (generation: Generation) => Promise<Loader>;
+  readonly openLoader: (share: Share) => Promise<Loader>;
   /** Seconds on a monotonic clock. */
   readonly clock: () => number;
   readonly rssBytes: () => number;
@@ -228,10 +231,11 @@ export async function serveGenerations(options: MemberOptions): Promise<Dismissa
 
 async function serve(options: MemberOptions, orders: Orders, generation: Generation): Promise<void> {
   const { control, replica, recorder, clock, log } = options;
-  const { state } = replica;
+  const { state, kept } = replica;
   const { generation: number, rank, worldSize, members } = generation;
   log(`generation ${number}: rank ${rank} of ${worldSize}; ${generation.because}`);
   options.serving(generation);
+  const shares = sharesOf(generation, replica.plan.microbatches);
   const signal = orders.enter(generation);
   const reports = new ReportBatch(
     number,
@@ -258,23 +262,23 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
   };
   try {
     const vector = stepVectorOf(replica.config, replica.engine.layout);
-    const plan = { generation: number, rank, ...vector, isTraced: recorder.isWanted };
+    const plan = { generation: number, rank, ...vector, shares, isTraced: recorder.isWanted };
     const collective = await options.communication.open(plan, members, signal);
     served.collective = collective;
     signal.addEventListener('abort', () => collective.abandon(reasonOf(signal)));
     record('link');
     control.send({ kind: 'linked', generation: number, step: state.step, digest: digestOf(state.weights) });
-    served.loader = await options.openLoader(generation);
+    served.loader = await options.openLoader(shares[rank] ?? []);
     const begin = await orders.beginning(number, signal, collective);
     record('begin');
     const residuals = new Map([...collective.residuals].map(([m, residual]) => [residualName(m), residual]));
-    await takeState(replica, begin, collective, residuals, () => orders.part(number, signal));
+    await takeState(replica, begin, shares, collective, residuals, () => orders.part(number, signal));
     record('state');
-    const keep = async (kept: ReplicaState): Promise<void> => {
+    const keep = async (whole: ReplicaState): Promise<void> => {
       const own = [...(rank === 0 ? replica.vectors : []), ...residuals];
       const vectors = own.map(([name, data]) => ({ name, data }));
       reports.flush();
-      for (const part of statePartsOf(kept.step, digestOf(kept.weights), vectors)) {
+      for (const part of statePartsOf(whole.step, digestOf(whole.weights), vectors)) {
         control.send(part);
         await control.drained();
       }
@@ -284,6 +288,8 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
       {
         generation: number,
         plan: replica.plan,
+        shares,
+        kept,
         steps: config.steps,
         checkpointEverySteps: config.checkpointEverySteps,
         learningRate: config.learningRate,
@@ -335,7 +341,7 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
       kind: 'interrupted',
       generation: number,
       step: state.step,
-      computed: inFlight.microbatches,
+      computed: Math.max(0, inFlight.microbatches - kept.count(state.step)),
       peer: error instanceof PeerFault ? error.peer : null,
       code: error instanceof LockstepError ? error.code : 'E_TRAINING',
       because: told.message.slice(0, 8000),
@@ -347,15 +353,24 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
   }
 }
 
+/** Who computes what: as it was told, else evenly. Throws E_PROTOCOL. */
+function sharesOf({ shares, worldSize }: Generation, microbatches: number): Shares {
+  if (shares === undefined) return evenShares(microbatches, worldSize);
+  if (shares.length !== worldSize || !areWhole(microbatches, shares))
+    throw new LockstepError('E_PROTOCOL', `the coordinator shares out other than the ${microbatches} microbatches`);
+  return shares;
+}
+
 /** Brings the replica, and this rank's residuals, to the state that the generation begins with. Throws E_DIGEST when it is another. */
 async function takeState(
   replica: Replica,
   begin: Begin,
+  shares: Shares,
   collective: Collective,
   residuals: ReadonlyMap<string, Float32Array>,
   nextPart: () => Promise<StatePart>,
 ): Promise<void> {
-  const { state, vectors, engine, config } = replica;
+  const { state, vectors, engine, config, kept } = replica;
   const { source } = begin;
   if (source.kind === 'held') return;
   // Taken aside first: who is interrupted has the whole state that it had before.
@@ -364,7 +379,7 @@ async function takeState(
     for (const vector of taken.values()) vector.fill(0);
     taken.get('weights')?.set(await engine.initialWeights(config.seed));
   } else if (source.kind === 'rank') {
-    await broadcast(collective, config.microbatches, source.rank, [...taken.values()]);
+    await broadcast(collective, shares[collective.rank] ?? [], source.rank, [...taken.values()]);
   } else {
     const wanted = new Map([...taken, ...residuals]);
     for (let isWhole = false; !isWhole;) {
@@ -383,6 +398,8 @@ async function takeState(
     );
   }
   for (const [name, vector] of taken) vectors.get(name)?.set(vector);
+  // From a rank, whoever has done that step gets the state that he has.
+  if (source.kind !== 'rank' || state.step !== begin.step) kept.forget();
   state.step = begin.step;
 }
 
@@ -392,15 +409,14 @@ async function takeState(
  */
 async function broadcast(
   collective: Collective,
-  microbatches: number,
+  mine: Share,
   source: number,
   vectors: readonly Float32Array[],
 ): Promise<void> {
-  const { rank, worldSize, buckets } = collective;
-  const mine = rankMicrobatches(microbatches, worldSize, rank);
+  const { rank, buckets } = collective;
   for (const vector of vectors) {
-    for (let m = mine.start; m < mine.end; m++) {
-      if (rank !== source || m > mine.start) {
+    for (const [i, m] of mine.entries()) {
+      if (rank !== source || i > 0) {
         await collective.absent(m);
         continue;
       }

@@ -5,6 +5,7 @@ import type { DataSet, JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { residualName, type StepReport } from '../protocol/messages.ts';
 import { batchPlanOf, type RunConfig } from '../protocol/run-config.ts';
+import { evenShares } from '../protocol/shares.ts';
 import { planFor } from './collective/shell/generation.ts';
 import { inPlace } from './collective/shell/in-place.ts';
 import { plainLoader } from './data/shell/plain-loader.ts';
@@ -56,6 +57,8 @@ export async function replaySteps(options: {
         steps: options.to,
         checkpointEverySteps: 0,
         digestEverySteps: 0,
+        shares: evenShares(plan.microbatches, 1),
+        kept: null,
         audit: null,
         recorder: null,
         learningRate: config.learningRate,

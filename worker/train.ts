@@ -11,21 +11,23 @@
 // anyone.
 //
 // When a peer is lost, the collective throws, here or there in the step, and `state` is as it was after the last whole step: the
-// next membership does the step in flight again, to the same bits.
+// next membership does the step in flight again, to the same bits; what was kept of it (kept-microbatches.ts) is not computed again.
 //
 // Where gradients are compressed on the way there is more state than the replica: each microbatch's residual (collective/all-reduce.ts),
 // which only the rank that computes the microbatch has. So every rank keeps its part, where else rank 0's is all.
 
 import type { Optimizer, Split } from '../jobs/contract.ts';
-import { batchRange, placeOfStep, rankMicrobatches, type BatchPlan } from '../protocol/batch-plan.ts';
+import { batchRange, placeOfStep, type BatchPlan } from '../protocol/batch-plan.ts';
 import { isAudited } from '../protocol/audit-plan.ts';
 import { isEvaluatedAfter, isKeptAfter } from '../protocol/milestones.ts';
 import type { LinkTraffic, PhaseSeconds, StepReport, WorkerMessage, AuditFinding } from '../protocol/messages.ts';
+import type { Shares } from '../protocol/shares.ts';
 import { auditorOf } from './auditor.ts';
 import type { Loader } from './data/batch-loader.ts';
 import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
 import { digestOf } from './engine/digest.ts';
 import { contributionOf, type Bucket, type Engine, type Evaluation } from './engine/engine.ts';
+import type { KeptMicrobatches } from './kept-microbatches.ts';
 import type { Recorder } from './timeline/recorder.ts';
 
 /** The part of the collective that a step needs. */
@@ -82,6 +84,10 @@ export interface ReplicaState {
 export interface TrainingContext {
   readonly generation: number;
   readonly plan: BatchPlan;
+  /** Who computes which microbatches. */
+  readonly shares: Shares;
+  /** What is at hand of the step in flight, from a membership that ended within it; and is to be, of what is computed now. Null: nothing. */
+  readonly kept: KeptMicrobatches | null;
   /** Total steps of the run. */
   readonly steps: number;
   readonly checkpointEverySteps: number;
@@ -137,7 +143,7 @@ export async function train(
   const place = contributionOf(engine.layout);
   const wishIndex = place.size;
   const mean = new Float32Array(engine.layout.trainableSize);
-  const mine = rankMicrobatches(plan.microbatches, collective.worldSize, collective.rank);
+  const mine = context.shares[collective.rank] ?? [];
   const hasPart = collective.rank === 0 || collective.residuals.size > 0;
   const auditor = auditorOf(context);
   engine.loadWeights(state.weights);
@@ -155,32 +161,44 @@ export async function train(
     const range = batchRange(plan, batch);
     const samples = range.end - range.start;
 
-    for (let m = mine.start; m < mine.end; m++) {
+    for (const m of mine) {
       const t0 = clock();
-      const data = await context.loader.load({ epoch, batch, microbatch: m });
+      const atHand = context.kept?.of(state.step, m) ?? null;
+      const data = atHand === null ? await context.loader.load({ epoch, batch, microbatch: m }) : null;
       const t1 = clock();
       let t2 = t1;
-      if (data.size === 0) {
+      if (data?.size === 0) {
         await collective.absent(m);
       } else {
         const random = { seed: plan.seed, step: state.step, microbatch: m };
         const vector = await collective.slot(m);
         if (trace !== null) t2 = clock();
+        const out = vector.subarray(0, place.size);
+        const isAuditDue = auditor !== null && isAudited(plan.seed, auditor.rate, state.step, m);
+        const room = atHand === null ? (context.kept?.room(state.step) ?? null) : null;
+        /** What has left may be added to where it lies: it is copied before. */
+        const ready = (bucket: number): void => {
+          const { offset, length } = collective.buckets[bucket] ?? { offset: 0, length: 0 };
+          room?.set(out.subarray(offset, offset + length), offset);
+          collective.ready(bucket);
+        };
         const wish = context.wish();
         vector[wishIndex] = wish === null ? 0 : WISHES[wish];
-        const out = vector.subarray(0, place.size);
-        const ready = (bucket: number): void => collective.ready(bucket);
-        if (auditor !== null && isAudited(plan.seed, auditor.rate, state.step, m)) {
-          // What has left may be added to where it lies: its digest comes first.
-          await engine.gradient({ ...data, random }, out);
-          audits.push({ microbatch: m, digest: digestOf(out), as: 'owner' });
-          for (const bucket of collective.buckets.keys()) ready(bucket);
-        } else {
-          await engine.gradient({ ...data, random }, out, { list: collective.buckets, ready });
-        }
+        const isInOnePiece = data === null || isAuditDue;
+        if (data === null) out.set(atHand ?? []);
+        else
+          await engine.gradient(
+            { ...data, random },
+            out,
+            isInOnePiece ? undefined : { list: collective.buckets, ready },
+          );
+        if (isAuditDue) audits.push({ microbatch: m, digest: digestOf(out), as: 'owner' });
+        if (isInOnePiece) for (const bucket of collective.buckets.keys()) ready(bucket);
+        if (room !== null) context.kept?.keep(m, room);
       }
       context.inFlight.microbatches++;
       const t3 = clock();
+      if (data !== null && data.size > 0) context.kept?.took(t3 - t0, mine.length);
       dataSeconds += t1 - t0;
       computeSeconds += t3 - t1;
       trace?.microbatch(m, [t0, t1, t2, t3]);

@@ -1,6 +1,6 @@
 // Commits for the journal, compactly: one record for each run of consecutive steps of one generation, not one a step. Who computed
-// which microbatch of them is not written down: it follows from the generation's record (its members in the order of their ranks) and
-// rankMicrobatches (protocol/batch-plan.ts). So the journal grows with time, about 150 bytes a second, not with steps or workers.
+// which microbatch of them is not written down: it follows from the generation's record (its members in the order of their ranks, and
+// how they share; protocol/shares.ts). So the journal grows with time, about 150 bytes a second, not with steps or workers.
 //
 // A record waits a second at most, and never past what rests on it: a new generation, an epoch, a checkpoint, the end.
 

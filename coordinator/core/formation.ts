@@ -3,6 +3,7 @@
 // the coordinator kept. Members' weights after the same step must be the same; who has others is outvoted.
 
 import type { CoordinatorMessage } from '../../protocol/messages.ts';
+import type { Shares } from '../../protocol/shares.ts';
 
 export type Source = Extract<CoordinatorMessage, { kind: 'begin' }>['source'];
 
@@ -38,6 +39,8 @@ export class Formation {
   readonly because: string;
   /** Too few to train: they keep their state and wait for more. */
   readonly hold: boolean;
+  /** Microbatches by rank; null: evenly. */
+  readonly shares: Shares | null;
   private readonly standings = new Map<string, Standing>();
 
   constructor(options: {
@@ -45,11 +48,13 @@ export class Formation {
     readonly members: readonly string[];
     readonly because: string;
     readonly hold: boolean;
+    readonly shares?: Shares | null;
   }) {
     this.generation = options.generation;
     this.members = options.members;
     this.because = options.because;
     this.hold = options.hold;
+    this.shares = options.shares ?? null;
   }
 
   linked(worker: string, standing: Standing): void {

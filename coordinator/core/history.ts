@@ -5,6 +5,7 @@
 
 import { stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
+import { areWhole, type Shares } from '../../protocol/shares.ts';
 import type { CommitsEntry } from './commit-log.ts';
 import type { JournalEntry } from './run.ts';
 import { findingsIn, type Finding, type Report } from './finding.ts';
@@ -50,6 +51,15 @@ export interface DigestClaim {
   readonly line: number | null;
 }
 
+/** A generation as it is on record. */
+export interface Membership {
+  /** In the order of their ranks. */
+  readonly members: readonly string[];
+  /** Microbatches by rank; null: evenly. */
+  readonly shares: Shares | null;
+  readonly line: number;
+}
+
 export interface History {
   /** Of the last part: it may be longer than the first was to be, with the same batches. */
   readonly config: RunConfig | null;
@@ -64,7 +74,7 @@ export interface History {
   readonly commits: readonly Commit[];
   /** Steps that a later part did anew, by what the journal knows. */
   readonly redone: number;
-  readonly generations: ReadonlyMap<number, { readonly members: readonly string[]; readonly line: number }>;
+  readonly generations: ReadonlyMap<number, Membership>;
   /** Workers lost on the way. */
   readonly lost: number;
   /** Somebody had wrong bits: what was done since was done again, and the newest digest of a step is the right one. */
@@ -113,7 +123,7 @@ class Walk {
   /** Steps that were committed when the present part began, and the last generation of those before. */
   private doneBefore = 0;
   private generationBefore = 0;
-  private readonly generations = new Map<number, { members: readonly string[]; line: number }>();
+  private readonly generations = new Map<number, Membership>();
   private highestGeneration = 0;
   /** The last that did a step: the next one is prepared while it still steps. */
   private lastGeneration = 0;
@@ -235,7 +245,13 @@ class Walk {
       );
     if (new Set(members).size < members.length)
       this.report('E_RECORD_GENERATION', line, `generation ${generation} has a member twice`);
-    this.generations.set(generation, { members, line });
+    if (record.shares !== undefined && (record.shares.length !== members.length || !areWhole(most, record.shares)))
+      this.report(
+        'E_RECORD_GENERATION',
+        line,
+        `generation ${generation} shares out other than the ${most} microbatches`,
+      );
+    this.generations.set(generation, { members, shares: record.shares ?? null, line });
     this.highestGeneration = Math.max(highest, generation);
   }
 

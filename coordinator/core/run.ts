@@ -8,7 +8,7 @@
 // are linked; if one of them is lost before, yet another forms. What ends the run is an error that the next attempt would meet
 // again, and that nobody is left who could make one.
 
-import { placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
+import { placeOfStep, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import { BUSY_SILENCE } from '../../protocol/heartbeat.ts';
 import type { CoordinatorMessage, LinkTraffic, WorkerMessage, StepReport } from '../../protocol/messages.ts';
@@ -18,6 +18,7 @@ import type { RunConfig } from '../../protocol/run-config.ts';
 import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
 import type { WorkerState } from '../../protocol/metrics.ts';
 import type { RunPhase } from '../../protocol/run-view.ts';
+import { areEven, evenShares, keptShares, KEPT_FROM_SECONDS, type Share, type Shares } from '../../protocol/shares.ts';
 import { admit, type ReadyMessage } from './admission.ts';
 import { Audits } from './audits.ts';
 import { DigestVotes } from './digest-votes.ts';
@@ -101,6 +102,8 @@ export type JournalEntry =
       readonly kind: 'generation';
       readonly generation: number;
       readonly members: readonly string[];
+      /** Microbatches by rank; none: evenly. */
+      readonly shares?: Shares | undefined;
       readonly because: string;
     }
   /** All members are linked: they train on from the state after `step`. */
@@ -234,6 +237,8 @@ export class Run {
   private formation: Formation | null = null;
   /** Members of the generation that began last, in rank order. */
   private begun: readonly string[] = [];
+  /** Who had which microbatches then. */
+  private sharesBegun: ReadonlyMap<string, Share> = new Map();
   private isHolding = false;
   /** The members' state may be wrong: the next generation begins with what was kept and is known to be right. */
   private isDistrusted = false;
@@ -590,6 +595,7 @@ export class Run {
     this.generation++;
     const { minWorkers } = this.options;
     const hold = inOrder.length < minWorkers;
+    const shares = graceful || hold ? null : this.sharesKept(inOrder);
     const members = inOrder.map((w) => ({
       worker: w.id,
       rank: w.rank ?? 0,
@@ -601,6 +607,7 @@ export class Run {
       members: inOrder.map((w) => w.id),
       because,
       hold,
+      shares,
     });
     if (this.phase !== 'stopping') {
       this.phase = hold ? 'waiting' : 'training';
@@ -617,6 +624,7 @@ export class Run {
         rank,
         worldSize: inOrder.length,
         members,
+        ...(shares !== null && { shares: shares.map((share) => [...share]) }),
         because,
       },
     }));
@@ -625,9 +633,27 @@ export class Run {
       kind: 'generation' as const,
       generation: this.generation,
       members: inOrder.map((w) => w.id),
+      ...(shares !== null && { shares }),
       because,
     };
     return [{ kind: 'journal', record, afterwards }];
+  }
+
+  /**
+   * In a step that takes long nobody computes again what he has, or another's while his own waits to be done: survivors keep their
+   * microbatches, and those of the lost are shared out. Null: evenly, by rank.
+   */
+  private sharesKept(inOrder: readonly Worker[]): Shares | null {
+    const { microbatches, gradientCompression } = this.options.config;
+    const before = inOrder.map(({ id }) => this.sharesBegun.get(id) ?? []);
+    const computing = inOrder.flatMap(({ times: { now, mean } }) => now ?? mean ?? []).map((p) => p.data + p.compute);
+    const isLong = computing.length === 0 || Math.max(...computing) >= KEPT_FROM_SECONDS;
+    // Residuals lie with an even cut. And whoever is distrusted has computed from other weights.
+    if (gradientCompression !== 'none' || this.isDistrusted || !isLong || before.every((share) => share.length === 0))
+      return null;
+    const shares = keptShares(microbatches, before);
+    const even = evenShares(microbatches, inOrder.length);
+    return shares.every((share, rank) => String(share) === String(even[rank])) ? null : shares;
   }
 
   /**
@@ -642,6 +668,7 @@ export class Run {
   /** Nobody is left to train; somebody may come. */
   private wait(because: string, nowMs: number): Effect[] {
     this.begun = [];
+    this.sharesBegun = new Map();
     this.gathering = null;
     if (this.phase === 'stopping') return this.endStopped();
     this.phase = 'waiting';
@@ -692,6 +719,9 @@ export class Run {
     const late = [...this.commitWhatIsKnown(step), ...this.concludeEvaluations()];
     this.formation = null;
     this.begun = formation.members;
+    const { microbatches } = this.options.config;
+    const shares = formation.shares ?? evenShares(microbatches, formation.members.length);
+    this.sharesBegun = new Map(formation.members.map((id, rank) => [id, shares[rank] ?? []]));
     this.isHolding = hold;
     if (!hold) this.waitingSinceMs = null;
     // Steps that are on record and whose result nobody has any more are done again.
@@ -756,7 +786,12 @@ export class Run {
     }
     if (hold && this.phase === 'stopping') return [...effects, ...this.endWhenComplete()];
     // Who became ready while it formed.
-    return [...effects, ...this.takeIn(nowMs)];
+    effects.push(...this.takeIn(nowMs));
+    const isMore = !hold && this.phase !== 'stopping' && step + 1 < this.options.config.steps;
+    if (!isMore || this.formation !== null || areEven(microbatches, shares)) return effects;
+    // For the step in flight only: runs of microbatches travel as one.
+    const evenly = 'the microbatches are shared out evenly again';
+    return [...effects, ...this.regroup(evenly, nowMs, { graceful: true, newcomers: [] })];
   }
 
   private replicaVectors(): string[] {
@@ -780,8 +815,7 @@ export class Run {
   private residualsOf(rank: number, worldSize: number): string[] {
     const { gradientCompression, microbatches } = this.options.config;
     if (gradientCompression === 'none') return [];
-    const { start, end } = rankMicrobatches(microbatches, worldSize, rank);
-    return Array.from({ length: end - start }, (_, i) => residualName(start + i));
+    return (evenShares(microbatches, worldSize)[rank] ?? []).map(residualName);
   }
 
   /** A member could not go on. If a process of the present generation has died, the news of that is under way; else a link has. */
@@ -837,10 +871,9 @@ export class Run {
       this.stall.rest();
       return [];
     }
-    const { microbatches } = this.options.config;
-    const asked = members.map(({ id }, rank) => {
-      const { start, end } = rankMicrobatches(microbatches, members.length, rank);
-      return { worker: id, generation: this.generation, share: isForming ? 0 : end - start };
+    const asked = members.map(({ id }) => {
+      const share = isForming ? 0 : (this.sharesBegun.get(id)?.length ?? 0);
+      return { worker: id, generation: this.generation, share };
     });
     const look = this.stall.look(asked, this.phase === 'evaluating', nowMs);
     switch (look.kind) {

@@ -6,10 +6,10 @@ import {
   epochPermutation,
   microbatchRange,
   placeOfStep,
-  rankMicrobatches,
   stepsPerEpoch,
   type BatchPlan,
 } from '../../protocol/batch-plan.ts';
+import { evenShares } from '../../protocol/shares.ts';
 import { findingsIn, type Finding } from './finding.ts';
 import { JOURNAL, type Commit, type History } from './history.ts';
 
@@ -63,13 +63,13 @@ export function countSamples(history: History): { epochs: EpochCount[]; workers:
         }
         continue;
       }
-      const members = history.generations.get(generation)?.members ?? [];
+      const { members, ...how } = history.generations.get(generation) ?? { members: [], shares: null };
+      const shares = how.shares ?? evenShares(plan.microbatches, members.length);
       let again = 0;
       let count = 0;
       for (const [rank, worker] of members.entries()) {
-        const mine = rankMicrobatches(plan.microbatches, members.length, rank);
         const sum = workers.get(worker) ?? { microbatches: 0, samples: 0 };
-        for (let m = mine.start; m < mine.end; m++) {
+        for (const m of shares[rank] ?? []) {
           const { start, end } = microbatchRange(plan, placeOfStep(plan, step - 1).batch, m);
           sum.microbatches++;
           sum.samples += end - start;

@@ -44,12 +44,13 @@ const records = z.discriminatedUnion('kind', [
     /** Over NATS: the server, and the bucket that holds a copy of this record, if any. */
     nats: z.object({ server: z.string(), bucket: z.string().nullable() }).nullable().optional(),
   }),
-  /** Who is in, in the order of their ranks: each step's microbatches are theirs by rankMicrobatches of protocol/batch-plan.ts. */
+  /** Who is in, in the order of their ranks; each step's microbatches are theirs evenly (rankMicrobatches of protocol/batch-plan.ts), or by `shares`. */
   z.object({
     ...at,
     kind: z.literal('generation'),
     generation: count,
     members: z.array(z.string()),
+    shares: z.array(z.array(count)).optional(),
     because: z.string(),
   }),
   /** The members of that generation train on from the state after `step`. */

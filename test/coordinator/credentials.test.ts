@@ -9,7 +9,7 @@ import { CONFIG } from './config.ts';
 const KEY = 'the key of the run, which is long enough';
 const second = createCredentials(KEY, 'r', 2);
 
-const welcome: CoordinatorMessage = { kind: 'welcome', protocol: 6, worker: 'w0', config: CONFIG, step: 0, term: 2 };
+const welcome: CoordinatorMessage = { kind: 'welcome', protocol: 7, worker: 'w0', config: CONFIG, step: 0, term: 2 };
 const generationTo = (rank: number, generation = 7): CoordinatorMessage => ({
   kind: 'generation',
   generation,
@@ -36,7 +36,7 @@ function back(change: object): WorkerMessage {
     memberProof: granted(0).proof,
     ...change,
   };
-  return { kind: 'hello', protocol: 6, lockstep: '0', node: 'v', host: 'h', pid: 1, localRank: null, rejoin };
+  return { kind: 'hello', protocol: 7, lockstep: '0', node: 'v', host: 'h', pid: 1, localRank: null, rejoin };
 }
 
 describe('what workers are given', () => {

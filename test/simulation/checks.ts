@@ -3,9 +3,10 @@
 
 import type { CommitsEntry, RecordedEffect } from '../../coordinator/core/commit-log.ts';
 import type { Effect, Input, JournalEntry } from '../../coordinator/core/run.ts';
-import { rankMicrobatches, stepsPerEpoch } from '../../protocol/batch-plan.ts';
+import { stepsPerEpoch } from '../../protocol/batch-plan.ts';
 import type { CoordinatorMessage, WorkerMessage } from '../../protocol/messages.ts';
 import type { RunEvent } from '../../protocol/run-event.ts';
+import { evenShares, type Shares } from '../../protocol/shares.ts';
 import { digestOf } from '../../worker/engine/digest.ts';
 import type { Answer, ToyJob, Watcher } from './toy.ts';
 import { Violation } from './world.ts';
@@ -23,8 +24,11 @@ export class Checks {
   private readonly everCommitted = new Set<number>();
   /** By steps done, microbatch and process. */
   private readonly computed = new Set<string>();
+  /** Microbatches that a worker computed which had computed them before. */
+  computedAgain = 0;
   /** By generation: where its members are reached, in the order of their ranks. */
   private readonly memberships = new Map<number, readonly string[]>();
+  private readonly shares = new Map<number, Shares>();
   private readonly begun = new Map<string, number>();
   private journalled = 0;
   /** Steps whose commits are on disk. */
@@ -83,7 +87,9 @@ export class Checks {
             `${who} computed ${samples.join()} as microbatch ${microbatch} of step ${done + 1}, which is ${right.join()}`,
           );
         }
-        this.computed.add(`${done}/${microbatch}/${urlOf(who)}`);
+        const what = `${done}/${microbatch}/${urlOf(who)}`;
+        if (this.computed.has(what)) this.computedAgain++;
+        this.computed.add(what);
       },
       applied: (done, weights, slots, lossSum) => {
         const right = [this.answer.weights[done], ...(this.answer.slots[done] ?? [])];
@@ -179,9 +185,9 @@ export class Checks {
     // By the record alone: whose a microbatch was follows from the generation's members.
     const { microbatches } = this.job.plan;
     const members = this.memberships.get(generation) ?? [];
+    const shares = this.shares.get(generation) ?? evenShares(microbatches, members.length);
     for (const [rank, url] of members.entries()) {
-      const { start, end } = rankMicrobatches(microbatches, members.length, rank);
-      for (let m = start; m < end; m++) {
+      for (const m of shares[rank] ?? []) {
         const hasSamples = this.answer.samplesOf(step - 1, m).length > 0;
         if (hasSamples && !this.computed.has(`${step - 1}/${m}/${url}`)) {
           this.break(
@@ -258,6 +264,7 @@ export class Checks {
       );
     }
     this.memberships.set(message.generation, membership);
+    if (message.shares !== undefined) this.shares.set(message.generation, message.shares);
   }
 
   /** The run has ended as done. */

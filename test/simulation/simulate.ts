@@ -58,6 +58,8 @@ export interface Simulated {
   readonly steps: number;
   readonly generations: number;
   readonly microbatches: number;
+  /** Of them those that their worker had computed before. */
+  readonly computedAgain: number;
   readonly faults: Readonly<Partial<Record<FaultKind, number>>>;
   readonly failedWrites: number;
   readonly events: number;
@@ -186,6 +188,7 @@ class Simulation {
       steps: this.checks.steps,
       generations: this.checks.generations,
       microbatches: this.checks.microbatches,
+      computedAgain: this.checks.computedAgain,
       faults: this.injected,
       failedWrites: this.disk.failed,
       events: world.events,

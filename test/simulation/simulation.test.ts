@@ -59,6 +59,33 @@ describe('the simulation', () => {
     }
   });
 
+  it('computes nothing again that a survivor had of a step that takes long', async () => {
+    let again = 0;
+    let short = 0;
+    for (let seed = 1; seed <= 60; seed++) {
+      const long =
+        (computeUs: number) =>
+        (scenario: Scenario): Scenario => ({
+          ...scenario,
+          workers: 3,
+          minWorkers: 1,
+          auditRate: 0,
+          stragglerLimit: 0,
+          computeUs: [computeUs, computeUs],
+          weather: { ...scenario.weather, spikes: 0 },
+          faults: [60, 90, 120].map((event) => ({ atEvent: 200 + 7 * seed + event, kind: 'crash' })),
+        });
+      const { outcome, computedAgain } = await simulate(seed, { change: long(120_000) });
+      expect([seed, outcome]).toEqual([seed, 'done']);
+      again += computedAgain;
+      // Steps of a few milliseconds are done again whole.
+      short += (await simulate(seed, { change: long(1000) })).computedAgain;
+    }
+    // What it is worth is known after a process's first microbatch.
+    expect(short).toBeGreaterThan(50);
+    expect(again).toBeLessThan(short / 10);
+  });
+
   it('leaves nothing of a bit that flips in one of three or more, whose digests are compared', async () => {
     const outcomes: string[] = [];
     for (let seed = 1; seed <= 100; seed++) {

@@ -10,7 +10,7 @@ import { keepJoined } from '../../worker/rejoin.ts';
 const CONFIG = { run: 'r' } as RunConfig;
 const HELLO = {
   kind: 'hello',
-  protocol: 6,
+  protocol: 7,
   lockstep: '0',
   node: 'v20',
   host: 'h',
@@ -50,7 +50,7 @@ class Far {
 
 const welcome = (step: number, config = CONFIG, term = 3): CoordinatorMessage => ({
   kind: 'welcome',
-  protocol: 6,
+  protocol: 7,
   worker: 'w7',
   config,
   step,

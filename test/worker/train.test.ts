@@ -5,8 +5,11 @@ import { describe, expect, it } from 'vitest';
 import { Audits } from '../../coordinator/core/audits.ts';
 import type { Optimizer, Split } from '../../jobs/contract.ts';
 import type { BatchPlan } from '../../protocol/batch-plan.ts';
+import { LockstepError } from '../../protocol/errors.ts';
 import type { StepReport, WorkerMessage } from '../../protocol/messages.ts';
+import { evenShares } from '../../protocol/shares.ts';
 import { spansOf } from '../../protocol/timeline.ts';
+import { KeptMicrobatches } from '../../worker/kept-microbatches.ts';
 import { BatchLoader } from '../../worker/data/batch-loader.ts';
 import { applyOnHost } from '../../worker/engine/apply.ts';
 import type { Engine, Update } from '../../worker/engine/engine.ts';
@@ -112,7 +115,8 @@ function exchanges(worldSize: number): Collective[] {
         { offset: 0, length: 3 },
       ],
       slot: async (index) => {
-        const vector = new Float32Array(LENGTH);
+        // As after another step: nothing of it is to be read.
+        const vector = new Float32Array(LENGTH).fill(Number.NaN);
         pending = { index, vector, missing: 2 };
         return vector;
       },
@@ -166,6 +170,8 @@ async function trainAll(
           steps: 6,
           checkpointEverySteps: 0,
           digestEverySteps: 0,
+          shares: evenShares(plan.microbatches, worldSize),
+          kept: null,
           audit: null,
           recorder: null,
           learningRate: 0.001,
@@ -447,39 +453,105 @@ describe('train', () => {
     });
   });
 
+  /** What one rank of an exchange in memory trains with. */
+  function oneRank(change: Partial<TrainingContext> = {}): TrainingContext {
+    const [collective] = exchanges(1);
+    return {
+      generation: 1,
+      plan,
+      steps: 6,
+      checkpointEverySteps: 0,
+      digestEverySteps: 0,
+      shares: evenShares(plan.microbatches, 1),
+      kept: null,
+      audit: null,
+      recorder: null,
+      learningRate: 0.001,
+      testSamples: 0,
+      engine: toyEngine(),
+      optimizer: plainSgd,
+      loader: new BatchLoader({ plan, split: split(TRAIN), inputShape: SHAPE, augment: null }),
+      test: split(0),
+      inputShape: SHAPE,
+      collective: collective as Collective,
+      clock: () => 0,
+      rssBytes: () => 0,
+      wish: () => null,
+      check: () => {},
+      inFlight: { microbatches: 0 },
+      report: () => {},
+      tell: () => {},
+      keep: async () => {},
+      ...change,
+    };
+  }
+
   it('goes on from a kept step to the same bits as without the break', async () => {
     const whole = (await trainAll(2))[0]?.state.weights ?? new Float32Array();
     const first = (await trainAll(4, () => ({ steps: 4 })))[0]?.state as ReplicaState;
-    const [collective] = exchanges(1);
     const state: ReplicaState = { step: first.step, weights: first.weights.slice(), slots: [] };
-    await train(
-      {
-        generation: 1,
-        plan,
-        steps: 6,
-        checkpointEverySteps: 0,
-        digestEverySteps: 0,
-        audit: null,
-        recorder: null,
-        learningRate: 0.001,
-        testSamples: 0,
-        engine: toyEngine(),
-        optimizer: plainSgd,
-        loader: new BatchLoader({ plan, split: split(TRAIN), inputShape: SHAPE, augment: null }),
-        test: split(0),
-        inputShape: SHAPE,
-        collective: collective as Collective,
-        clock: () => 0,
-        rssBytes: () => 0,
-        wish: () => null,
-        check: () => {},
-        inFlight: { microbatches: 0 },
-        report: () => {},
-        tell: () => {},
-        keep: async () => {},
-      },
-      state,
-    );
+    await train(oneRank(), state);
     expect([...state.weights]).toEqual([...whole]);
+  });
+
+  it.each([
+    ['at the sum', 4],
+    ['after its second microbatch', 2],
+  ])(
+    'computes no microbatch again that it had when a peer was lost %s, and asks anew what is wished',
+    async (_, computed) => {
+      const whole = (await trainAll(2))[0]?.state.weights ?? new Float32Array();
+      const state: ReplicaState = { step: 0, weights: new Float32Array([0.5, 0.25, 0]), slots: [] };
+      const kept = new KeptMicrobatches({ floats: LENGTH - 1 });
+      const engine = toyEngine();
+      const asked: string[] = [];
+      const { gradient } = engine;
+      engine.gradient = async (...args) => {
+        asked.push(`${args[0].random.step}/${args[0].random.microbatch}`);
+        return gradient(...args);
+      };
+      // A second between any two looks: worth while.
+      let seconds = 0;
+      const clock = (): number => seconds++;
+      const lost = new LockstepError('E_PEER_LOST', 'the link is lost');
+      const context = oneRank({ kept, engine, clock });
+      const { collective } = context;
+      const failing: Collective = {
+        ...collective,
+        slot: async (index) => {
+          if (state.step === 1 && index === computed) throw lost;
+          return collective.slot(index);
+        },
+        allReduce: async () => {
+          if (state.step === 1) throw lost;
+          return collective.allReduce();
+        },
+      };
+      await expect(train({ ...context, collective: failing }, state)).rejects.toBe(lost);
+      expect(state.step).toBe(1);
+      const before = asked.splice(0);
+      expect(before.filter((place) => place.startsWith('1/'))).toHaveLength(computed);
+
+      const again = oneRank({ kept, engine, clock, wish: () => (state.step === 1 ? 'pause' : null) });
+      await expect(train(again, state)).resolves.toBe('paused');
+      expect(state.step).toBe(2);
+      await expect(train(oneRank({ engine }), state)).resolves.toBe('done');
+      expect(asked.filter((place) => place.startsWith('1/'))).toEqual(['1/0', '1/1', '1/2', '1/3'].slice(computed));
+      expect([...state.weights]).toEqual([...whole]);
+    },
+  );
+
+  it('audits a microbatch that it had as one that it computes', async () => {
+    const kept = new KeptMicrobatches({ floats: LENGTH - 1 });
+    const audit = { rate: 1, loader: oneRank().loader };
+    let seconds = 0;
+    const clock = (): number => seconds++;
+    const digests = async (): Promise<string[]> => {
+      const [outcome] = await trainAll(2, (rank) => ({ audit, steps: 1, ...(rank === 0 && { kept, clock }) }));
+      return (outcome?.reports[0]?.audits ?? []).flatMap(({ as, digest }) => (as === 'owner' ? [digest] : []));
+    };
+    const computed = await digests();
+    expect([computed.length, kept.count(0)]).toEqual([2, 1]);
+    expect(await digests()).toEqual(computed);
   });
 });

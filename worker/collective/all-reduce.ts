@@ -9,7 +9,7 @@
 // anything else out of place is the sender's fault (E_PROTOCOL).
 //
 // Memory, in vectors of the plan's length: the microbatches being folded (a slot each, 2 + log2 of this rank's microbatches at
-// most), one more because the sum takes the place of the step's first vector and a peer may still be reading the last step's,
+// most where they are neighbours, else one for each node and the depth of the last), one more because the sum takes the place of the step's first vector and a peer may still be reading the last step's,
 // this rank's slices once for each node that others send, and a landing a peer, where what is to be added is read to. Compressed: a
 // residual for each microbatch, and this rank's slices in 16 bits.
 //
@@ -31,7 +31,8 @@
 
 import { LockstepError } from '../../protocol/errors.ts';
 import { ELEMENT_BYTES, type FrameHeader, type FrameSink } from '../../protocol/frame.ts';
-import { rankMicrobatches, type Range } from '../../protocol/batch-plan.ts';
+import type { Range } from '../../protocol/batch-plan.ts';
+import type { Share } from '../../protocol/shares.ts';
 import { collectorOf, groupNodes, relayOf, type CollectivePlan } from './plan.ts';
 import { nodeNumber, nodeOfNumber, type Node } from './tree.ts';
 import type { Arithmetic, HalfArithmetic, VectorMemory } from './vector-memory.ts';
@@ -85,8 +86,11 @@ export function planMemory(plan: CollectivePlan, rank: number): MemoryPlan {
     floats += align(count);
     return at;
   };
-  const own = (plan.nodes[rank] ?? []).reduce((sum, node) => sum + node.size, 0);
-  const slotCount = Math.min(own, 2 + Math.floor(Math.log2(Math.max(1, own))));
+  const nodes = plan.nodes[rank] ?? [];
+  const own = nodes.reduce((sum, node) => sum + node.size, 0);
+  // A node that is whole keeps its slot; to fold one of 2^k takes k + 1. One more, or two, let the engine go on meanwhile.
+  const held = Math.max(0, ...nodes.map(({ size }, before) => before + 1 + Math.log2(size)));
+  const slotCount = Math.min(own, Math.max(held, 2 + Math.floor(Math.log2(Math.max(1, own)))));
   const slots = Array.from({ length: 1 + slotCount }, () => take(plan.length));
   const parts = plan.slices.map((slices) => {
     const byOwner = new Map<number, ReadonlyMap<number, number>>();
@@ -274,8 +278,7 @@ export interface Outside {
 
 /** Whether a rank's step can work on the caller's arrays: it folds nothing, rounds nothing, and hands nobody's sums on. */
 export function canWorkOutside(plan: CollectivePlan, rank: number): boolean {
-  const { start, end } = rankMicrobatches(plan.microbatches, plan.worldSize, rank);
-  return end - start === 1 && plan.compression === null && plan.groups.length === 1;
+  return plan.shares[rank]?.length === 1 && plan.compression === null && plan.groups.length === 1;
 }
 
 const bytesOf = (floats: Float32Array, at: number, count: number): Uint8Array =>
@@ -293,7 +296,8 @@ export class AllReduce {
   private readonly arithmetic: readonly Arithmetic[];
   /** By bucket; null where it travels in float32. */
   private readonly half: readonly (HalfArithmetic | null)[];
-  private readonly firstMicrobatch: number;
+  /** This rank's microbatches. */
+  private readonly share: Share;
   /** The largest number that a microbatch may have in a compressed bucket. */
   private readonly limit: number;
   private readonly ownNodes: ReadonlySet<number>;
@@ -323,7 +327,7 @@ export class AllReduce {
     this.half = plan.elements.map((elements) => (elements === 'float32' ? null : half));
     this.arithmetic = this.half.map((one) => one ?? memory);
     this.limit = plan.compression === null ? 0 : LARGEST[plan.compression.elements] / plan.microbatches;
-    this.firstMicrobatch = rankMicrobatches(plan.microbatches, plan.worldSize, rank).start;
+    this.share = plan.shares[rank] ?? [];
     this.ownNodes = new Set((plan.nodes[rank] ?? []).map((node) => nodeNumber(node, plan.microbatches)));
     this.groupPeers = (plan.groups[plan.groupOf[rank] ?? 0] ?? []).filter((peer) => peer !== rank);
     const relayTargets = new Set(
@@ -413,9 +417,10 @@ export class AllReduce {
     const arithmetic = this.arithmetic[bucket] ?? memory;
     let node = plan.microbatches + index;
     let at = slot === null ? null : (places.slots[slot] ?? 0);
-    if (at !== null) {
-      const residual = places.residuals[index - this.firstMicrobatch] ?? 0;
-      this.half[bucket]?.quantize(at + range.start, residual + range.start, range.end - range.start, this.limit);
+    const half = this.half[bucket];
+    if (at !== null && half !== null && half !== undefined) {
+      const residual = places.residuals[this.share.indexOf(index)] ?? 0;
+      half.quantize(at + range.start, residual + range.start, range.end - range.start, this.limit);
     }
     for (;;) {
       const left = fold.at(-1);

@@ -12,8 +12,9 @@
 // Where gradients are compressed the vector's first part, the gradient, travels in 16 bits and the rest (moving statistics, loss,
 // the wish to stop) in float32, each part in buckets of its own.
 
-import { pieceOf, rankMicrobatches, type Range } from '../../protocol/batch-plan.ts';
+import { pieceOf, type Range } from '../../protocol/batch-plan.ts';
 import { ELEMENT_BYTES, type ElementType } from '../../protocol/frame.ts';
+import { evenShares, type Shares } from '../../protocol/shares.ts';
 import { nodesOf, type Node } from './tree.ts';
 
 /** What a frame, a rank's slice of a bucket, is to carry: enough that its own cost does not count, and no more than gains something. */
@@ -46,7 +47,9 @@ export interface CollectivePlan {
   readonly compression: Compression | null;
   /** slices[bucket][rank], in floats of the whole vector. */
   readonly slices: readonly (readonly Range[])[];
-  /** Nodes that each rank folds and sends. */
+  /** Microbatches that each rank folds. */
+  readonly shares: Shares;
+  /** Nodes that they make up, which it sends. */
   readonly nodes: readonly (readonly Node[])[];
   /** Ranks of each host; one group of all where two levels would gain nothing. */
   readonly groups: readonly (readonly number[])[];
@@ -63,6 +66,8 @@ export interface PlanOptions {
   /** Floats of a bucket; where it is compressed, as many as take the same bytes on the wire. None: `usualBucketFloats`. */
   readonly bucketFloats?: number;
   readonly compression?: Compression | null;
+  /** Microbatches of each rank; without it evenly, by rank. */
+  readonly shares?: Shares | undefined;
   /** The host of each rank, by any name; without it all are on one. */
   readonly hosts?: readonly string[];
 }
@@ -83,6 +88,7 @@ export function planCollective(options: PlanOptions): CollectivePlan {
   ];
   const buckets = parts.map((part) => part.bucket);
   const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
+  const shares = options.shares ?? evenShares(microbatches, worldSize);
   const groups = groupsOf(options.hosts ?? ranks.map(() => ''));
   const groupOf = ranks.map((rank) => groups.findIndex((group) => group.includes(rank)));
   return {
@@ -93,13 +99,14 @@ export function planCollective(options: PlanOptions): CollectivePlan {
     elements: parts.map((part) => part.elements),
     compression,
     slices: buckets.map((bucket) => ranks.map((rank) => pieceOf(bucket, worldSize, rank))),
-    nodes: ranks.map((rank) => nodesOf(rankMicrobatches(microbatches, worldSize, rank))),
+    shares,
+    nodes: shares.map(nodesOf),
     groups,
     groupOf,
   };
 }
 
-/** Ranks by host, if each host's ranks follow one another (its microbatches are one range then) and some host has several. */
+/** Ranks by host, if each host's ranks follow one another (an even cut makes its microbatches one run then) and some host has several. */
 function groupsOf(hosts: readonly string[]): number[][] {
   const all = hosts.map((_, rank) => rank);
   const groups: number[][] = [];
@@ -128,8 +135,8 @@ export function relayOf(plan: CollectivePlan, group: number, owner: number): num
 
 /** The nodes into which a group's microbatches fold. */
 export function groupNodes(plan: CollectivePlan, group: number): Node[] {
-  const ranges = (plan.groups[group] ?? []).map((rank) => rankMicrobatches(plan.microbatches, plan.worldSize, rank));
-  return nodesOf({ start: ranges[0]?.start ?? 0, end: ranges.at(-1)?.end ?? 0 });
+  const all = (plan.groups[group] ?? []).flatMap((rank) => plan.shares[rank] ?? []);
+  return nodesOf(all.toSorted((a, b) => a - b));
 }
 
 /** Buckets in the order in which the backward pass finishes them: a vector's end first. */

@@ -8,30 +8,28 @@
 //
 // Core. Cost: M - 1 additions of whole vectors a step over all ranks, whatever their number.
 
-import type { Range } from '../../protocol/batch-plan.ts';
-
 export interface Node {
   readonly start: number;
   readonly size: number;
 }
 
-/** The largest aligned nodes that make up `range`, in order: at most 2 log2(M) of them. */
-export function nodesOf(range: Range): Node[] {
+/** The largest aligned nodes that make up `share` (microbatches, ascending), in order: of a run of them at most 2 log2(M). */
+export function nodesOf(share: readonly number[]): Node[] {
   const nodes: Node[] = [];
-  let start = range.start;
-  while (start < range.end) {
-    let size = start === 0 ? nextPowerOfTwo(range.end) : start & -start;
-    while (start + size > range.end) size /= 2;
-    nodes.push({ start, size });
-    start += size;
+  for (const m of share) {
+    let node: Node = { start: m, size: 1 };
+    // The right one of two siblings, the left one of which is here, too: they are one node.
+    for (let left = nodes.at(-1); left !== undefined && isLeftOf(left, node); left = nodes.at(-1)) {
+      nodes.pop();
+      node = { start: left.start, size: 2 * left.size };
+    }
+    nodes.push(node);
   }
   return nodes;
 }
 
-function nextPowerOfTwo(n: number): number {
-  let power = 1;
-  while (power < n) power *= 2;
-  return power;
+function isLeftOf(left: Node, node: Node): boolean {
+  return left.size === node.size && left.start % (2 * left.size) === 0 && left.start + left.size === node.start;
 }
 
 /** A node's number: 1 is the root, 2 n and 2 n + 1 are the children of n, M + m is microbatch m. NaN for no aligned node. */

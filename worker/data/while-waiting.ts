@@ -5,7 +5,8 @@
 // Cost: memory for the microbatches ahead (AHEAD). A peer that comes while a sample is being read is answered that much later, and the
 // next step begins that much earlier.
 
-import { microbatchRange, type Range } from '../../protocol/batch-plan.ts';
+import { microbatchRange } from '../../protocol/batch-plan.ts';
+import type { Share } from '../../protocol/shares.ts';
 import { nextPlace } from './ahead.ts';
 import {
   isSamePlace,
@@ -37,7 +38,7 @@ interface Prepared {
 
 export interface WhileWaitingOptions {
   /** This rank's microbatches. */
-  readonly mine: Range;
+  readonly mine: Share;
   /** Steps of the run: nothing is prepared beyond them. */
   readonly steps: number;
   readonly make?: MakeFloats;
@@ -59,8 +60,7 @@ export class WhileWaitingLoader implements Loader {
     this.options = options;
     this.reader = new SampleReader(source);
     const bytes = largestMicrobatch(source.plan) * this.reader.sampleFloats * Float32Array.BYTES_PER_ELEMENT;
-    const mine = options.mine.end - options.mine.start;
-    this.most = Math.max(1, Math.min(AHEAD.steps * mine, Math.floor(AHEAD.bytes / bytes)));
+    this.most = Math.max(1, Math.min(AHEAD.steps * options.mine.length, Math.floor(AHEAD.bytes / bytes)));
   }
 
   load(place: Place): LoadedMicrobatch {

@@ -52,7 +52,7 @@ function options(
 
 const hello = (pid: number, localRank: number): WorkerMessage => ({
   kind: 'hello',
-  protocol: 6,
+  protocol: 7,
   lockstep: '0.1.0',
   node: 'v20',
   host: 'h',
@@ -237,9 +237,9 @@ describe('gathering', () => {
   });
 
   it('refuses another protocol version by name of both', () => {
-    const effects = new Story().say('w0', { ...hello(1, 0), protocol: 7 } as WorkerMessage);
+    const effects = new Story().say('w0', { ...hello(1, 0), protocol: 8 } as WorkerMessage);
     expect(effects[0]).toMatchObject({ message: { kind: 'refused', code: 'E_PROTOCOL_VERSION' } });
-    expect(JSON.stringify(effects[0])).toContain('speaks protocol 7, this coordinator 6');
+    expect(JSON.stringify(effects[0])).toContain('speaks protocol 8, this coordinator 7');
   });
 
   it('closes the link of a worker that speaks before it introduced itself', () => {
@@ -1395,6 +1395,80 @@ describe('a straggler', () => {
       tell(story, 30);
       expect(tick(story)).toEqual([]);
     }
+  });
+});
+
+describe('microbatches of the step in flight', () => {
+  /** Three workers with two, three and three of eight, training; each of their steps took so long. */
+  function three(seconds: number, change: Parameters<typeof options>[0] = {}): Story {
+    const story = new Story({ workers: 3, microbatches: 8, ...change });
+    for (let i = 0; i < 3; i++) story.say(`w${i}`, hello(100 + i, i));
+    for (let i = 0; i < 3; i++) story.say(`w${i}`, ready());
+    story.link(1, 0);
+    const phases = { data: seconds / 2, compute: seconds / 2, allreduce: 0, apply: 0, wait: 0 };
+    for (let i = 0; i < 3; i++) story.say(`w${i}`, report(1, { phases }));
+    return story;
+  }
+  const lose = (story: Story, worker: string): Effect[] =>
+    story.run.receive({ kind: 'disconnected', worker, because: 'closed' }, story.now);
+  const sharesOf = (effects: readonly Effect[]): unknown[] =>
+    flat(effects).flatMap((e) => {
+      if (e.kind === 'journal' && e.record.kind === 'generation')
+        return ['shares' in e.record ? e.record.shares : null];
+      if (e.kind === 'send' && e.message.kind === 'generation') return [e.message.shares ?? null];
+      return [];
+    });
+
+  it('stay whose they are when a member is lost in a step that takes long, for that step', () => {
+    const story = three(0.12);
+    const kept = [
+      [0, 1, 5, 6],
+      [2, 3, 4, 7],
+    ];
+    expect(sharesOf(lose(story, 'w2'))).toEqual([kept, kept, kept]);
+    const begun = story.link(2, 1);
+    // Once it has begun the next generation waits for the end of the step.
+    expect(kinds(begun).filter((kind) => /begin|generation to/.test(kind))).toEqual([
+      'send begin to w0',
+      'send begin to w1',
+      'send generation to w0',
+      'send generation to w1',
+    ]);
+    expect(sharesOf(begun)).toEqual([null, null, null]);
+    expect(flat(begun).findLast((e) => e.kind === 'send')).toMatchObject({
+      message: { generation: 3, graceful: true },
+    });
+    expect(kinds(story.link(3, 2)).filter((kind) => kind.startsWith('send generation'))).toEqual([]);
+  });
+
+  it('stay whose they are, and a spare gets those of the lost', () => {
+    const story = new Story({ workers: 3, microbatches: 8, maxWorkers: 2 });
+    for (let i = 0; i < 3; i++) story.say(`w${i}`, hello(100 + i, i));
+    for (let i = 0; i < 3; i++) story.say(`w${i}`, ready());
+    story.link(1, 0);
+    for (const id of ['w0', 'w1']) story.say(id, report(1));
+    const kept = [
+      [4, 5, 6, 7],
+      [0, 1, 2, 3],
+    ];
+    expect(sharesOf(lose(story, 'w0'))).toEqual([kept, kept, kept]);
+    // As even a cut as any: it may stay.
+    expect(sharesOf(story.link(2, 1))).toEqual([]);
+  });
+
+  it('are shared out evenly at once where steps are short, gradients are compressed, or nobody is left of before', () => {
+    expect(sharesOf(lose(three(0.09), 'w2'))).toEqual([null, null, null]);
+    expect(sharesOf(lose(three(0.12, { gradientCompression: 'bf16' }), 'w2'))).toEqual([null, null, null]);
+    const story = three(0.12);
+    for (const id of ['w0', 'w1', 'w2']) lose(story, id);
+    story.say('w3', hello(104, 0));
+    expect(sharesOf(story.say('w3', ready()))).toEqual([null, null]);
+  });
+
+  it('are not shared out anew for a last step', () => {
+    const story = three(0.12, { steps: 2 });
+    lose(story, 'w2');
+    expect(kinds(story.link(2, 1)).filter((kind) => kind.startsWith('send generation'))).toEqual([]);
   });
 });
 

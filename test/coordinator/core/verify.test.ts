@@ -21,10 +21,11 @@ const begin = (resumedFromStep: number | null, change: Partial<RunConfig> = {}):
   config: { ...CONFIG, ...change },
   resumedFromStep,
 });
-const generation = (n: number, members: string[]): RecordedEntry => ({
+const generation = (n: number, members: string[], shares?: number[][]): RecordedEntry => ({
   kind: 'generation',
   generation: n,
   members,
+  ...(shares !== undefined && { shares }),
   because: 'b',
 });
 const epoch = (n: number): RecordedEntry => ({ kind: 'epoch', epoch: n, step: 3 * n, digest: digest(3 * n) });
@@ -96,6 +97,21 @@ describe('a whole record', () => {
     ]);
     expect([account.claims, [...account.digests.keys()]]).toEqual([9, [3, 6]]);
     expect([account.checkpoints, account.modelStep]).toEqual([[3, 6], 6]);
+  });
+
+  it('gives each microbatch to whom its generation shared it out', () => {
+    const shares = [
+      [1, 3],
+      [0, 2],
+    ];
+    const account = verifyRun(recorded({ records: withLine(2, generation(1, ['w0', 'w1'], shares)) }));
+    expect(account.findings).toEqual([]);
+    // The short batch's two samples are in the microbatches 1 and 3.
+    expect(account.workers.map(({ worker, samples }) => [worker, samples])).toEqual([
+      ['w0', 8],
+      ['w1', 7],
+      ['w2', 5],
+    ]);
   });
 
   it('takes what a generation did that nobody of it could tell of at the time, while the next one was behind it', () => {
@@ -335,6 +351,21 @@ describe('damage is found, by file and line', () => {
         'E_RECORD_SAMPLES journal.jsonl:4',
         'E_RECORD_SAMPLES journal.jsonl:4',
       ],
+    ],
+    [
+      'shares in which a microbatch is missing',
+      withLine(
+        2,
+        generation(
+          1,
+          ['w0', 'w1'],
+          [
+            [0, 1],
+            [1, 2],
+          ],
+        ),
+      ),
+      ['E_RECORD_GENERATION journal.jsonl:2', ...[3, 3, 4, 4].map((line) => `E_RECORD_SAMPLES journal.jsonl:${line}`)],
     ],
     [
       'more members than microbatches',

@@ -4,11 +4,13 @@ import { planCollective, usualBucketFloats } from '../../../worker/collective/pl
 import { nodeNumber, nodeOfNumber, nodesOf } from '../../../worker/collective/tree.ts';
 
 describe('nodesOf', () => {
+  const nodes = (share: readonly number[]): string =>
+    nodesOf(share)
+      .map((n) => `${n.start}+${n.size}`)
+      .join(' ');
+
   it('cuts a range into the largest aligned nodes', () => {
-    const of = (start: number, end: number): string =>
-      nodesOf({ start, end })
-        .map((n) => `${n.start}+${n.size}`)
-        .join(' ');
+    const of = (start: number, end: number): string => nodes(Array.from({ length: end - start }, (_, i) => start + i));
     expect(of(0, 4)).toBe('0+4');
     expect(of(0, 3)).toBe('0+2 2+1');
     expect(of(1, 4)).toBe('1+1 2+2');
@@ -16,6 +18,12 @@ describe('nodesOf', () => {
     expect(of(5, 8)).toBe('5+1 6+2');
     expect(of(1, 7)).toBe('1+1 2+2 4+2 6+1');
     expect(of(3, 3)).toBe('');
+  });
+
+  it('makes the largest of what is there, where some between are missing', () => {
+    expect(nodes([0, 1, 6, 7])).toBe('0+2 6+2');
+    expect(nodes([1, 2, 4, 5, 6, 7])).toBe('1+1 2+1 4+4');
+    expect(nodes([0, 3])).toBe('0+1 3+1');
   });
 });
 

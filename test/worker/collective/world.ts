@@ -1,8 +1,8 @@
 // Several ranks' all-reduce cores in one place, with every byte between them in the hands of a scheduler: which link delivers
 // next, and how much, is its choice, and so is the moment at which a rank offers its next vector.
 
-import { rankMicrobatches } from '../../../protocol/batch-plan.ts';
 import { encodeFrameHeader, FrameReader } from '../../../protocol/frame.ts';
+import type { Shares } from '../../../protocol/shares.ts';
 import { AllReduce, canWorkOutside, planMemory } from '../../../worker/collective/all-reduce.ts';
 import { planCollective, type Compression } from '../../../worker/collective/plan.ts';
 import { plainMemory } from './plain-memory.ts';
@@ -12,6 +12,8 @@ export interface World {
   readonly microbatches: number;
   readonly length: number;
   readonly bucketFloats: number;
+  /** Evenly, where there are none. */
+  readonly shares?: Shares;
   readonly hosts?: readonly string[];
   readonly compression?: Compression | null;
   /** Where a rank can, its vector lies in an array of its own, which the sum takes the place of; in its memory are its own slices alone. */
@@ -91,17 +93,17 @@ export function runWorld(world: World, steps: (Float32Array | null)[][], choose:
   /** What a rank does by itself, one at a time: begins steps, writes vectors into slots, offers their buckets. */
   function* actions(rank: number): Generator<'stuck' | 'moved'> {
     const me = ranks[rank] as Rank;
-    const mine = rankMicrobatches(world.microbatches, world.worldSize, rank);
+    const mine = plan.shares[rank] ?? [];
     for (const [step, vectors] of steps.entries()) {
       const isOutside = world.outside === true && canWorkOutside(plan, rank);
       const outside = isOutside ? new Float32Array(world.length) : null;
-      if (outside !== null) outside.set(vectors[mine.start] ?? []);
+      if (outside !== null) outside.set(vectors[mine[0] ?? 0] ?? []);
       me.sumAt = me.core.begin(outside === null ? null : { vector: outside, sum: outside });
       const ownSlices = plan.slices.map((slices) => slices[rank] ?? { start: 0, end: 0 });
       const free = AllReduce.slotsOf(me.places, step).toReversed();
       me.freed.length = 0;
       yield 'moved';
-      for (let m = mine.start; m < mine.end; m++) {
+      for (const m of mine) {
         const vector = vectors[m] ?? null;
         if (vector !== null) while (free.length === 0 && me.freed.length === 0) yield 'stuck';
         const slot = vector === null ? null : (free.pop() ?? me.freed.pop() ?? 0);

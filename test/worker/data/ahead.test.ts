@@ -6,7 +6,7 @@ const plan = { samples: 10, globalBatch: 4, microbatches: 4, seed: 5 };
 
 describe('nextPlace', () => {
   it("goes through a rank's microbatches, then to the next batch, then to the next epoch", () => {
-    const mine = { start: 1, end: 3 };
+    const mine = [1, 2];
     const places = [{ epoch: 0, batch: 1, microbatch: 1 }];
     for (let i = 0; i < 5; i++) {
       const next = nextPlace(plan, mine, 100, places.at(-1) ?? { epoch: 0, batch: 0, microbatch: 0 });
@@ -22,8 +22,13 @@ describe('nextPlace', () => {
     ]);
   });
 
+  it('skips what another rank has', () => {
+    const next = nextPlace(plan, [0, 3], 100, { epoch: 0, batch: 1, microbatch: 0 });
+    expect(next).toEqual({ epoch: 0, batch: 1, microbatch: 3 });
+  });
+
   it('ends with the last microbatch of the last step', () => {
-    const mine = { start: 0, end: 2 };
+    const mine = [0, 1];
     expect(nextPlace(plan, mine, 4, { epoch: 1, batch: 0, microbatch: 0 })).toEqual({
       epoch: 1,
       batch: 0,

@@ -1,7 +1,8 @@
 // Real threads. What they read is held against the loader that has none.
 
 import { afterEach, describe, expect, it } from 'vitest';
-import { placeOfStep, rankMicrobatches, stepsPerEpoch } from '../../../protocol/batch-plan.ts';
+import { placeOfStep, stepsPerEpoch } from '../../../protocol/batch-plan.ts';
+import { evenShares } from '../../../protocol/shares.ts';
 import { BatchLoader, type Loader, type Place } from '../../../worker/data/batch-loader.ts';
 import { startDataThreads } from '../../../worker/data/shell/data-threads.ts';
 import { jitter, numbers, SAMPLES } from './numbers.ts';
@@ -19,7 +20,7 @@ async function start(
   options: { threads?: number; argument?: string; augment?: boolean; rank?: number; worldSize?: number } = {},
 ): Promise<Loader> {
   const { threads = 3, argument = 'whole', augment = true, rank = 0, worldSize = 1 } = options;
-  const mine = rankMicrobatches(plan.microbatches, worldSize, rank);
+  const mine = evenShares(plan.microbatches, worldSize)[rank] ?? [];
   const source = { module, argument };
   const loader = await startDataThreads({ source, threads, plan, augment, inputShape: [2], mine, steps });
   open.push(loader);
@@ -27,10 +28,10 @@ async function start(
 }
 
 async function everything(loader: Loader, rank = 0, worldSize = 1): Promise<number[][]> {
-  const mine = rankMicrobatches(plan.microbatches, worldSize, rank);
+  const mine = evenShares(plan.microbatches, worldSize)[rank] ?? [];
   const found: number[][] = [];
   for (let step = 0; step < steps; step++) {
-    for (let microbatch = mine.start; microbatch < mine.end; microbatch++) {
+    for (const microbatch of mine) {
       const { size, inputs, labels } = await loader.load({ ...placeOfStep(plan, step), microbatch });
       found.push([size, ...inputs, ...labels]);
     }

@@ -2,7 +2,8 @@
 
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { placeOfStep, rankMicrobatches, stepsPerEpoch, type BatchPlan } from '../../../protocol/batch-plan.ts';
+import { placeOfStep, stepsPerEpoch, type BatchPlan } from '../../../protocol/batch-plan.ts';
+import { evenShares } from '../../../protocol/shares.ts';
 import { BatchLoader, type Place } from '../../../worker/data/batch-loader.ts';
 import { WhileWaitingLoader } from '../../../worker/data/while-waiting.ts';
 import { jitter, numbers, SAMPLES } from './numbers.ts';
@@ -12,19 +13,16 @@ const steps = 2 * stepsPerEpoch(plan);
 
 /** All that rank `rank` of `worldSize` needs, in its order. */
 function places(rank: number, worldSize: number): Place[] {
-  const mine = rankMicrobatches(plan.microbatches, worldSize, rank);
+  const mine = evenShares(plan.microbatches, worldSize)[rank] ?? [];
   return Array.from({ length: steps }, (_, step) =>
-    Array.from({ length: mine.end - mine.start }, (__, i) => ({
-      ...placeOfStep(plan, step),
-      microbatch: mine.start + i,
-    })),
+    mine.map((microbatch) => ({ ...placeOfStep(plan, step), microbatch })),
   ).flat();
 }
 
 const source = { plan, split: numbers(null).train, inputShape: [2], augment: jitter };
 
 const loader = (rank: number, worldSize: number, split = source.split): WhileWaitingLoader =>
-  new WhileWaitingLoader({ ...source, split }, { mine: rankMicrobatches(plan.microbatches, worldSize, rank), steps });
+  new WhileWaitingLoader({ ...source, split }, { mine: evenShares(plan.microbatches, worldSize)[rank] ?? [], steps });
 
 describe('a loader that prepares while its rank waits', () => {
   it('gives what one gives that does not, however much it was let prepare, and wherever it is sent', () => {
@@ -83,7 +81,7 @@ describe('a loader that prepares while its rank waits', () => {
     const split = { size: many.samples, read: () => 0 };
     const ahead = new WhileWaitingLoader(
       { ...source, plan: many, split, augment: null },
-      { mine: { start: 0, end: 2 }, steps: 1000 },
+      { mine: [0, 1], steps: 1000 },
     );
     const prepared = (): number => {
       let count = 0;
@@ -104,7 +102,7 @@ describe('a loader that prepares while its rank waits', () => {
     const split = { size: wide.samples, read: () => 0 };
     const ahead = new WhileWaitingLoader(
       { plan: wide, split, inputShape: [floats], augment: null },
-      { mine: { start: 0, end: 4 }, steps: 100 },
+      { mine: [0, 1, 2, 3], steps: 100 },
     );
     ahead.load({ epoch: 0, batch: 0, microbatch: 0 });
     expect([ahead.prepare(), ahead.prepare(), ahead.prepare()]).toEqual([true, true, false]);

@@ -1,6 +1,5 @@
 // What a worker's communication opens and closes: the collective of a generation, in whichever thread it runs.
 
-import { rankMicrobatches } from '../../../protocol/batch-plan.ts';
 import type { AllReduceTiming, Collective } from '../../train.ts';
 import type { MemoryPlan } from '../all-reduce.ts';
 import type { CollectivePlan } from '../plan.ts';
@@ -65,7 +64,12 @@ export function residualsOf(
   places: MemoryPlan,
   floats: (at: number, count: number) => Float32Array,
 ): Map<number, Float32Array> {
-  const { start } = rankMicrobatches(plan.microbatches, plan.worldSize, rank);
+  const share = plan.shares[rank] ?? [];
   const length = plan.compression?.floats ?? 0;
-  return new Map(places.residuals.map((at, i) => [start + i, floats(at, length)]));
+  return new Map(
+    places.residuals.flatMap((at, i) => {
+      const m = share[i];
+      return m === undefined ? [] : [[m, floats(at, length)]];
+    }),
+  );
 }

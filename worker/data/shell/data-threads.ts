@@ -6,8 +6,9 @@
 
 import { Worker } from 'node:worker_threads';
 import type { Augmentation, DataSet } from '../../../jobs/contract.ts';
-import { microbatchRange, type BatchPlan, type Range } from '../../../protocol/batch-plan.ts';
+import { microbatchRange, type BatchPlan } from '../../../protocol/batch-plan.ts';
 import { LockstepError } from '../../../protocol/errors.ts';
+import type { Share } from '../../../protocol/shares.ts';
 import { nextPlace } from '../ahead.ts';
 import {
   isSamePlace,
@@ -51,7 +52,7 @@ export interface DataThreadsOptions {
   readonly augment: boolean;
   readonly inputShape: readonly number[];
   /** This rank's microbatches. */
-  readonly mine: Range;
+  readonly mine: Share;
   /** Steps of the run: nothing is prepared beyond them. */
   readonly steps: number;
 }

@@ -1,8 +1,8 @@
 // Samples that are read and augmented on the thread that needs them: when they are needed, or while it waits for others.
 
 import type { DataSet, JobDefinition } from '../../../jobs/contract.ts';
-import type { Range } from '../../../protocol/batch-plan.ts';
 import { batchPlanOf, type RunConfig } from '../../../protocol/run-config.ts';
+import type { Share } from '../../../protocol/shares.ts';
 import { BatchLoader, type SampleSource } from '../batch-loader.ts';
 import { WhileWaitingLoader } from '../while-waiting.ts';
 import { alignedFloats } from './aligned.ts';
@@ -17,7 +17,7 @@ export function whileWaitingLoader(
   config: RunConfig,
   job: JobDefinition,
   data: DataSet,
-  mine: Range,
+  mine: Share,
 ): WhileWaitingLoader {
   return new WhileWaitingLoader(sourceOf(config, job, data), { mine, steps: config.steps, make: alignedFloats });
 }
