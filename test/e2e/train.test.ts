@@ -220,6 +220,42 @@ describe('a failure', () => {
     expect(resumed.code === 0 || resumed.stderr.includes('has done its')).toBe(true);
   });
 
+  it('in a step that takes long costs nothing that the survivors have computed of it: they share out what the lost one had', async () => {
+    const batch = ['--batch-size', '2048', '--microbatches', '8', '--max-steps', '5'];
+    const train = ['train', 'cifar10-cnn', ...batch, '--test-samples', '0', '--listen', '127.0.0.1:0'];
+    const [alone, killed] = [scratch.dir('undisturbed'), scratch.dir('one-of-three')];
+    const undisturbed = lockstep([...train, '--workers', '1', '--run-dir', alone]).ended;
+    const run = lockstep([...train, '--workers', '3', '--run-dir', killed]);
+    const [, url = ''] = await run.wrote(/listening\s+(\S+)/);
+    const viewed = async (): Promise<RunView> => (await (await fetch(`${url}/api/run`)).json()) as RunView;
+    let view = await viewed();
+    while (view.step < 1) view = await viewed();
+    process.kill(view.workers.find(({ rank }) => rank === 2)?.pid ?? Number.NaN, 'SIGKILL');
+    const ended = await run.ended;
+    expect([ended.stderr, ended.code]).toEqual(['', 0]);
+    expect((await undisturbed).code).toBe(0);
+    const { digest } = reportIn(alone);
+    expect(reportIn(killed)).toMatchObject({ digest, workersLost: 1, stepsLost: 0, microbatchesRecomputed: 0 });
+    const generations = readFileSync(join(killed, 'journal.jsonl'), 'utf8')
+      .split('\n')
+      .filter((line) => line.includes('"kind":"generation"'))
+      .map((line) => JSON.parse(line) as { members: string[]; shares?: number[][] });
+    // Of all three; of two, the lost one's shared out; of the same, evenly again.
+    expect(generations.slice(0, 3).map(({ members, shares }) => [members.length, shares])).toEqual([
+      [3, undefined],
+      [
+        2,
+        [
+          [0, 1, 5, 6],
+          [2, 3, 4, 7],
+        ],
+      ],
+      [2, undefined],
+    ]);
+    const verified = await lockstep(['verify', killed]).ended;
+    expect([verified.stderr, verified.code]).toEqual(['', 0]);
+  });
+
   it('of the launcher itself leaves no process and no lock', async () => {
     const directory = scratch.dir('launcher-killed');
     const run = lockstep([
