@@ -8,7 +8,7 @@ import { LockstepError } from '../protocol/errors.ts';
 import type { CoordinatorMessage, WorkerMessage } from '../protocol/messages.ts';
 import { batchPlanOf, type RunConfig } from '../protocol/run-config.ts';
 import type { RunEvent } from '../protocol/run-event.ts';
-import type { Worker } from './core/run.ts';
+import type { Worker } from './core/worker.ts';
 import { Timeline, type TracedWorker } from './core/timeline.ts';
 import { openTimelineFile, type TimelineFile } from './record/timeline-file.ts';
 import type { WriteObserver } from './record/retried-lines.ts';

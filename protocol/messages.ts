@@ -155,7 +155,7 @@ const linked = z.strictObject({ kind: z.literal('linked'), generation: count, st
 const interrupted = z.strictObject({
   kind: z.literal('interrupted'),
   generation: count,
-  /** Steps that it has done; and microbatches that it has computed of the one in flight, to be computed again. */
+  /** Steps that it has done; and microbatches that it has computed of the one in flight and not kept, to be computed again. */
   step: count,
   computed: count,
   /** The rank whose link was lost or dropped; null when it was told to give the generation up. */

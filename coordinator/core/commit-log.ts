@@ -4,7 +4,7 @@
 //
 // A record waits a second at most, and never past what rests on it: a new generation, an epoch, a checkpoint, the end.
 
-import type { Effect } from './run.ts';
+import type { Effect } from './effects.ts';
 
 export interface CommitsEntry {
   readonly kind: 'commits';

@@ -7,7 +7,7 @@ import { stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
 import { areWhole, type Shares } from '../../protocol/shares.ts';
 import type { CommitsEntry } from './commit-log.ts';
-import type { JournalEntry } from './run.ts';
+import type { JournalEntry } from './effects.ts';
 import { findingsIn, type Finding, type Report } from './finding.ts';
 
 /** A coordinator begins, or goes on with, the run. */

@@ -11,7 +11,7 @@
 import { BEAT_EVERY_MS, BUSY_SILENCE } from '../../protocol/heartbeat.ts';
 import { Silence, type SilenceLimits } from '../../protocol/silence.ts';
 import type { Successor } from './fence.ts';
-import type { Outcome } from './run.ts';
+import type { Outcome } from './effects.ts';
 
 /** Between two writes of the leader, and two looks of who stands by. */
 export const LEASE_EVERY_MS = BEAT_EVERY_MS;

@@ -1,7 +1,8 @@
 // The closing account of a run, derived from the state machine: report.json.
 
 import { REPORT_SCHEMA_VERSION, type RunReport } from '../../protocol/report.ts';
-import type { Outcome, Run } from './run.ts';
+import type { Outcome } from './effects.ts';
+import type { Run } from './run.ts';
 import { stragglerOf } from './step-times.ts';
 
 export function reportOf(

@@ -11,150 +11,27 @@
 import { placeOfStep, stepsPerEpoch, type BatchPlan } from '../../protocol/batch-plan.ts';
 import { LockstepError } from '../../protocol/errors.ts';
 import { BUSY_SILENCE } from '../../protocol/heartbeat.ts';
-import type { CoordinatorMessage, LinkTraffic, WorkerMessage, StepReport } from '../../protocol/messages.ts';
+import type { StepReport, WorkerMessage } from '../../protocol/messages.ts';
 import { otherVersionText, PROTOCOL_VERSION, residualName } from '../../protocol/messages.ts';
 import { isEvaluatedAfter, isKeptAfter } from '../../protocol/milestones.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
-import type { RootCause, RunEvent } from '../../protocol/run-event.ts';
-import type { WorkerState } from '../../protocol/metrics.ts';
+import type { RootCause } from '../../protocol/run-event.ts';
 import type { RunPhase } from '../../protocol/run-view.ts';
 import { areEven, evenShares, keptShares, KEPT_FROM_SECONDS, type Share, type Shares } from '../../protocol/shares.ts';
 import { admit, type ReadyMessage } from './admission.ts';
 import { Audits } from './audits.ts';
 import { DigestVotes } from './digest-votes.ts';
-import { isConsequence, isInherent, type ProcessEnd } from './failure.ts';
+import { ownFailure, stepEvent, unreported, type Effect, type Input, type Outcome } from './effects.ts';
+import { Evaluations, type WholeEvaluation } from './evaluations.ts';
+import { isConsequence, isInherent } from './failure.ts';
 import { Formation, type Beginning } from './formation.ts';
 import { Losses } from './losses.ts';
 import { Progress, sumEvaluation, type EvaluationReport, type ProgressRecord } from './progress.ts';
 import { Stall } from './stall.ts';
 import { StepTimes, stragglerOf } from './step-times.ts';
 import { StateGathering, type ReplicaState } from './state-assembly.ts';
-
-export type Input =
-  | { readonly kind: 'message'; readonly worker: string; readonly message: WorkerMessage }
-  | { readonly kind: 'disconnected'; readonly worker: string; readonly because: string }
-  /** The launcher saw a worker process end. */
-  | { readonly kind: 'process-ended'; readonly pid: number; readonly localRank: number; readonly end: ProcessEnd }
-  | { readonly kind: 'stop-requested'; readonly because: string }
-  /** Who starts workers on other hosts knows by now how many there will be. */
-  | { readonly kind: 'workers-expected'; readonly workers: number }
-  /** The coordinator itself can't go on: what it reaches its workers by is gone. */
-  | {
-      readonly kind: 'coordinator-failed';
-      readonly host: string;
-      readonly pid: number;
-      readonly code: string;
-      readonly message: string;
-    }
-  | {
-      readonly kind: 'checkpoint-written';
-      readonly step: number;
-      readonly digest: string;
-      readonly directory: string;
-      readonly seconds: number;
-    }
-  | { readonly kind: 'checkpoint-failed'; readonly step: number; readonly because: string }
-  /** Another coordinator has the run. */
-  | { readonly kind: 'fenced'; readonly host: string; readonly pid: number; readonly because: string }
-  | { readonly kind: 'tick' };
-
-type StepEvent = Extract<RunEvent, { kind: 'step' }>;
-
-export type Outcome = 'done' | 'stopped' | 'failed';
-
-export type Effect =
-  | { readonly kind: 'send'; readonly worker: string; readonly message: CoordinatorMessage }
-  /** Send the vectors of these names of a state, in parts. */
-  | {
-      readonly kind: 'send-state';
-      readonly worker: string;
-      readonly state: ReplicaState;
-      readonly vectors: readonly string[];
-    }
-  /** Start a worker process anew in the place of the one that ended; `attempt`: which one since its last step, from 1. */
-  | { readonly kind: 'start-worker'; readonly localRank: number; readonly attempt: number }
-  /** End a worker process that does not hear any more. */
-  | { readonly kind: 'end-worker'; readonly host: string; readonly localRank: number; readonly pid: number }
-  | { readonly kind: 'disconnect'; readonly worker: string; readonly code: string; readonly because: string }
-  | { readonly kind: 'tell'; readonly event: RunEvent }
-  /** Put on record; `afterwards` is to be done once it is on disk. */
-  | { readonly kind: 'journal'; readonly record: JournalEntry; readonly afterwards?: readonly Effect[] }
-  | { readonly kind: 'worker-step'; readonly worker: string; readonly report: StepReport }
-  /** What was measured of the steps after `step` may be of wrong bits: it goes from the metrics. */
-  | { readonly kind: 'unmeasure'; readonly step: number }
-  /** A step that was committed before is measured anew. */
-  | { readonly kind: 'measure'; readonly event: StepEvent }
-  /** What its links carried since its last report; `peer` is the worker at the other end. */
-  | { readonly kind: 'worker-traffic'; readonly worker: string; readonly peer: string; readonly link: LinkTraffic }
-  | {
-      readonly kind: 'write-checkpoint';
-      readonly state: ReplicaState;
-      readonly progress: ProgressRecord;
-      readonly final: boolean;
-    }
-  | { readonly kind: 'end'; readonly outcome: Outcome }
-  /** Another coordinator has the run: end without a word to the workers, and write nothing more. */
-  | { readonly kind: 'stand-aside' };
-
-/** What the record keeps; the shell adds the time. */
-export type JournalEntry =
-  | {
-      readonly kind: 'generation';
-      readonly generation: number;
-      readonly members: readonly string[];
-      /** Microbatches by rank; none: evenly. */
-      readonly shares?: Shares | undefined;
-      readonly because: string;
-    }
-  /** All members are linked: they train on from the state after `step`. */
-  | {
-      readonly kind: 'begin';
-      readonly generation: number;
-      readonly step: number;
-      readonly digest: string;
-      /** What was done after that step may have had wrong bits, and is done again. */
-      readonly distrusted?: boolean | undefined;
-    }
-  | { readonly kind: 'lost'; readonly worker: string; readonly step: number; readonly cause: RootCause }
-  | {
-      readonly kind: 'epoch';
-      readonly step: number;
-      readonly epoch: number;
-      readonly digest: string;
-      readonly loss: number;
-      readonly testLoss: number | null;
-      readonly testAccuracy: number | null;
-    }
-  | { readonly kind: 'checkpoint'; readonly step: number; readonly digest: string; readonly directory: string }
-  /** Steps that are done, and of which nobody is left who could say what they were like and who did them. */
-  | { readonly kind: 'unrecorded'; readonly from: number; readonly to: number }
-  | { readonly kind: 'stopped'; readonly step: number; readonly because: string }
-  | { readonly kind: 'finished'; readonly step: number; readonly digest: string }
-  | { readonly kind: 'failed'; readonly step: number; readonly cause: RootCause };
-
-export interface Worker {
-  readonly id: string;
-  host: string;
-  pid: number;
-  localRank: number | null;
-  state: WorkerState;
-  /** In the generation that is present or forms; null for a spare, a newcomer, and who is lost. */
-  rank: number | null;
-  /** The last rank that it had, for the account of the run. */
-  lastRank: number | null;
-  isConnected: boolean;
-  /** The last generation that began with it. */
-  generation: number;
-  /** It came back from another coordinator, or from having been lost; what it stood at then. Null for a newcomer. */
-  readonly rejoined: NonNullable<Extract<WorkerMessage, { kind: 'hello' }>['rejoin']> | null;
-  ready: ReadyMessage | null;
-  /** Steps done, by its last report. */
-  step: number;
-  rssBytes: number | null;
-  peakRssBytes: number | null;
-  finishedDigest: string | null;
-  readonly times: StepTimes;
-}
+import { Suspicions } from './suspicions.ts';
+import { byHost, byLocalRank, isOfBefore, returnedOf, UNKNOWN_STEP, type Worker } from './worker.ts';
 
 export interface RunOptions {
   readonly config: RunConfig;
@@ -191,22 +68,12 @@ export interface RunOptions {
   readonly isBeforeHung: boolean;
 }
 
-/** A failed link between two workers that both live: how long to wait for the news that one of them does not. */
-export const SUSPICION_MS = 200;
-/** How often in a row, without a step between, two members may fail to keep a link before one of them has to go. */
-const SUSPICIONS_MAX = 3;
 /** After a coordinator's restart: how long to wait, from the first worker that is back, for the others. */
 export const REJOIN_MS = 3000;
 /** Times that all may go back to a state that they agreed on, before one that lies further on is agreed on. */
 const ROLLBACKS_MAX = 3;
 /** Steps whose loss sums are remembered, to compare later reports with. */
 const REMEMBERED_STEPS = 1024;
-
-interface Suspicion {
-  readonly sinceMs: number;
-  readonly because: string;
-  readonly accused: string[];
-}
 
 export class Run {
   readonly options: RunOptions;
@@ -250,9 +117,7 @@ export class Run {
   private rollbacks = 0;
   /** The last step whose figures are among the metrics. */
   private measuredStep: number;
-  private suspicion: Suspicion | null = null;
-  /** Whom members lost their links to, since the last step. */
-  private readonly accusations = new Map<string, number>();
+  private readonly suspicions = new Suspicions();
   private readonly losses: Losses;
   /** Workers that failed by errors of their own since the last step. */
   private ownErrors = 0;
@@ -276,12 +141,11 @@ export class Run {
   private isResumedAnew = true;
   /** Loss sums by step: replicas must agree on them to the bit. */
   private readonly agreed = new Map<number, number>();
-  private readonly evaluations = new Map<number, Map<string, EvaluationReport>>();
+  private readonly evaluations: Evaluations;
   /** The newest whole state that workers sent, or that was resumed. */
   private kept: ReplicaState | null;
   /** A state that waits for its epoch's evaluation before it is written. */
   private heldState: ReplicaState | null = null;
-  private evaluatedStep: number;
   private writing = 0;
   private isCheckpointFailing = false;
   private ended = false;
@@ -295,7 +159,7 @@ export class Run {
     this.step = resumeStep ?? 0;
     this.measuredStep = this.step;
     this.stepHeld = this.step;
-    this.evaluatedStep = resumeStep ?? -1;
+    this.evaluations = new Evaluations(resumeStep ?? -1);
     this.checkpointStep = resumeStep;
     this.stepsLost = options.stepsLost;
     this.workersLost = options.workersLost;
@@ -575,7 +439,7 @@ export class Run {
     nowMs: number,
     { graceful, newcomers = this.newcomers() }: { graceful: boolean; newcomers?: readonly Worker[] },
   ): Effect[] {
-    this.suspicion = null;
+    this.suspicions.drop();
     this.rejoiningSinceMs = null;
     this.stall.progress(nowMs);
     const survivors = this.members().filter((w) => w.isConnected && w.state !== 'lost');
@@ -743,7 +607,7 @@ export class Run {
     const members = this.members();
     this.gathering = this.gatheringOf(members);
     const isKept = (this.kept?.step ?? 0) >= step;
-    const evaluate = !hold && this.isEvaluated(step) && this.evaluatedStep < step;
+    const evaluate = !hold && this.isEvaluated(step) && this.evaluations.step < step;
     // Where a coordinator finds none at all, and workers that have done steps, it takes the first chance.
     const isWanted = isTakingOver && this.kept === null && step > 0;
     const keep =
@@ -827,23 +691,20 @@ export class Run {
     this.microbatchesRecomputed += message.computed;
     if (message.generation !== this.generation) return [];
     const accused = this.members().find((w) => w.rank === message.peer);
-    this.suspicion ??= { sinceMs: nowMs, because: `${worker.id}: ${message.because}`, accused: [] };
-    if (accused !== undefined) this.suspicion.accused.push(accused.id);
+    this.suspicions.suspect(`${worker.id}: ${message.because}`, accused?.id ?? null, nowMs);
     return [];
   }
 
   private concludeSuspicion(nowMs: number): Effect[] {
-    const { suspicion } = this;
-    if (suspicion === null || nowMs - suspicion.sinceMs < SUSPICION_MS) return [];
-    this.suspicion = null;
-    for (const id of suspicion.accused) this.accusations.set(id, (this.accusations.get(id) ?? 0) + 1);
-    const [worst] = [...this.accusations].toSorted(([, a], [, b]) => b - a);
-    const culprit = worst !== undefined && worst[1] > SUSPICIONS_MAX ? this.workers.get(worst[0]) : undefined;
+    const found = this.suspicions.conclude(nowMs);
+    if (found === null) return [];
+    const { because } = found;
+    const culprit = this.workers.get(found.culprit ?? '');
     const expelled =
       culprit === undefined || culprit.rank === null
         ? []
-        : this.expel(culprit, nowMs, 'E_PEER_LOST', `no peer can keep a link to it: ${suspicion.because}`);
-    return [...expelled, ...this.regroup(suspicion.because, nowMs, { graceful: false })];
+        : this.expel(culprit, nowMs, 'E_PEER_LOST', `no peer can keep a link to it: ${because}`);
+    return [...expelled, ...this.regroup(because, nowMs, { graceful: false })];
   }
 
   /** A spare takes the place of a member that the others wait for, after the step in flight. */
@@ -1048,7 +909,7 @@ export class Run {
     this.step = report.step;
     this.measuredStep = report.step;
     this.ownErrors = 0;
-    this.accusations.clear();
+    this.suspicions.clear();
     this.progress.step(report, report.step === this.generationFirstStep);
     const effects: Effect[] = [{ kind: 'tell', event: stepEvent(report, generation) }];
     const epochEnds = report.step % stepsPerEpoch(this.options.plan) === 0;
@@ -1069,14 +930,12 @@ export class Run {
 
   private evaluation(worker: Worker, message: EvaluationReport, nowMs: number): Effect[] {
     if (message.generation !== worker.generation && !isOfBefore(worker, message.generation)) return [];
-    if (message.step <= this.evaluatedStep) return [];
-    const reports = this.evaluations.get(message.step) ?? new Map<string, EvaluationReport>();
-    const [first] = reports.values();
-    if (first !== undefined && first.digest !== message.digest) {
-      const because = `${worker.id} holds the weights ${message.digest.slice(0, 16)} after step ${message.step}, others ${first.digest.slice(0, 16)}`;
+    if (message.step <= this.evaluations.step) return [];
+    const other = this.evaluations.accept(worker.id, message);
+    if (other !== null) {
+      const because = `${worker.id} holds the weights ${message.digest.slice(0, 16)} after step ${message.step}, others ${other.slice(0, 16)}`;
       return this.compareWeights(because, nowMs);
     }
-    this.evaluations.set(message.step, reports.set(worker.id, message));
     this.stall.progress(nowMs);
     return this.concludeEvaluations();
   }
@@ -1086,16 +945,20 @@ export class Run {
    * evaluation before somebody tells of the steps before it.
    */
   private concludeEvaluations(): Effect[] {
-    const steps = [...this.evaluations.keys()].filter((step) => step <= this.step).toSorted((a, b) => a - b);
-    return steps.flatMap((step) => this.concludeEvaluation(step, this.evaluations.get(step) ?? new Map()));
+    const effects: Effect[] = [];
+    const evaluators = {
+      members: this.begun,
+      testSamples: this.options.config.testSamples,
+      togetherWith: (id: string) => this.workers.get(id)?.rejoined?.worldSize,
+    };
+    for (;;) {
+      const whole = this.evaluations.nextWhole(this.step, evaluators);
+      if (whole === null) return effects;
+      effects.push(...this.concludeEvaluation(whole));
+    }
   }
 
-  private concludeEvaluation(step: number, reports: ReadonlyMap<string, EvaluationReport>): Effect[] {
-    const [first] = reports.values();
-    const chunks = distinct([...reports.values()].flatMap((r) => r.chunks));
-    if (first === undefined || !this.isWhole(reports, chunks)) return [];
-    this.evaluations.delete(step);
-    this.evaluatedStep = step;
+  private concludeEvaluation({ step, digest, chunks }: WholeEvaluation): Effect[] {
     this.trust(step);
     const effects = this.leaveUntested(step);
     const completed = this.progress.evaluated(step, sumEvaluation(chunks));
@@ -1112,7 +975,7 @@ export class Run {
             kind: 'epoch',
             step,
             epoch: completed.epoch,
-            digest: first.digest,
+            digest,
             loss: completed.loss,
             testLoss: completed.testLoss,
             testAccuracy: completed.testAccuracy,
@@ -1121,17 +984,6 @@ export class Run {
       );
     }
     return [...effects, ...this.writeHeldState(), ...this.endWhenComplete()];
-  }
-
-  /** Everybody who has a part of an evaluation has told it. Who they were this coordinator does not know before its first generation. */
-  private isWhole(reports: ReadonlyMap<string, EvaluationReport>, chunks: EvaluationReport['chunks']): boolean {
-    const { testSamples } = this.options.config;
-    if (this.begun.length > 0) return this.begun.every((id) => reports.has(id));
-    if (testSamples === 0) {
-      const [id = ''] = reports.keys();
-      return reports.size === this.workers.get(id)?.rejoined?.worldSize;
-    }
-    return chunks.reduce((sum, { samples }) => sum + samples, 0) === testSamples;
   }
 
   /** Completes the epochs before `step` whose evaluation is not going to be whole: all who are here have told theirs by now. */
@@ -1168,7 +1020,7 @@ export class Run {
     const state = this.heldState;
     if (state === null) return [];
     const { config } = this.options;
-    if (this.isEvaluated(state.step) && this.evaluatedStep < state.step) return [];
+    if (this.isEvaluated(state.step) && this.evaluations.step < state.step) return [];
     this.heldState = null;
     this.writing++;
     const final = state.step === config.steps || this.phase === 'stopping';
@@ -1403,71 +1255,7 @@ export class Run {
   }
 }
 
-function stepEvent(report: StepReport, generation: number): StepEvent {
-  return {
-    kind: 'step',
-    step: report.step,
-    generation,
-    loss: report.lossSum / report.samples,
-    accuracy: report.correct / report.samples,
-    gradientNorm: report.gradientNorm,
-    samples: report.samples,
-    seconds: report.seconds,
-    phases: report.phases,
-  };
-}
-
-/** What a worker repeats that came back it says before it is ready. */
-function isOfBefore({ ready, rejoined }: Worker, generation: number): boolean {
-  return ready === null && rejoined !== null && generation < rejoined.generation;
-}
-
-/** A piece that two have evaluated counts once: it has the same bits. */
-function distinct(chunks: EvaluationReport['chunks']): EvaluationReport['chunks'] {
-  return [...new Map(chunks.map((chunk) => [chunk.index, chunk])).values()];
-}
-
-/** Of a worker that is back, before its first report. */
-const UNKNOWN_STEP = -1;
-
-function unreported(from: number, to: number): Effect[] {
-  const steps = from === to ? `step ${from}` : `steps ${from} to ${to}`;
-  const message = `nobody is left who could report ${steps}: done, but not among the metrics`;
-  return [
-    { kind: 'tell', event: { kind: 'warning', message } },
-    { kind: 'journal', record: { kind: 'unrecorded', from, to } },
-  ];
-}
-
-/** Of workers that have been in a generation before: all of them; those of the newest that any of them was in, and how many that had. */
-function returnedOf(workers: readonly Worker[]): {
-  back: readonly NonNullable<Worker['rejoined']>[];
-  together: readonly NonNullable<Worker['rejoined']>[];
-  wereTogether: number;
-} {
-  const back = workers.flatMap((w) => w.rejoined ?? []).filter(({ generation }) => generation > 0);
-  const newest = Math.max(...back.map(({ generation }) => generation));
-  const together = back.filter(({ generation }) => generation === newest);
-  return { back, together, wereTogether: together[0]?.worldSize ?? 0 };
-}
-
 function tooFew(present: number, wanted: number, because: string): string {
   const missing = wanted - present;
   return `waiting for ${missing} more worker${missing === 1 ? '' : 's'} (--min-workers ${wanted}): ${because}`;
-}
-
-function byLocalRank(a: Worker, b: Worker): number {
-  return (a.localRank ?? Infinity) - (b.localRank ?? Infinity) || a.id.localeCompare(b.id, 'en', { numeric: true });
-}
-
-/** Those of one host follow one another, so that each host's microbatches are one range. */
-function byHost(workers: readonly Worker[]): Worker[] {
-  const hosts = [...new Set(workers.map((w) => w.host))];
-  return hosts.flatMap((host) => workers.filter((w) => w.host === host));
-}
-
-function ownFailure(failure: Pick<RootCause, 'host' | 'pid' | 'code' | 'message'>): RootCause {
-  const { host, pid, code, message } = failure;
-  const unknown = { rank: null, exitCode: null, signal: null, lastLines: [], logFile: null };
-  return { ...unknown, who: 'coordinator', host, pid, code, message };
 }

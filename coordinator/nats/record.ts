@@ -7,7 +7,7 @@
 
 import type { Successor } from '../core/fence.ts';
 import { LEASE_EVERY_MS } from '../core/lease.ts';
-import type { Outcome } from '../core/run.ts';
+import type { Outcome } from '../core/effects.ts';
 import type { JournalInput } from '../record/journal.ts';
 import { patiently } from '../../nats/patience.ts';
 import {

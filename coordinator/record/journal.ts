@@ -11,7 +11,7 @@ import { LockstepError } from '../../protocol/errors.ts';
 import type { JobChange, RunReport } from '../../protocol/report.ts';
 import type { CommitsEntry } from '../core/commit-log.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';
-import type { JournalEntry } from '../core/run.ts';
+import type { JournalEntry } from '../core/effects.ts';
 import { replaceFile, syncDirectory } from './atomic.ts';
 import { RetriedLines, type WriteObserver } from './retried-lines.ts';
 import { isOtherSchema } from './record-version.ts';

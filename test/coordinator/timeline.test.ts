@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import type { Worker } from '../../coordinator/core/run.ts';
+import type { Worker } from '../../coordinator/core/worker.ts';
 import { openTimeline, type TimelineOptions } from '../../coordinator/timeline.ts';
 import type { ClockMessage, CoordinatorMessage, WorkerMessage } from '../../protocol/messages.ts';
 import { SpanBuffer } from '../../protocol/timeline.ts';

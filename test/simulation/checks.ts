@@ -2,7 +2,7 @@
 // computed what, which steps commit, which generations there are.
 
 import type { CommitsEntry, RecordedEffect } from '../../coordinator/core/commit-log.ts';
-import type { Effect, Input, JournalEntry } from '../../coordinator/core/run.ts';
+import type { Effect, Input, JournalEntry } from '../../coordinator/core/effects.ts';
 import { stepsPerEpoch } from '../../protocol/batch-plan.ts';
 import type { CoordinatorMessage, WorkerMessage } from '../../protocol/messages.ts';
 import type { RunEvent } from '../../protocol/run-event.ts';

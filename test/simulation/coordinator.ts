@@ -4,14 +4,8 @@
 import { CommitLog, type CommitsEntry, type RecordedEffect } from '../../coordinator/core/commit-log.ts';
 import { Fence, fencedBecause } from '../../coordinator/core/fence.ts';
 import { NO_PROGRESS, type ProgressRecord } from '../../coordinator/core/progress.ts';
-import {
-  type Run,
-  type Effect,
-  type Input,
-  type JournalEntry,
-  type Outcome,
-  type RunOptions,
-} from '../../coordinator/core/run.ts';
+import type { Effect, Input, JournalEntry, Outcome } from '../../coordinator/core/effects.ts';
+import type { Run, RunOptions } from '../../coordinator/core/run.ts';
 import type { ReplicaState } from '../../coordinator/core/state-assembly.ts';
 import type { ControlConnection } from '../../coordinator/control-connection.ts';
 import { MAX_STATE_PART_FLOATS } from '../../protocol/messages.ts';

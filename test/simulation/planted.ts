@@ -1,7 +1,8 @@
 // Bugs, one of each kind, put in the place of what they spoil: a core with another decision, a collective with another sum. Each must
 // be caught (simulation.test.ts), or the simulation would find none of its kind in the product either.
 
-import { Run, type Effect, type Input, type RunOptions } from '../../coordinator/core/run.ts';
+import type { Effect, Input } from '../../coordinator/core/effects.ts';
+import { Run, type RunOptions } from '../../coordinator/core/run.ts';
 import type { FrameSink } from '../../protocol/frame.ts';
 import type { OpenCollective } from '../../worker/collective/shell/generation.ts';
 import type { Surroundings } from '../../worker/main.ts';

@@ -2,7 +2,8 @@
 // what happens against checks.ts. Once nothing more goes wrong, the run must end.
 
 import { METRICS_FILE, verifyRun } from '../../coordinator/core/verify.ts';
-import { Run, type Input, type Outcome, type RunOptions } from '../../coordinator/core/run.ts';
+import type { Input, Outcome } from '../../coordinator/core/effects.ts';
+import { Run, type RunOptions } from '../../coordinator/core/run.ts';
 import type { FrameSink } from '../../protocol/frame.ts';
 import { PROTOCOL_VERSION, type WorkerMessage } from '../../protocol/messages.ts';
 import type { RunConfig } from '../../protocol/run-config.ts';

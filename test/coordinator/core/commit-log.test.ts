@@ -3,7 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { COMMIT_WAIT_MS, CommitLog, type RecordedEffect } from '../../../coordinator/core/commit-log.ts';
 import { NO_PROGRESS } from '../../../coordinator/core/progress.ts';
-import type { Effect } from '../../../coordinator/core/run.ts';
+import type { Effect } from '../../../coordinator/core/effects.ts';
 
 const A = 'a'.repeat(64);
 const PHASES = { data: 0, compute: 0, allreduce: 0, apply: 0, wait: 0 };

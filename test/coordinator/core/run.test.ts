@@ -2,14 +2,9 @@
 
 import { describe, expect, it } from 'vitest';
 import { NO_PROGRESS } from '../../../coordinator/core/progress.ts';
-import {
-  REJOIN_MS,
-  Run,
-  SUSPICION_MS,
-  type Effect,
-  type Input,
-  type RunOptions,
-} from '../../../coordinator/core/run.ts';
+import type { Effect, Input } from '../../../coordinator/core/effects.ts';
+import { REJOIN_MS, Run, type RunOptions } from '../../../coordinator/core/run.ts';
+import { SUSPICION_MS } from '../../../coordinator/core/suspicions.ts';
 import { viewOf } from '../../../coordinator/core/view.ts';
 import type { StepReport, WorkerMessage } from '../../../protocol/messages.ts';
 import { CONFIG } from '../config.ts';
