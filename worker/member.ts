@@ -17,7 +17,6 @@ import {
 } from '../protocol/messages.ts';
 import type { RunConfig } from '../protocol/run-config.ts';
 import { areWhole, evenShares, type Share, type Shares } from '../protocol/shares.ts';
-import { statePartsOf } from '../protocol/state-parts.ts';
 import type { SpanKind } from '../protocol/timeline.ts';
 import { PeerFault } from './collective/shell/exchange.ts';
 import type { Communication, OpenCollective } from './collective/shell/generation.ts';
@@ -28,6 +27,7 @@ import { digestOf } from './engine/digest.ts';
 import type { Engine } from './engine/engine.ts';
 import type { KeptMicrobatches } from './kept-microbatches.ts';
 import { ReportBatch } from './report-batch.ts';
+import { StateSender } from './state-sender.ts';
 import { takeStatePart } from './state-transfer.ts';
 import { stepVectorOf } from './step-vector.ts';
 import type { Recorder } from './timeline/recorder.ts';
@@ -249,6 +249,7 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
     recorder.of(state.step)?.add(kind, recorded, now);
     recorded = now;
   };
+  const sender = new StateSender(control);
   const served: { collective: OpenCollective | null; loader: Loader | null } = { collective: null, loader: null };
   const inFlight = { microbatches: 0 };
   orders.standing = {
@@ -278,10 +279,7 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
       const own = [...(rank === 0 ? replica.vectors : []), ...residuals];
       const vectors = own.map(([name, data]) => ({ name, data }));
       reports.flush();
-      for (const part of statePartsOf(whole.step, digestOf(whole.weights), vectors)) {
-        control.send(part);
-        await control.drained();
-      }
+      await sender.send(whole.step, digestOf(whole.weights), vectors);
     };
     const { config, engine, data } = replica;
     const ended = await train(
@@ -318,6 +316,7 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
       state,
       begin,
     );
+    await sender.finish();
     log(`${ended} after step ${state.step}`);
     if (ended === 'paused') return;
     reports.before({
@@ -347,6 +346,7 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
       because: told.message.slice(0, 8000),
     });
   } finally {
+    sender.stop();
     reports.flush();
     await served.loader?.close();
     await served.collective?.close();

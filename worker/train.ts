@@ -116,7 +116,7 @@ export interface TrainingContext {
   readonly inFlight: { microbatches: number };
   readonly report: (step: StepReport, traffic: readonly LinkTraffic[]) => void;
   readonly tell: (message: WorkerMessage) => void;
-  /** Sends this rank's part of the run's state to be kept; resolves when it is on its way. */
+  /** Sends this rank's part of the run's state to be kept; resolves when the state may change. */
   readonly keep: (state: ReplicaState) => Promise<void>;
 }
 

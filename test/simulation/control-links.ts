@@ -49,7 +49,10 @@ export async function simulatedControl(
         () => `from ${process.name}`,
       );
     },
-    drained: async () => {},
+    drained: () =>
+      new Promise((resolve) => {
+        network.world.after(process, network.latencyUs(), 'has drained', resolve);
+      }),
     next: () => inbox.next(),
     listen: (handler) => inbox.listen(handler),
     closed: inbox.closed,
