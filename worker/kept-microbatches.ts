@@ -6,6 +6,7 @@
 // is little beside the computing (COPY_SHARE), and steps take long enough for anybody to care (KEPT_FROM_SECONDS).
 
 import { KEPT_FROM_SECONDS } from '../protocol/shares.ts';
+import type { Bucket } from './engine/engine.ts';
 
 /** Of the time that a microbatch takes, what copying its vector may take at most. */
 const COPY_SHARE = 0.02;
@@ -17,6 +18,14 @@ export interface KeptOptions {
   /** Floats of a vector. */
   readonly floats: number;
   readonly limitBytes?: number;
+}
+
+/** A copy that is being made. */
+export interface Copy {
+  /** Bucket `bucket` is written, and has not left yet. */
+  take(bucket: number): void;
+  /** It is whole. */
+  end(): void;
 }
 
 export class KeptMicrobatches {
@@ -43,18 +52,20 @@ export class KeptMicrobatches {
     return this.step === step ? (this.vectors.get(m) ?? null) : null;
   }
 
-  /** Where the vector of microbatch `m` can be copied to; null: it is not worth it, or there is no room. */
-  room(step: number): Float32Array | null {
+  /** Begins to copy the vector of microbatch `m`, which is being written to `out`; null: it is not worth it, or there is no room. */
+  copy(step: number, m: number, out: Float32Array, buckets: readonly Bucket[]): Copy | null {
     if (!this.isWorthIt) return null;
     if (this.step !== step) this.forget();
     this.step = step;
     if (this.vectors.size >= this.most) return null;
-    return this.free.pop() ?? new Float32Array(this.floats);
-  }
-
-  /** What was copied to `room` is whole. */
-  keep(m: number, room: Float32Array): void {
-    this.vectors.set(m, room);
+    const room = this.free.pop() ?? new Float32Array(this.floats);
+    return {
+      take: (bucket) => {
+        const { offset, length } = buckets[bucket] ?? { offset: 0, length: 0 };
+        room.set(out.subarray(offset, offset + length), offset);
+      },
+      end: () => void this.vectors.set(m, room),
+    };
   }
 
   /** Microbatches that are kept of the step after `step` steps. */

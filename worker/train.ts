@@ -175,26 +175,21 @@ export async function train(
         if (trace !== null) t2 = clock();
         const out = vector.subarray(0, place.size);
         const isAuditDue = auditor !== null && isAudited(plan.seed, auditor.rate, state.step, m);
-        const room = atHand === null ? (context.kept?.room(state.step) ?? null) : null;
-        /** What has left may be added to where it lies: it is copied before. */
+        // What has left may be added to where it lies: it is copied before.
+        const copy = atHand === null ? context.kept?.copy(state.step, m, out, collective.buckets) : null;
         const ready = (bucket: number): void => {
-          const { offset, length } = collective.buckets[bucket] ?? { offset: 0, length: 0 };
-          room?.set(out.subarray(offset, offset + length), offset);
+          copy?.take(bucket);
           collective.ready(bucket);
         };
         const wish = context.wish();
         vector[wishIndex] = wish === null ? 0 : WISHES[wish];
         const isInOnePiece = data === null || isAuditDue;
+        const buckets = isInOnePiece ? undefined : { list: collective.buckets, ready };
         if (data === null) out.set(atHand ?? []);
-        else
-          await engine.gradient(
-            { ...data, random },
-            out,
-            isInOnePiece ? undefined : { list: collective.buckets, ready },
-          );
+        else await engine.gradient({ ...data, random }, out, buckets);
         if (isAuditDue) audits.push({ microbatch: m, digest: digestOf(out), as: 'owner' });
         if (isInOnePiece) for (const bucket of collective.buckets.keys()) ready(bucket);
-        if (room !== null) context.kept?.keep(m, room);
+        copy?.end();
       }
       context.inFlight.microbatches++;
       const t3 = clock();
