@@ -69,7 +69,7 @@ interface Medians {
 async function milliseconds(
   systems: ReadonlyMap<string, System>,
   asked: readonly Asked[],
-  floats: number,
+  vector: { readonly floats: number; readonly bucketFloats?: number },
   repeats: number,
 ): Promise<(name: string, copied: boolean) => Medians | null> {
   const keyOf = (name: string, copied: boolean): string => `${name}${copied ? '' : ', where it lies'}`;
@@ -77,7 +77,7 @@ async function milliseconds(
   for (const { name, copied } of interleaved(asked, repeats)) {
     const system = systems.get(name);
     if (system === undefined || 'missing' in system) continue;
-    const figures = await system.window({ floats, seconds: WINDOW_SECONDS, copied });
+    const figures = await system.window({ ...vector, seconds: WINDOW_SECONDS, copied });
     found.set(keyOf(name, copied), [...(found.get(keyOf(name, copied)) ?? []), figures]);
   }
   const digits = (values: readonly number[]): string => values.map(threeDigits).join(' ');
@@ -115,7 +115,7 @@ export async function allreduce(options: BenchOptions): Promise<Row[]> {
     const asked = [...systems.keys()].map((name) => ({ name, copied: true }));
     asked.push(...WAYS.map((name) => ({ name, copied: false })));
     for (const { title, floats } of SIZES) {
-      const of = await milliseconds(systems, asked, floats, repeats);
+      const of = await milliseconds(systems, asked, { floats }, repeats);
       const gloo = of('gloo', true);
       const against = (way: string, copied: boolean, about: string): void => {
         const ours = of(way, copied);
@@ -154,13 +154,20 @@ export async function overlap(options: BenchOptions): Promise<Row[]> {
   }
   systems.set('alone', await startMeasuring(ourProcess(1, 'shm', '--compute', String(STEP_MS)), {}));
   const asked = [...systems.keys()].map((name) => ({ name, copied: false }));
-  const of = await milliseconds(systems, asked, OVERLAP_FLOATS, repeats);
+  const of = await milliseconds(systems, asked, { floats: OVERLAP_FLOATS }, repeats);
+  // As many buckets, and next to no bytes: what two processes lose that meet in each step.
+  const meeting = await milliseconds(systems, asked, { floats: 16, bucketFloats: 4 }, repeats);
   for (const system of systems.values()) if (!('missing' in system)) system.stop();
   const alone = of('alone', false)?.ms ?? null;
   return [...systems.keys()]
     .filter((name) => name !== 'alone')
-    .map((name) => {
+    .flatMap((name) => {
       const ours = of(name, false)?.ms ?? Number.NaN;
-      return row(`step of ${STEP_MS} ms, 4 MB, W=2, ${name}`, ours, alone, 'the same step alone', repeats);
+      const met = meeting(name, false)?.ms ?? Number.NaN;
+      const aloneMet = meeting('alone', false)?.ms ?? null;
+      return [
+        row(`step of ${STEP_MS} ms, 4 MB, W=2, ${name}`, ours, alone, 'the same step alone', repeats),
+        row(`step of ${STEP_MS} ms, 64 bytes, W=2, ${name}`, met, aloneMet, 'the same step alone', repeats),
+      ];
     });
 }
