@@ -10,12 +10,11 @@ import { dataSetDirectory } from '../deploy/setup/dataset.ts';
 import { findTensorflow } from '../deploy/setup/tensorflow.ts';
 import job from '../jobs/cifar10-cnn.ts';
 import { stepsPerEpoch, type BatchPlan } from '../protocol/batch-plan.ts';
-import { evenShares } from '../protocol/shares.ts';
 import { inPlace } from '../worker/collective/shell/in-place.ts';
 import { BatchLoader } from '../worker/data/batch-loader.ts';
 import { contributionOf, type Engine } from '../worker/engine/engine.ts';
 import { openTensorflow } from '../worker/engine/tensorflow/open.ts';
-import { train, type Collective } from '../worker/train.ts';
+import { aloneContext, train, type Collective } from '../worker/train.ts';
 import { powerSgd, topK, type Compressor } from './compressors.ts';
 
 const SEED = 1;
@@ -117,15 +116,8 @@ async function main(): Promise<Trained> {
   const accuracies: number[] = [];
   await train(
     {
-      generation: 1,
-      plan,
+      ...aloneContext(plan),
       steps: Number(values.epochs) * stepsPerEpoch(plan),
-      checkpointEverySteps: 0,
-      digestEverySteps: 0,
-      shares: evenShares(plan.microbatches, 1),
-      kept: null,
-      audit: null,
-      recorder: null,
       learningRate: job.optimizer.learningRate,
       testSamples: data.test.size,
       engine,
@@ -135,18 +127,12 @@ async function main(): Promise<Trained> {
       inputShape: data.inputShape,
       collective,
       clock: () => performance.now() / 1000,
-      rssBytes: () => 0,
-      wish: () => null,
-      check: () => {},
-      inFlight: { microbatches: 0 },
-      report: () => {},
       tell: (message) => {
         if (message.kind !== 'evaluation') return;
         const correct = message.chunks.reduce((sum, chunk) => sum + chunk.correct, 0);
         accuracies.push(correct / data.test.size);
         process.stderr.write(`${values.form}: ${(correct / data.test.size).toFixed(4)}\n`);
       },
-      keep: async () => {},
     },
     {
       step: 0,

@@ -45,10 +45,16 @@ export function areEven(microbatches: number, shares: Shares): boolean {
   return shares.every((share) => known.has(String(share)));
 }
 
-/** Whether each microbatch is in one of them, and each of them ascends. */
-export function areWhole(microbatches: number, shares: Shares): boolean {
+/** Whether there is one for each rank, each microbatch is in one of them, and each of them ascends. */
+export function areWhole(microbatches: number, worldSize: number, shares: Shares): boolean {
   const isAscending = shares.every((share) => share.every((m, i) => m > (share[i - 1] ?? -1)));
   const all = new Set(shares.flat());
   const count = shares.reduce((sum, share) => sum + share.length, 0);
-  return isAscending && count === microbatches && all.size === microbatches && Math.max(...all) < microbatches;
+  return (
+    shares.length === worldSize &&
+    isAscending &&
+    count === microbatches &&
+    all.size === microbatches &&
+    Math.max(...all) < microbatches
+  );
 }

@@ -356,7 +356,7 @@ async function serve(options: MemberOptions, orders: Orders, generation: Generat
 /** Who computes what: as it was told, else evenly. Throws E_PROTOCOL. */
 function sharesOf({ shares, worldSize }: Generation, microbatches: number): Shares {
   if (shares === undefined) return evenShares(microbatches, worldSize);
-  if (shares.length !== worldSize || !areWhole(microbatches, shares))
+  if (!areWhole(microbatches, worldSize, shares))
     throw new LockstepError('E_PROTOCOL', `the coordinator shares out other than the ${microbatches} microbatches`);
   return shares;
 }

@@ -5,14 +5,13 @@ import type { DataSet, JobDefinition } from '../jobs/contract.ts';
 import { LockstepError } from '../protocol/errors.ts';
 import { residualName, type StepReport } from '../protocol/messages.ts';
 import { batchPlanOf, type RunConfig } from '../protocol/run-config.ts';
-import { evenShares } from '../protocol/shares.ts';
 import { planFor } from './collective/shell/generation.ts';
 import { inPlace } from './collective/shell/in-place.ts';
 import { plainLoader } from './data/shell/plain-loader.ts';
 import { digestOf } from './engine/digest.ts';
 import type { Engine } from './engine/engine.ts';
 import { stepVectorOf } from './step-vector.ts';
-import { train, type ReplicaState } from './train.ts';
+import { aloneContext, train, type ReplicaState } from './train.ts';
 
 /** A checkpoint's state: weights, the optimizer's slots and, where gradients are compressed, the residuals, by name. */
 export interface KeptState {
@@ -52,15 +51,8 @@ export async function replaySteps(options: {
     }
     await train(
       {
-        generation: generation.generation,
-        plan,
+        ...aloneContext(plan),
         steps: options.to,
-        checkpointEverySteps: 0,
-        digestEverySteps: 0,
-        shares: evenShares(plan.microbatches, 1),
-        kept: null,
-        audit: null,
-        recorder: null,
         learningRate: config.learningRate,
         // Evaluations change no weight.
         testSamples: 0,
@@ -71,13 +63,7 @@ export async function replaySteps(options: {
         inputShape,
         collective,
         clock: () => performance.now() / 1000,
-        rssBytes: () => 0,
-        wish: () => null,
-        check: () => {},
-        inFlight: { microbatches: 0 },
         report: (report) => options.onStep(report),
-        tell: () => {},
-        keep: async () => {},
       },
       state,
     );

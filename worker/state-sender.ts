@@ -4,6 +4,7 @@
 
 import { statePartsOf } from '../protocol/state-parts.ts';
 import type { ControlLink } from './control-link.ts';
+import { nextTurn } from './next-turn.ts';
 
 /** A small state goes at once; of a large one so much, and then the training has its turn. */
 const AT_ONCE_BYTES = 8 * 1024 * 1024;
@@ -51,10 +52,4 @@ export class StateSender {
       await this.control.drained();
     }
   }
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
 }

@@ -21,7 +21,7 @@ import { batchRange, placeOfStep, type BatchPlan } from '../protocol/batch-plan.
 import { isAudited } from '../protocol/audit-plan.ts';
 import { isEvaluatedAfter, isKeptAfter } from '../protocol/milestones.ts';
 import type { LinkTraffic, PhaseSeconds, StepReport, WorkerMessage, AuditFinding } from '../protocol/messages.ts';
-import type { Shares } from '../protocol/shares.ts';
+import { evenShares, type Shares } from '../protocol/shares.ts';
 import { auditorOf } from './auditor.ts';
 import type { Loader } from './data/batch-loader.ts';
 import { chunkRange, rankChunks } from './data/evaluation-chunks.ts';
@@ -118,6 +118,27 @@ export interface TrainingContext {
   readonly tell: (message: WorkerMessage) => void;
   /** Sends this rank's part of the run's state to be kept; resolves when the state may change. */
   readonly keep: (state: ReplicaState) => Promise<void>;
+}
+
+/** Of what training needs, what it is where one rank trains alone, and nobody watches, keeps or disturbs it. */
+export function aloneContext(plan: BatchPlan) {
+  return {
+    generation: 1,
+    plan,
+    shares: evenShares(plan.microbatches, 1),
+    kept: null,
+    checkpointEverySteps: 0,
+    digestEverySteps: 0,
+    audit: null,
+    recorder: null,
+    rssBytes: () => 0,
+    wish: () => null,
+    check: () => {},
+    inFlight: { microbatches: 0 },
+    report: () => {},
+    tell: () => {},
+    keep: async () => {},
+  } satisfies Partial<TrainingContext>;
 }
 
 /** What is yet to be done with the state that a membership begins with. */

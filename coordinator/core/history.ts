@@ -245,7 +245,7 @@ class Walk {
       );
     if (new Set(members).size < members.length)
       this.report('E_RECORD_GENERATION', line, `generation ${generation} has a member twice`);
-    if (record.shares !== undefined && (record.shares.length !== members.length || !areWhole(most, record.shares)))
+    if (record.shares !== undefined && !areWhole(most, members.length, record.shares))
       this.report(
         'E_RECORD_GENERATION',
         line,

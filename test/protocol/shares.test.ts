@@ -59,7 +59,7 @@ describe('keptShares', () => {
         ];
         if (before.length === 0) return;
         const after = keptShares(microbatches, before);
-        expect(areWhole(microbatches, after)).toBe(true);
+        expect(areWhole(microbatches, before.length, after)).toBe(true);
         for (const [rank, share] of before.entries()) expect(after[rank]).toEqual(expect.arrayContaining([...share]));
         const least = Math.min(...after.map((share) => share.length));
         for (const [rank, share] of after.entries())
@@ -90,7 +90,7 @@ describe('areEven', () => {
 
 describe('areWhole', () => {
   it('knows shares of all microbatches from others', () => {
-    fc.assert(fc.property(anyShares, (shares) => areWhole(shares.flat().length, shares)));
+    fc.assert(fc.property(anyShares, (shares) => areWhole(shares.flat().length, shares.length, shares)));
     for (const wrong of [
       [[0, 1], [3]],
       [
@@ -108,6 +108,7 @@ describe('areWhole', () => {
       [[0, 1, 2, 4]],
       [],
     ])
-      expect(areWhole(4, wrong)).toBe(false);
+      expect(areWhole(4, wrong.length, wrong)).toBe(false);
+    expect(areWhole(4, 3, evenShares(4, 2))).toBe(false);
   });
 });

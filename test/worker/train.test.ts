@@ -14,7 +14,7 @@ import { BatchLoader } from '../../worker/data/batch-loader.ts';
 import { applyOnHost } from '../../worker/engine/apply.ts';
 import type { Engine, Update } from '../../worker/engine/engine.ts';
 import { Recorder } from '../../worker/timeline/recorder.ts';
-import { train, type Collective, type ReplicaState, type TrainingContext } from '../../worker/train.ts';
+import { aloneContext, train, type Collective, type ReplicaState, type TrainingContext } from '../../worker/train.ts';
 
 const SHAPE = [2];
 const TRAIN = 10;
@@ -145,6 +145,22 @@ function exchanges(worldSize: number): Collective[] {
   });
 }
 
+/** What a rank trains with. */
+const contextOf = (collective: Collective): TrainingContext => ({
+  ...aloneContext(plan),
+  shares: evenShares(plan.microbatches, collective.worldSize),
+  steps: 6,
+  learningRate: 0.001,
+  testSamples: TEST,
+  engine: toyEngine(),
+  optimizer: plainSgd,
+  loader: new BatchLoader({ plan, split: split(TRAIN), inputShape: SHAPE, augment: null }),
+  test: split(TEST),
+  inputShape: SHAPE,
+  collective,
+  clock: () => 0,
+});
+
 interface Outcome {
   readonly ended: string;
   readonly state: ReplicaState;
@@ -165,28 +181,7 @@ async function trainAll(
       const keptSteps: number[] = [];
       const ended = await train(
         {
-          generation: 1,
-          plan,
-          steps: 6,
-          checkpointEverySteps: 0,
-          digestEverySteps: 0,
-          shares: evenShares(plan.microbatches, worldSize),
-          kept: null,
-          audit: null,
-          recorder: null,
-          learningRate: 0.001,
-          testSamples: TEST,
-          engine: toyEngine(),
-          optimizer: plainSgd,
-          loader: new BatchLoader({ plan, split: split(TRAIN), inputShape: SHAPE, augment: null }),
-          test: split(TEST),
-          inputShape: SHAPE,
-          collective,
-          clock: () => 0,
-          rssBytes: () => 0,
-          wish: () => null,
-          check: () => {},
-          inFlight: { microbatches: 0 },
+          ...contextOf(collective),
           report: (step) => reports.push(step),
           tell: (message) => told.push(message),
           keep: async (kept) => {
@@ -457,31 +452,9 @@ describe('train', () => {
   function oneRank(change: Partial<TrainingContext> = {}): TrainingContext {
     const [collective] = exchanges(1);
     return {
-      generation: 1,
-      plan,
-      steps: 6,
-      checkpointEverySteps: 0,
-      digestEverySteps: 0,
-      shares: evenShares(plan.microbatches, 1),
-      kept: null,
-      audit: null,
-      recorder: null,
-      learningRate: 0.001,
+      ...contextOf(collective as Collective),
       testSamples: 0,
-      engine: toyEngine(),
-      optimizer: plainSgd,
-      loader: new BatchLoader({ plan, split: split(TRAIN), inputShape: SHAPE, augment: null }),
       test: split(0),
-      inputShape: SHAPE,
-      collective: collective as Collective,
-      clock: () => 0,
-      rssBytes: () => 0,
-      wish: () => null,
-      check: () => {},
-      inFlight: { microbatches: 0 },
-      report: () => {},
-      tell: () => {},
-      keep: async () => {},
       ...change,
     };
   }

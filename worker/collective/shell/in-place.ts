@@ -3,6 +3,7 @@
 
 import { availableParallelism } from 'node:os';
 import type { Link } from '../../../protocol/link.ts';
+import { nextTurn } from '../../next-turn.ts';
 import type { AllReduceTiming } from '../../train.ts';
 import { AllReduce, canWorkOutside, planMemory, type Outside } from '../all-reduce.ts';
 import { residualsOf, type OpenCollective } from './generation.ts';
@@ -196,10 +197,4 @@ export function inPlace(
       endSharing();
     },
   };
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
 }

@@ -3,6 +3,7 @@
 
 import { Worker } from 'node:worker_threads';
 import { LockstepError } from '../../../protocol/errors.ts';
+import { nextTurn } from '../../next-turn.ts';
 import { originUs } from '../../timeline/machine-clock.ts';
 import type { AllReduced } from '../../train.ts';
 import { AllReduce, planMemory } from '../all-reduce.ts';
@@ -166,12 +167,6 @@ function isKind<K extends FromThread['kind']>(
   kind: K,
 ): message is Extract<FromThread, { kind: K }> {
   return message.kind === kind;
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
 }
 
 function withThread(

@@ -9,6 +9,7 @@ import type { Augmentation, DataSet } from '../../../jobs/contract.ts';
 import { microbatchRange, type BatchPlan } from '../../../protocol/batch-plan.ts';
 import { LockstepError } from '../../../protocol/errors.ts';
 import type { Share } from '../../../protocol/shares.ts';
+import { nextTurn } from '../../next-turn.ts';
 import { nextPlace } from '../ahead.ts';
 import {
   isSamePlace,
@@ -130,10 +131,4 @@ export async function startDataThreads(options: DataThreadsOptions): Promise<Loa
     },
     close,
   };
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
 }
